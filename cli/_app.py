@@ -1,0 +1,50 @@
+"""The application: its commands in the order of the pipeline, and `--version`.
+
+Starting up imports neither torch nor onnxruntime: a command imports the library function it calls when it is called.
+"""
+
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+
+from ._benchmark import benchmark
+from ._compress import compress
+from ._errors import CommandGroup
+from ._evaluate import evaluate
+from ._inspect import inspect
+from ._quickstart import quickstart
+from ._train import train
+
+app = typer.Typer(
+    name="mncompress",
+    cls=CommandGroup,
+    help="Train networks with learned activations, replace each activation by the cheapest thing that computes the "
+         "same, and export to ONNX.",
+    epilog="Exit codes: 0 done, 1 an error told in one line on stderr, 2 wrong usage, 130 interrupted.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def print_version(wanted: bool) -> None:
+    """Print the version of the installed package and stop."""
+    if wanted:
+        typer.echo(f"mncompress {version('mncompress')}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    show_version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=print_version, help="Print the version and exit."),
+    ] = False,
+) -> None:
+    """Options that stand before the command."""
+
+
+for command in (quickstart, train, compress, evaluate, benchmark, inspect):
+    app.command()(command)

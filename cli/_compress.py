@@ -1,0 +1,57 @@
+"""`mncompress compress`: a run folder in, ONNX files and a report out."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mncompress.files import new_folder
+from mncompress.types import Budget, from_json
+
+from ._options import Data, DataDir, Json, Out, Overwrite, Quiet
+from ._output import open_output
+from ._summary import make_document, make_summary
+
+
+def parse_replicate(text: str) -> int | None:
+    """Parse `--replicate`: a number, or None for `best`.
+
+    Raises:
+        typer.BadParameter: the text is neither.
+    """
+    if text == "best":
+        return None
+    if not (text.isascii() and text.isdigit()):
+        raise typer.BadParameter(f"{text!r} is neither a number nor best", param_hint="--replicate")
+    return int(text)
+
+
+def compress(
+    run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="A folder written by train.", show_default=False)],
+    max_drop: Annotated[float | None, typer.Option(
+        help="Allowed loss on the validation split: points of accuracy, or per cent of RMSE for regression.")] = None,
+    max_logit_error: Annotated[float | None, typer.Option(help="Allowed change of any output.")] = None,
+    preset: Annotated[str, typer.Option(help="exact, default or aggressive.")] = Budget.preset,
+    replicate: Annotated[str, typer.Option(metavar="K|best", help="Which network of the run.")] = "best",
+    data: Data = None,
+    data_dir: DataDir = None,
+    opset: Annotated[int, typer.Option(help="ONNX opset of the files.")] = 18,
+    out: Out = None,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Replace each learned activation by the cheapest thing that computes the same, and write ONNX."""
+    limits = {"max_drop": max_drop, "max_logit_error": max_logit_error, "preset": preset}
+    budget = from_json(Budget, limits, where="options")
+    number = parse_replicate(replicate)
+    folder = out or new_folder(run_dir, "compressed")
+
+    from mncompress.checkpoint import load_run
+    from mncompress.pipeline import compress as compress_run
+
+    with open_output(as_json, quiet) as output:
+        report = compress_run(
+            load_run(run_dir), budget, out=folder, overwrite=overwrite, replicate=number, data=data,
+            data_dir=data_dir, opset_version=opset, progress=output.status).report
+        output.show(make_document(report, folder), *make_summary(report, folder), essential=str(folder))

@@ -1,0 +1,41 @@
+"""`mncompress evaluate`: the accuracy or the error of any ONNX file on a data set."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mncompress.types import to_json
+
+from ._options import DataDir, Json, Quiet, RequiredData
+from ._output import open_output
+
+if TYPE_CHECKING:
+    from mncompress.benchmark import Evaluation
+
+
+def evaluate(
+    model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="Any ONNX file with one input and one output.",
+                                          show_default=False)],
+    data: RequiredData,
+    data_dir: DataDir = None,
+    seed: Annotated[int, typer.Option(
+        help="That of the run: it draws the test split where the data has none of its own.")] = 0,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Measure any ONNX file on the test split of a data set."""
+    from mncompress.benchmark import evaluate as evaluate_model
+    from mncompress.data import load_dataset
+
+    with open_output(as_json, quiet) as output:
+        test = load_dataset(data, data_dir=data_dir, seed=seed).test
+        evaluation = evaluate_model(model, test.x, test.y)
+        metric = describe(evaluation)
+        output.show(to_json(evaluation), f"{metric}, loss {evaluation.loss:.6g} on {evaluation.samples} test samples",
+                    essential=metric)
+
+
+def describe(evaluation: "Evaluation") -> str:
+    """The accuracy, or for regression the root mean squared error."""
+    return f"rmse {evaluation.rmse:.6g}" if evaluation.accuracy is None else f"accuracy {evaluation.accuracy:.4f}"

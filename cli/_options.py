@@ -1,0 +1,43 @@
+"""The options that several commands share, and the parsing of comma-separated lists."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, and nothing else there.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress, and only the essential result.")]
+Out = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Output folder; by default a new one.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is in the output folder.")]
+DATA = typer.Option(
+    "--data", metavar="NAME|FILE.npz",
+    help="digits, mnist, fashion-mnist, kmnist, mnist1d, function:NAME, or an npz file with x_train, y_train, x_test "
+         "and y_test.")
+Data = Annotated[str | None, DATA]
+RequiredData = Annotated[str, DATA]
+DataDir = Annotated[str | None, typer.Option(
+    "--data-dir", metavar="DIR", help="Where torchvision's data sets are, or are downloaded to.")]
+
+
+def split_list(text: str, option: str) -> tuple[str, ...]:
+    """Split `a,b` at its commas.
+
+    Raises:
+        typer.BadParameter: an element is empty.
+    """
+    parts = tuple(part.strip() for part in text.split(","))
+    if not all(parts):
+        raise typer.BadParameter(f"{text!r} is not a comma-separated list", param_hint=option)
+    return parts
+
+
+def parse_sizes(text: str, option: str) -> tuple[int, ...]:
+    """Parse `7,7` into positive integers.
+
+    Raises:
+        typer.BadParameter: an element is not a positive integer.
+    """
+    parts = split_list(text, option)
+    if not all(part.isascii() and part.isdigit() and int(part) for part in parts):
+        raise typer.BadParameter(f"{text!r} is not a comma-separated list of positive integers", param_hint=option)
+    return tuple(int(part) for part in parts)

@@ -1,0 +1,66 @@
+"""A compression report as a few tables and lines of text."""
+
+from pathlib import Path
+from typing import Any
+
+from mncompress.types import LatencyRow, ModelSummary, Report, to_json
+
+from ._output import TextTable
+
+MODELS = ("original", "compressed", "portable", "relu_twin")
+
+
+def make_document(report: Report, folder: Path) -> dict[str, Any]:
+    """The JSON document of a compression: `report.json` and the folder it is in."""
+    return {**to_json(report), "folder": str(folder)}
+
+
+def make_summary(report: Report, folder: Path) -> list[str | TextTable]:
+    """The blocks to print: the models side by side, what became of the neurons, the cost, and where the files are."""
+    kinds = ", ".join(f"{count} {kind}" for kind, count in report.kinds.items() if count)
+    blocks: list[str | TextTable] = [make_models_table(report), ""]
+    blocks += [f"activations: {kinds or 'none'}{f' ({report.left} left the network)' if report.left else ''}",
+               describe_cost(report)]
+    blocks += [f"note: {note}" for note in report.notes]
+    return [*blocks, f"files: {folder}"]
+
+
+def make_models_table(report: Report) -> TextTable:
+    """The models in columns, their sizes, test results and latencies in rows."""
+    summaries: list[ModelSummary] = [getattr(report, name) for name in MODELS]
+    rows = [("parameters", *(f"{s.parameters}" for s in summaries)),
+            ("multiply-adds", *(f"{s.macs}" for s in summaries)),
+            ("nodes", *(f"{s.nodes}" for s in summaries)),
+            ("bytes", *(f"{s.file_bytes}" for s in summaries)),
+            ("test loss", *(f"{s.loss:.6g}" for s in summaries))]
+    if report.original.accuracy is not None:
+        rows.insert(4, ("test accuracy", *("-" if s.accuracy is None else f"{s.accuracy:.4f}" for s in summaries)))
+    conditions = dict.fromkeys((row.provider, row.threads, row.batch) for row in report.latency)
+    medians = {(row.model, row.provider, row.threads, row.batch): f"{row.median_us:.1f}" for row in report.latency}
+    rows += [(f"us, {condition[0]}, batch {condition[2]}", *(medians.get((name, *condition), "-") for name in MODELS))
+             for condition in conditions]
+    return TextTable(("", *(name.replace("_", " ") for name in MODELS)), rows)
+
+
+def describe_cost(report: Report) -> str:
+    """What compression changed on the test split, in one line."""
+    parts = []
+    if report.accuracy_drop is not None:
+        parts.append(f"accuracy drop {report.accuracy_drop:.3f} points")
+        parts.append(f"{report.argmax_flips} of {report.samples} samples changed class")
+    if report.rmse_increase_percent is not None:
+        parts.append(f"RMSE {report.rmse_increase_percent:+.3f} %")
+    bound = "no bound" if report.logit_error_bound is None else f"proven at most {report.logit_error_bound:.3g}"
+    parts.append(f"largest output change {report.max_abs_logit_error:.3g} ({bound})")
+    if report.certified_unchanged is not None:
+        parts.append(f"{report.certified_unchanged:.1%} of the samples provably keep theirs")
+    return "cost: " + "; ".join(parts)
+
+
+def make_latency_table(rows: tuple[LatencyRow, ...]) -> TextTable:
+    """One line for each model and condition."""
+    columns = ("model", "provider", "threads", "batch", "median us", "p95 us", "runs", "ratio to relu twin")
+    lines = [(row.model, row.provider, f"{row.threads}", f"{row.batch}", f"{row.median_us:.1f}", f"{row.p95_us:.1f}",
+              f"{row.runs}", "-" if row.ratio_to_relu_twin is None else f"{row.ratio_to_relu_twin:.2f}")
+             for row in rows]
+    return TextTable(columns, lines, text_columns=frozenset({"provider"}))

@@ -1,0 +1,128 @@
+"""`mncompress train`: a recipe and options in, a run folder out."""
+
+import contextlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mncompress.files import new_folder
+from mncompress.types import ACTS, TrainConfig, to_json
+
+from ._options import Data, DataDir, Json, Out, Overwrite, Quiet
+from ._output import TextTable, open_output
+from ._recipe import make_config, read_recipe
+
+if TYPE_CHECKING:
+    from mncompress.checkpoint import Run
+    from mncompress.training import TrainProgress
+
+
+def option(name: str, help: str, *, negative: bool = False, metavar: str | None = None) -> Any:
+    """An option for the field `name` of `TrainConfig`, which is where its default is."""
+    flag = "--" + name.replace("_", "-")
+    default = getattr(TrainConfig, name)
+    shown = ",".join(map(str, default)) if isinstance(default, tuple) else str(default).lower()
+    return typer.Option(f"{flag}/--no-{flag[2:]}" if negative else flag, metavar=metavar, show_default=False,
+                        help=f"{help}  [default: {shown}]")
+
+
+def train(
+    context: typer.Context,
+    recipe: Annotated[Path | None, typer.Argument(
+        metavar="RECIPE.toml", help="The long option names with underscores; the command line overrides it.")] = None,
+    data: Data = None,
+    data_dir: DataDir = None,
+    activation: Annotated[str | None, option(
+        "activation", "meta, vaf, agsig, frelu, warp:ACT or fixed:ACT; a comma-separated list gives one per layer.",
+        metavar="NAME")] = None,
+    inner: Annotated[str | None, option(
+        "inner", f"The activation inside meta and vaf: {', '.join(ACTS)}.", metavar="ACT")] = None,
+    inner_width: Annotated[int | None, option("inner_width", "Neurons in an inner layer.")] = None,
+    inner_layers: Annotated[int | None, option("inner_layers", "Inner layers of meta.")] = None,
+    shared: Annotated[bool | None, option("shared", "One activation per layer, not per neuron.", negative=True)] = None,
+    hidden: Annotated[str | None, option("hidden", "Neurons of each hidden layer, or none.", metavar="N,N")] = None,
+    output_activation: Annotated[bool | None, option(
+        "output_activation", "An activation on the output layer too.", negative=True)] = None,
+    residual: Annotated[bool | None, option(
+        "residual", "Residual connections across hidden layers of equal width.", negative=True)] = None,
+    init: Annotated[str | None, option("init", "matched, uniform or glorot.")] = None,
+    epochs: Annotated[int | None, option("epochs", "Passes over the training split.")] = None,
+    batch_size: Annotated[int | None, option("batch_size", "Samples in a step.")] = None,
+    lr: Annotated[float | None, option("lr", "Learning rate.")] = None,
+    seed: Annotated[int | None, option("seed", "Of splits, generated data, initialisation and shuffling.")] = None,
+    replicates: Annotated[int | None, option("replicates", "Networks trained side by side.")] = None,
+    device: Annotated[str | None, option("device", "auto, cpu, cuda or mps.")] = None,
+    out: Out = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train a network with learned activations."""
+    if resume and overwrite:
+        raise typer.BadParameter("--resume and --overwrite exclude each other", param_hint="--resume")
+    if resume and out is None:
+        raise typer.BadParameter("--resume needs the folder of the run in --out", param_hint="--resume")
+    base = read_saved(out) if resume and out else {}
+    config = make_config({**base, **(read_recipe(recipe) if recipe else {})}, context.params)
+    folder = out or new_folder(Path("runs"), make_run_name(config))
+
+    from mncompress.training import train as train_networks
+
+    with open_output(as_json, quiet) as output:
+        with resumable(folder), output.bar() as update:
+            def report(progress: "TrainProgress") -> None:
+                fraction = (progress.epoch - 1 + progress.step / progress.steps) / progress.epochs
+                update(fraction, describe(progress, config.replicates), line=progress.step == progress.steps)
+
+            run = train_networks(config, out=folder, resume=resume, overwrite=overwrite, progress=report)
+        output.show(make_document(run, folder), make_table(run), f"run: {folder}", essential=str(folder))
+
+
+def make_document(run: "Run", folder: Path) -> dict[str, Any]:
+    """The JSON document of a run."""
+    return {"folder": str(folder), "best": run.best, "metric": run.record.metric,
+            "validation_metric": run.validation_metric, "data_hash": run.data_hash, "config": to_json(run.config)}
+
+
+def make_table(run: "Run") -> TextTable:
+    """One line for each replicate."""
+    rows = [(f"{k} (best)" if k == run.best else f"{k}", "diverged" if value is None else f"{value:.4f}")
+            for k, value in enumerate(run.validation_metric)]
+    return TextTable(("replicate", f"validation {run.record.metric}"), rows)
+
+
+def read_saved(folder: Path) -> dict[str, Any]:
+    """The configuration of the run to continue, so that its options need not be given again; empty where none is."""
+    from mncompress.checkpoint import load_record
+
+    saved: dict[str, Any] = to_json(load_record(folder).config) if (folder / "config.json").exists() else {}
+    return saved
+
+
+def make_run_name(config: TrainConfig) -> str:
+    """A folder name that tells runs apart: data, activation and hidden layers."""
+    data = Path(config.data).stem if config.data.endswith(".npz") else config.data
+    words = data, config.activation, "x".join(map(str, config.hidden)) or "none"
+    return re.sub(r"[^\w.]+", "-", "-".join(words))
+
+
+def describe(progress: "TrainProgress", networks: int) -> str:
+    """One line about where training stands."""
+    metric = "" if progress.metric is None else f"  {progress.metric_name} {progress.metric:.4f}"
+    population = f"  ({networks} networks)" if networks > 1 else ""
+    return f"epoch {progress.epoch}/{progress.epochs}  loss {progress.loss:.4f}{metric}{population}"
+
+
+@contextlib.contextmanager
+def resumable(folder: Path) -> Iterator[None]:
+    """On Ctrl-C tell how to continue, where there is a checkpoint to continue from."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if (folder / "checkpoint.safetensors").is_file():
+            raise KeyboardInterrupt(f"continue with: mncompress train --resume --out {folder}") from None
+        raise

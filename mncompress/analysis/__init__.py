@@ -1,0 +1,11 @@
+"""From learned activations to decisions: what each could become, with which error, and what is cheapest."""
+
+from mncompress.analysis._choose import Choice as Choice
+from mncompress.analysis._choose import choose as choose
+from mncompress.analysis._convert import make_inner_networks as make_inner_networks
+from mncompress.analysis._inner import InnerNetworks as InnerNetworks
+from mncompress.analysis._options import Affine as Affine
+from mncompress.analysis._options import LayerOptions as LayerOptions
+from mncompress.analysis._options import Replacement as Replacement
+from mncompress.analysis._options import find_options as find_options
+from mncompress.analysis._options import kind_of as kind_of

@@ -1,0 +1,105 @@
+"""Choosing among the options of a layer for given tolerances, by price.
+
+ONNX Runtime pays per operator as well as per neuron, and a layer whose neurons have different forms pays for splitting
+and joining them; so the layer as a whole is made cheapest, not each neuron alone. Prices are nanoseconds of ONNX Runtime's
+CPU provider in standard operators, measured by `benchmarks/forms.py`; only their order of magnitude matters here.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mncompress.analysis._inner import Array
+from mncompress.analysis._options import LayerOptions, kind_of
+
+ELEMENT_NS: Mapping[str, float] = {
+    "constant": -1.0, "affine": 0.0, "native:relu": 0.1, "native:leaky_relu": 0.2, "native:sigmoid": 0.3, "native:tanh": 0.3,
+    "native:silu": 0.4, "native:gelu": 0.7, "native:softplus": 3.0, "native:elu": 1.5, "polynomial": 2.2, "cubic_spline": 5.2,
+}
+KNOT_NS = 0.6
+"""Of a piecewise-linear form, per knot of the neuron with the most."""
+NODES: Mapping[str, int] = {"constant": 0, "affine": 0, "native:silu": 2, "native:gelu": 5, "polynomial": 14, "cubic_spline": 17,
+                            "piecewise_linear": 8}
+NODE_NS = 25.0
+"""Of one operator, per sample at a batch of 32."""
+SPLIT_NS, SPLIT_NODES = 0.3, 2
+"""Of splitting and joining a layer with more than one form, per neuron."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a layer's neurons become.
+
+    Attributes:
+        keys: per neuron, (n,); `kept` where no option is within the tolerance.
+        refused: per neuron the cheaper kinds that were not taken, each with why.
+    """
+
+    keys: NDArray[np.str_]
+    refused: tuple[Mapping[str, str], ...]
+
+
+def choose(options: LayerOptions, tolerance: Array) -> Choice:
+    """The cheapest assignment of a layer within the tolerances (n,)."""
+    names = list(options.errors)
+    allowed = np.stack([options.exact[key] | (options.errors[key] <= tolerance) for key in names], 1)
+    price = np.stack([_element_price(key, options) for key in names], 1)
+    hopeless = ~allowed.any(1)
+    use = np.ones(len(names), bool)
+    best = _assign(names, allowed, price, use, hopeless)
+    while True:
+        trials = []
+        for column in sorted(set(best[1][~hopeless].tolist())):
+            without = use.copy()
+            without[column] = False
+            if (allowed[:, without].any(1) | hopeless).all():
+                trials.append((_assign(names, allowed, price, without, hopeless), without))
+        if not trials or (cheapest := min(trials, key=lambda trial: trial[0][0]))[0][0] >= best[0]:
+            break
+        best, use = cheapest
+    keys = np.where(hopeless, "kept", np.array(names)[best[1]])
+    return Choice(keys, tuple(_explain(options, tolerance, row, str(keys[row])) for row in range(options.n)))
+
+
+def _element_price(key: str, options: LayerOptions) -> Array:
+    if key == "piecewise_linear":
+        return KNOT_NS * np.maximum(options.knots, 1).astype(np.float64)
+    return np.full(options.n, ELEMENT_NS[key])
+
+
+def _assign(names: list[str], allowed: NDArray[np.bool_], price: Array, use: NDArray[np.bool_],
+            hopeless: NDArray[np.bool_]) -> tuple[float, NDArray[np.intp]]:
+    """Each neuron's cheapest option among those in use, and what the layer then costs."""
+    chosen = np.where(allowed & use, price, np.inf).argmin(1)
+    rows = np.flatnonzero(~hopeless)
+    forms = {names[column] for column in chosen[rows]} - {"constant"}
+    cost = 0.0
+    for key in forms:
+        mine = rows[chosen[rows] == names.index(key)]
+        each = price[mine, names.index(key)]
+        cost += NODES.get(key, 1) * NODE_NS + (each.max() * len(each) if key == "piecewise_linear" else each.sum())
+    if len(forms) + bool(hopeless.any()) > 1:
+        cost += SPLIT_NODES * NODE_NS + SPLIT_NS * len(price)
+    return cost, chosen
+
+
+def _explain(options: LayerOptions, tolerance: Array, row: int, key: str) -> dict[str, str]:
+    """Why each kind cheaper than the chosen one was not taken for this neuron."""
+    refused: dict[str, str] = {}
+    for kind in ("constant", "affine", "native", "piecewise_linear", "polynomial", "cubic_spline"):
+        if kind == kind_of(key):
+            break
+        keys = [name for name in options.errors if kind_of(name) == kind]
+        if not keys:
+            continue
+        name = min(keys, key=lambda candidate: float(options.errors[candidate][row]))
+        error = float(options.errors[name][row])
+        if error == np.inf:
+            refused[kind] = "the function is not of this form"
+        elif not options.exact[name][row] and error > tolerance[row]:
+            refused[kind] = f"its error, {error:.2g}, is above the {tolerance[row]:.2g} allowed"
+        else:
+            refused[kind] = "one more form in this layer would cost more than it saves"
+    return refused

@@ -1,0 +1,180 @@
+"""What could replace each learned activation of a layer, and with which error: computed once, whatever the tolerance.
+
+An option is named by its key: a kind, or `native:ACT`. Its error is the largest absolute difference on the calibrated
+domain; zero for options that are exact for every input.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mncompress import spline
+from mncompress.analysis._inner import Array, Indices, InnerNetworks
+from mncompress.analysis._kinks import as_native, count_knots, extract_piecewise_linear
+from mncompress.types import ACTS, RELU_LIKE, Family, Kind, Preset
+
+DEGREES = tuple(range(2, 8))
+
+
+@dataclass(frozen=True)
+class Affine:
+    """slope u + intercept, arrays (n,); a constant where the slope is zero."""
+
+    slope: Array
+    intercept: Array
+
+    @property
+    def n(self) -> int:
+        """Number of functions."""
+        return len(self.slope)
+
+    def evaluate(self, u: Array) -> Array:
+        """The values at u (..., n)."""
+        return self.slope * u + self.intercept
+
+    def derivative(self, u: Array) -> Array:
+        """The derivatives at u (..., n)."""
+        return np.broadcast_to(self.slope, np.shape(u)).copy()
+
+    def select(self, indices: Indices) -> "Affine":
+        """The functions at `indices`."""
+        return Affine(self.slope[indices], self.intercept[indices])
+
+
+Replacement: TypeAlias = Affine | spline.Native | spline.PiecewiseLinear | spline.Polynomial | spline.CubicSpline
+
+
+def kind_of(key: str) -> Kind:
+    """The kind that an option's key belongs to."""
+    return key.partition(":")[0]  # type: ignore[return-value]
+
+
+@dataclass(frozen=True)
+class LayerOptions:
+    """The options of a layer of n neurons.
+
+    Attributes:
+        inner: the learned activations.
+        domain: (n, 2).
+        errors: per key the largest absolute error on the domain, (n,); infinite where the option does not exist.
+        exact: per key, where the option equals the learned activation at every input, (n,).
+        ladder: errors by polynomial degree and by number of intervals, (n, rungs): the first rung within the tolerance wins.
+        found: replacements that need no tolerance to be built, by key, for all n neurons.
+        knots: knots of the exact piecewise-linear form, (n,), or zeros.
+    """
+
+    inner: InnerNetworks
+    domain: Array
+    errors: Mapping[str, Array]
+    exact: Mapping[str, NDArray[np.bool_]]
+    ladder: Mapping[str, Array]
+    found: Mapping[str, Replacement]
+    knots: NDArray[np.intp]
+
+    @property
+    def n(self) -> int:
+        """Neurons of the layer."""
+        return self.inner.n
+
+    def rung(self, key: str, tolerance: Array, indices: Indices) -> int:
+        """The lowest degree or fewest intervals with which all of `indices` stay within their tolerance."""
+        steps = DEGREES if key == "polynomial" else spline.INTERVALS
+        within = self.ladder[key][indices] <= tolerance[indices, None]
+        assert within.any(1).all(), f"{key} does not reach the tolerance"
+        together = within.all(0)
+        position = int(together.argmax()) if together.any() else int(within.argmax(1).max())
+        return steps[position]
+
+    def build(self, key: str, tolerance: Array, indices: Indices) -> Replacement:
+        """The replacement of the neurons `indices`, in that order."""
+        if key in self.found:
+            return self.found[key].select(indices)
+        inner, (lo, hi) = self.inner.select(indices), self.domain[indices].T
+        fit = spline.fit_polynomial if key == "polynomial" else spline.fit_cubic_spline
+        return fit(inner, lo, hi, self.rung(key, tolerance, indices))[0]
+
+
+def find_options(inner: InnerNetworks, family: Family, domain: Array, preset: Preset) -> LayerOptions:
+    """Work out every option of a layer.
+
+    Args:
+        inner: its learned activations.
+        family: parametric families are one native activation by definition.
+        domain: (n, 2).
+        preset: `exact` leaves out whatever is not exact for every input.
+    """
+    lo, hi = domain.T
+    errors: dict[str, Array] = {}
+    exact: dict[str, NDArray[np.bool_]] = {}
+    found: dict[str, Replacement] = {}
+    ladder: dict[str, Array] = {}
+    knots = np.zeros(inner.n, np.intp)
+    if family not in ("meta", "vaf"):
+        _add_exact_(errors, exact, found, f"native:{inner.act}", _as_native_form(inner), np.ones(inner.n, bool))
+    elif inner.act in RELU_LIKE:
+        knots = _add_piecewise_linear_(errors, exact, found, inner)
+    if preset != "exact":
+        _add_lines_(errors, exact, found, inner, lo, hi)
+        if family in ("meta", "vaf"):
+            _add_natives_(errors, exact, found, inner, lo, hi)
+            if inner.act not in RELU_LIKE:
+                ladder["polynomial"] = np.stack([spline.fit_polynomial(inner, lo, hi, d)[1] for d in DEGREES], 1)
+                ladder["cubic_spline"] = np.stack([spline.fit_cubic_spline(inner, lo, hi, k)[1] for k in spline.INTERVALS], 1)
+    for key, values in ladder.items():
+        errors[key], exact[key] = values.min(1), np.zeros(inner.n, bool)
+    return LayerOptions(inner, domain, errors, exact, ladder, found, knots)
+
+
+def _as_native_form(inner: InnerNetworks) -> spline.Native:
+    return spline.Native(inner.act, inner.out_weight[:, 0], inner.first_weight[:, 0], inner.biases[0][:, 0], inner.out_bias)
+
+
+def _add_exact_(errors: dict[str, Array], exact: dict[str, NDArray[np.bool_]], found: dict[str, Replacement], key: str,
+                form: Replacement, where: NDArray[np.bool_]) -> None:
+    errors[key], exact[key], found[key] = np.where(where, 0.0, np.inf), where, form
+
+
+def _add_piecewise_linear_(errors: dict[str, Array], exact: dict[str, NDArray[np.bool_]], found: dict[str, Replacement],
+                           inner: InnerNetworks) -> NDArray[np.intp]:
+    """The exact piecewise-linear form, and the neurons for which a constant, a line or one native activation equals it."""
+    form = extract_piecewise_linear(inner)
+    simple = as_native(form)
+    _add_exact_(errors, exact, found, "piecewise_linear", form, np.ones(inner.n, bool))
+    constant = simple.kind == "constant"
+    _add_exact_(errors, exact, found, "constant", Affine(np.zeros(inner.n), simple.eta), constant)
+    _add_exact_(errors, exact, found, "affine", Affine(simple.alpha, simple.eta), simple.kind == "affine")
+    for act in ("relu", "leaky_relu"):
+        where = simple.act == act
+        native = spline.Native(act, simple.alpha, np.where(where, simple.beta, 1.0), simple.delta, simple.eta)
+        _add_exact_(errors, exact, found, f"native:{act}", native, where)
+    return count_knots(form)
+
+
+def _add_lines_(errors: dict[str, Array], exact: dict[str, NDArray[np.bool_]], found: dict[str, Replacement],
+                inner: InnerNetworks, lo: Array, hi: Array) -> None:
+    value, error = spline.fit_constant(inner, lo, hi)
+    _merge_(errors, exact, found, "constant", Affine(np.zeros(inner.n), value), error)
+    slope, intercept, error = spline.fit_affine(inner, lo, hi)
+    _merge_(errors, exact, found, "affine", Affine(slope, intercept), error)
+
+
+def _add_natives_(errors: dict[str, Array], exact: dict[str, NDArray[np.bool_]], found: dict[str, Replacement],
+                  inner: InnerNetworks, lo: Array, hi: Array) -> None:
+    acts = sorted(RELU_LIKE) if inner.act in RELU_LIKE else ACTS
+    for act in acts:
+        _merge_(errors, exact, found, f"native:{act}", *spline.fit_native(inner, lo, hi, act))
+
+
+def _merge_(errors: dict[str, Array], exact: dict[str, NDArray[np.bool_]], found: dict[str, Replacement], key: str,
+            form: Affine | spline.Native, error: Array) -> None:
+    """Add a fit, keeping the exact form of the neurons that have one."""
+    keep = exact.get(key, np.zeros(form.n, bool))
+    if key in found:
+        known = found[key]
+        fields = ("slope", "intercept") if isinstance(form, Affine) else ("alpha", "beta", "delta", "eta")
+        merged = {name: np.where(keep, getattr(known, name), getattr(form, name)) for name in fields}
+        form = Affine(**merged) if isinstance(form, Affine) else spline.Native(form.act, **merged)
+    errors[key], exact[key], found[key] = np.where(keep, 0.0, error), keep, form

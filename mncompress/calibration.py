@@ -1,0 +1,137 @@
+"""Calibration: what each learned activation is actually given, and how much its output matters.
+
+Runs a network over the calibration split in batches. The *domain* of a neuron is the observed range of its pre-activation,
+widened by `MARGIN` of its width on either side, since a finite sample never shows the extremes.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mncompress.errors import DataError
+from mncompress.nn import Network
+
+MARGIN = 0.05
+BINS = 64
+BATCH_ROWS = 4096
+SENSITIVITY_ROWS = 2048
+PROBES = 16
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class LayerCalibration:
+    """One activated layer of n neurons.
+
+    Attributes:
+        domain: (n, 2), the calibrated range [lo, hi].
+        histogram: (n, bins) counts of pre-activations, in equal bins over `observed`.
+        observed: (n, 2), smallest and largest pre-activation seen.
+        sensitivity: (n,), root mean square over samples of the norm of the outputs' gradient by the neuron's output.
+    """
+
+    domain: Floats
+    histogram: NDArray[np.int64]
+    observed: Floats
+    sensitivity: Floats
+
+
+def calibrate(network: Network, x: NDArray[np.generic]) -> tuple[LayerCalibration, ...]:
+    """Observe every activated layer on raw features x (rows, d).
+
+    Raises:
+        DataError: x is empty.
+    """
+    if len(x) == 0:
+        raise DataError("the calibration split is empty: nothing is known about what the activations are given; use more data")
+    observed = visited_ranges(network, x)
+    histograms = [np.zeros((len(limits), BINS), np.int64) for limits in observed]
+    for layers in _preactivations(network, x):
+        for histogram, limits, u in zip(histograms, observed, layers, strict=True):
+            _count_(histogram, limits, u)
+    sensitivity = measure_sensitivity(network, x)
+    return tuple(LayerCalibration(_widen(limits), histogram, limits, values)
+                 for limits, histogram, values in zip(observed, histograms, sensitivity, strict=True))
+
+
+def visited_ranges(network: Network, x: NDArray[np.generic]) -> list[Floats]:
+    """Smallest and largest pre-activation of each neuron over raw features x: per activated layer (n, 2)."""
+    ranges: list[Floats] = []
+    for layers in _preactivations(network, x):
+        found = [np.stack([u.min(0), u.max(0)], 1) for u in layers]
+        ranges = found if not ranges else [
+            np.stack([np.minimum(a[:, 0], b[:, 0]), np.maximum(a[:, 1], b[:, 1])], 1) for a, b in zip(ranges, found, strict=True)]
+    return ranges
+
+
+def count_outside(network: Network, x: NDArray[np.generic], domains: list[Floats]) -> list[NDArray[np.int64]]:
+    """Rows of x whose pre-activation lies outside the domain: per activated layer (n,)."""
+    counts = [np.zeros(len(domain), np.int64) for domain in domains]
+    for layers in _preactivations(network, x):
+        for count, domain, u in zip(counts, domains, layers, strict=True):
+            count += ((u < domain[:, 0]) | (u > domain[:, 1])).sum(0)
+    return counts
+
+
+def measure_sensitivity(network: Network, x: NDArray[np.generic]) -> list[Floats]:
+    """Root mean square of |d outputs / d activation output| over the first rows of x: per activated layer (n,).
+
+    Squared norms are estimated without bias by random signs (Hutchinson 1990): E (v.J)^2 = |J|^2. Outputs are logits, or
+    targets in their own units.
+    """
+    generator = torch.Generator().manual_seed(0)
+    z = network.features(torch.as_tensor(x[:SENSITIVITY_ROWS])).requires_grad_()
+    h, activated = z, []
+    for layer in network.layers:
+        u = layer.linear(h)
+        if layer.activation is None:
+            h = layer.activate(u, h)
+            continue
+        y = layer.activation(u)
+        activated.append(y)
+        h = y + h if layer.residual else y
+    outputs = h if network.targets is None else network.targets.invert(h)
+    totals = [torch.zeros(y.shape[-1], dtype=torch.float64) for y in activated]
+    if not activated:
+        return []
+    for _ in range(PROBES):
+        signs = torch.randint(0, 2, outputs.shape, generator=generator).to(outputs.dtype) * 2 - 1
+        gradients = torch.autograd.grad((outputs * signs).sum(), activated, retain_graph=True)
+        for total, gradient in zip(totals, gradients, strict=True):
+            total += gradient.double().square().mean(0)
+    return [(total / PROBES).sqrt().numpy() for total in totals]
+
+
+@torch.no_grad()
+def run_network(network: Network, x: NDArray[np.generic]) -> Floats:
+    """Outputs of the torch network on raw features: (rows, out_features) as float64."""
+    parts = [network(part) for part in torch.as_tensor(x).split(BATCH_ROWS)]
+    return torch.cat(parts).double().numpy()
+
+
+@torch.no_grad()
+def _preactivations(network: Network, x: NDArray[np.generic]) -> Iterator[list[Floats]]:
+    part: Tensor
+    for part in torch.as_tensor(x).split(BATCH_ROWS):
+        yield [u.double().numpy() for u in network.preactivations(part)]
+
+
+def _widen(observed: Floats) -> Floats:
+    """The domain: wider than what was seen, and never a single point."""
+    width = observed[:, 1] - observed[:, 0]
+    margin = np.maximum(MARGIN * width, 1e-3 * np.maximum(1.0, np.abs(observed).max(1)))
+    return np.stack([observed[:, 0] - margin, observed[:, 1] + margin], 1)
+
+
+def _count_(histogram: NDArray[np.int64], limits: Floats, u: Floats) -> None:
+    """Add a batch (rows, n) to the histograms (n, bins)."""
+    bins = histogram.shape[1]
+    width = np.maximum(limits[:, 1] - limits[:, 0], np.finfo(np.float64).tiny)
+    index = np.clip(((u - limits[:, 0]) / width * bins).astype(np.int64), 0, bins - 1)
+    flat = (index + np.arange(len(limits)) * bins).ravel()
+    histogram += np.bincount(flat, minlength=histogram.size).reshape(histogram.shape)

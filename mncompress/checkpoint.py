@@ -1,0 +1,222 @@
+"""Run folders: what training leaves behind and every later step starts from.
+
+    config.json             the configuration, the network's shape, the data's content hash, and the results
+    model.safetensors       the best replicate on the validation split, as a `Network` state
+    replicates.safetensors  all replicates, stacked along a leading axis
+    metrics.csv             one row per epoch and replicate
+    checkpoint.safetensors  replicates and optimizer state after the last whole epoch, for `--resume`
+
+Only safetensors, JSON and CSV: nothing that is read can run code. Every file is written beside its destination and renamed.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from mncompress.data import Standardization
+from mncompress.errors import CheckpointError, ConfigError
+from mncompress.files import atomic_path, write_json
+from mncompress.nn import Network, Standardize, make_body
+from mncompress.types import NetworkSpec, TrainConfig, from_json, to_json
+
+SCHEMA = "mncompress.run/1"
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """`config.json`: everything about a run but its tensors."""
+
+    config: TrainConfig
+    network: NetworkSpec
+    data_hash: str
+    samples: Mapping[str, int]
+    """Rows of each split."""
+    initial_max_abs_error: tuple[tuple[float, ...], ...]
+    """Per replicate and activated layer: how far the initial activations were from the fixed one on [-3, 3]."""
+    metric: str
+    """`accuracy` or `rmse`."""
+    validation_metric: tuple[float | None, ...] = ()
+    """Per replicate after the last epoch; None for a diverged one. Empty while training is unfinished."""
+    best: int | None = None
+    """The replicate in `model.safetensors`."""
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    schema: str = SCHEMA
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished training run.
+
+    Attributes:
+        record: what `config.json` holds.
+        replicates: `Network` parameters and buffers; parameters have a leading axis of length `config.replicates`.
+        folder: where it was saved, or None.
+    """
+
+    record: RunRecord
+    replicates: Mapping[str, Tensor]
+    folder: Path | None = None
+
+    @property
+    def config(self) -> TrainConfig:
+        """The configuration it was trained with."""
+        return self.record.config
+
+    @property
+    def best(self) -> int:
+        """The best replicate on the validation split."""
+        assert self.record.best is not None
+        return self.record.best
+
+    @property
+    def validation_metric(self) -> tuple[float | None, ...]:
+        """Accuracy or RMSE of each replicate on the validation split; None for a diverged one."""
+        return self.record.validation_metric
+
+    @property
+    def data_hash(self) -> str:
+        """Content hash of the data it was trained on."""
+        return self.record.data_hash
+
+    def network(self, replicate: int | None = None) -> Network:
+        """One trained network on the CPU, by default the best.
+
+        Raises:
+            ConfigError: there is no such replicate, or it diverged.
+        """
+        chosen = self.best if replicate is None else replicate
+        if not 0 <= chosen < self.config.replicates:
+            raise ConfigError(f"replicate {chosen} does not exist: the run has replicates 0 to {self.config.replicates - 1}")
+        if self.validation_metric[chosen] is None:
+            raise ConfigError(f"replicate {chosen} diverged in training; choose another one, such as the best, {self.best}")
+        return make_network(self.record.network, select_replicate(self.replicates, chosen))
+
+
+def select_replicate(replicates: Mapping[str, Tensor], index: int) -> dict[str, Tensor]:
+    """The state of one network out of stacked ones; standardization constants have no leading axis."""
+    return {name: value[index] if name.startswith("body.") else value for name, value in replicates.items()}
+
+
+def make_template(spec: NetworkSpec, features: Standardization, targets: Standardization | None) -> Network:
+    """A network of the given shape with uninitialized weights."""
+    return Network(spec, make_body(spec), Standardize(features.shift, features.scale),
+                   None if targets is None else Standardize(targets.shift, targets.scale))
+
+
+def make_network(spec: NetworkSpec, state: Mapping[str, Tensor]) -> Network:
+    """A network of the given shape from its state; names and shapes must be those of the spec."""
+    ones = torch.ones
+    targets = Standardize(*[ones(spec.out_features).numpy()] * 2) if spec.task == "regression" else None
+    network = Network(spec, make_body(spec), Standardize(*[ones(spec.in_features).numpy()] * 2), targets)
+    network.load_state_dict(dict(state))
+    return network.eval().requires_grad_(False)
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write a safetensors file, atomically."""
+    contiguous = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    with atomic_path(path) as temporary:
+        try:
+            save_file(contiguous, temporary, dict(metadata))
+        except SafetensorError as error:       # how the writer reports a full disk
+            raise OSError(None, str(error)) from error
+
+
+def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read a safetensors file and its metadata.
+
+    Raises:
+        CheckpointError: it is missing, truncated or not safetensors.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path} does not exist; is {path.parent} a run folder of mncompress train?")
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} is truncated or damaged ({error}); train again, or restore the file") from None
+
+
+def save_record(folder: Path, record: RunRecord) -> None:
+    """Write `config.json`."""
+    write_json(folder / "config.json", to_json(record))
+
+
+def load_record(folder: Path) -> RunRecord:
+    """Read `config.json`.
+
+    Raises:
+        CheckpointError: there is none, it is not JSON, of an unknown version, or has a wrong field.
+    """
+    path = folder / "config.json"
+    if not path.is_file():
+        raise CheckpointError(f"{path} does not exist; is {folder} a run folder of mncompress train?")
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} is not valid JSON ({error}); restore the file, or train again") from None
+    schema = document.get("schema") if isinstance(document, dict) else None
+    if schema != SCHEMA:
+        raise CheckpointError(f"{path} has schema {schema!r}, this version of mncompress reads {SCHEMA!r}")
+    try:
+        return from_json(RunRecord, document, where=str(path))
+    except ConfigError as error:
+        raise CheckpointError(str(error)) from None
+
+
+def save_run(folder: Path, run: Run) -> None:
+    """Write the results of a finished run; `config.json` comes last, and only with it does the run count as finished."""
+    metadata = {"producer": "mncompress", "schema": SCHEMA}
+    save_tensors(folder / "replicates.safetensors", run.replicates, metadata)
+    save_tensors(folder / "model.safetensors", select_replicate(run.replicates, run.best), metadata)
+    save_record(folder, run.record)
+
+
+def load_run(folder: Path) -> Run:
+    """Read a finished run.
+
+    Raises:
+        CheckpointError: a file is missing or damaged, the tensors do not fit the configuration, or training is unfinished.
+    """
+    folder = Path(folder)
+    record = load_record(folder)
+    if record.best is None:
+        raise CheckpointError(f"{folder} holds an unfinished run; continue it with: mncompress train --resume --out {folder}")
+    replicates, _ = load_tensors(folder / "replicates.safetensors")
+    check_state(record, replicates, folder / "replicates.safetensors")
+    return Run(record, replicates, folder)
+
+
+def check_state(record: RunRecord, replicates: Mapping[str, Tensor], path: Path) -> None:
+    """Compare names, types and shapes of stacked tensors with what the configuration says.
+
+    Raises:
+        CheckpointError: naming the first tensor that differs.
+    """
+    with torch.device("meta"):
+        layers = make_body(record.network)
+        expected = {f"body.{name}": (record.config.replicates, *value.shape)
+                    for name, value in torch.nn.Sequential(*layers).state_dict().items()}
+    expected |= {f"features.{name}": (record.network.in_features,) for name in ("shift", "scale")}
+    if record.network.task == "regression":
+        expected |= {f"targets.{name}": (record.network.out_features,) for name in ("shift", "scale")}
+    if expected.keys() != replicates.keys():
+        different = sorted(expected.keys() ^ replicates.keys())
+        raise CheckpointError(f"{path} does not fit config.json: tensor {different[0]!r} is missing or unknown")
+    for name, shape in expected.items():
+        value = replicates[name]
+        if tuple(value.shape) != shape or value.dtype != torch.float32:
+            raise CheckpointError(f"{path} does not fit config.json: {name} is {value.dtype} {tuple(value.shape)}, "
+                                  f"expected torch.float32 {shape}")
+    if not 0 <= (record.best or 0) < record.config.replicates or len(record.validation_metric) not in (0, record.config.replicates):
+        raise CheckpointError(f"{path.parent / 'config.json'} is inconsistent: best replicate {record.best} of "
+                              f"{record.config.replicates}, {len(record.validation_metric)} validation results")
+    if record.best is not None and not all(bool(v.isfinite().all()) for v in select_replicate(replicates, record.best).values()):
+        raise CheckpointError(f"{path} holds values that are not finite in its best replicate; train again with a lower --lr")

@@ -1,0 +1,8 @@
+"""From decisions to a compressed network within a budget."""
+
+from mncompress.compression._budget import Verdict as Verdict
+from mncompress.compression._budget import check_budget as check_budget
+from mncompress.compression._planner import Compressed as Compressed
+from mncompress.compression._planner import compress_network as compress_network
+from mncompress.compression._rewrite import Group as Group
+from mncompress.compression._rewrite import rewrite as rewrite

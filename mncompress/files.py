@@ -1,0 +1,103 @@
+"""Writing files so that a reader never sees half of one, and a failed write never loses what was there.
+
+A file is written beside its destination and renamed over it; a folder likewise. Renames on one file system are atomic.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mncompress.errors import OutputError
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a temporary path in the folder of `path`; on success it replaces `path`, on any failure it is removed.
+
+    Raises:
+        OutputError: the folder cannot be written, or the disk is full.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        os.replace(temporary, path)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror or error}; free space or choose another --out") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` as UTF-8, atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, document: Any) -> None:
+    """Write a JSON document, atomically; NaN and infinities are refused since JSON has none."""
+    write_text(path, json.dumps(document, indent=2, allow_nan=False) + "\n")
+
+
+def check_output_folder(folder: Path, *, overwrite: bool) -> None:
+    """Refuse a folder that holds something, unless `overwrite`.
+
+    Raises:
+        OutputError: `folder` is a file, or is not empty and `overwrite` is false.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(f"{folder} is a file, not a folder; choose another --out")
+    if folder.is_dir() and any(folder.iterdir()) and not overwrite:
+        raise OutputError(f"{folder} is not empty; choose another --out, or pass --overwrite")
+
+
+@contextlib.contextmanager
+def atomic_folder(folder: Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """Yield an empty temporary folder beside `folder`; on success it becomes `folder`, on failure it is removed.
+
+    With `overwrite`, what was in `folder` is removed only after the new folder is complete.
+
+    Raises:
+        OutputError: see `check_output_folder`; or the place cannot be written, or the disk is full.
+    """
+    check_output_folder(folder, overwrite=overwrite)
+    folder = folder.absolute()
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent))
+    except OSError as error:
+        raise OutputError(f"cannot write {folder}: {error.strerror or error}; choose another --out") from error
+    try:
+        temporary.chmod(0o777 & ~_umask())
+        yield temporary
+        if folder.exists():
+            previous = temporary.with_suffix(".old")
+            os.replace(folder, previous)
+            os.replace(temporary, folder)
+            shutil.rmtree(previous)
+        else:
+            os.replace(temporary, folder)
+    except OSError as error:
+        raise OutputError(f"cannot write {folder}: {error.strerror or error}; free space or choose another --out") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def new_folder(parent: Path, name: str) -> Path:
+    """Return `parent/name`, or the first of `name-2`, `name-3`, ... that does not exist. Nothing is created."""
+    candidate, count = parent / name, 1
+    while candidate.exists():
+        count += 1
+        candidate = parent / f"{name}-{count}"
+    return candidate
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

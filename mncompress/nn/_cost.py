@@ -1,0 +1,45 @@
+"""What a network costs: parameters, and multiply-adds of one sample with the activations included.
+
+An inner network counts in full, a cubic spline 4 per neuron, a piecewise-linear form its knots, a polynomial its degree, a
+native activation nothing, an explicit scale and shift 1.
+"""
+
+from torch import nn
+
+from mncompress.nn._families import LearnedActivation
+from mncompress.nn._forms import CubicSpline, Grouped, PiecewiseLinear, Polynomial, Scale
+from mncompress.nn._network import Network
+
+
+def count_parameters(network: Network) -> int:
+    """Numbers that have to be stored, standardization aside since it folds into the weights."""
+    return sum(parameter.numel() for parameter in network.body.parameters())
+
+
+def count_macs(network: Network) -> int:
+    """Multiply-adds of one sample."""
+    return sum(layer.linear.in_features * layer.linear.out_features + _activation_macs(layer.activation)
+               for layer in network.layers)
+
+
+def _activation_macs(form: nn.Module | None) -> int:
+    if isinstance(form, LearnedActivation):
+        return form.n * _inner_macs(form)
+    if isinstance(form, CubicSpline):
+        return 4 * len(form.start)
+    if isinstance(form, PiecewiseLinear):
+        return int((form.slope_changes != 0).sum())
+    if isinstance(form, Polynomial):
+        return len(form.center) * (form.coefficients.shape[1] - 1)
+    if isinstance(form, Scale):
+        return len(form.scale)
+    if isinstance(form, Grouped | nn.Sequential):
+        return sum(_activation_macs(part) for part in form.modules() if part is not form and not isinstance(part, nn.Sequential))
+    return 0
+
+
+def _inner_macs(activation: LearnedActivation) -> int:
+    """Multiply-adds of one neuron's learned activation; a scale with its shift counts 1."""
+    width, depth = activation.spec.width, activation.spec.depth
+    per_family = {"fixed": 0, "meta": 2 * width + (depth - 1) * width**2, "vaf": 2 * width, "agsig": 2, "frelu": 0, "warp": 2}
+    return per_family[activation.spec.family]

@@ -1,0 +1,120 @@
+"""What learned activations become: torch modules on `(..., n)`, built from the value types of `mncompress.spline`.
+
+They hold float32 parameters, as the ONNX file does. The definitions are those of the `ai.mncompress` operators.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from mncompress import spline
+
+
+def _parameter(values: NDArray[np.float64]) -> nn.Parameter:
+    return nn.Parameter(torch.as_tensor(np.asarray(values, np.float32)))
+
+
+class CubicSpline(nn.Module):
+    """`start`, `inverse_step` (n,), `coefficients` (n, K, 4): see `mncompress.spline` for the convention."""
+
+    def __init__(self, form: spline.CubicSpline) -> None:
+        super().__init__()
+        self.start = _parameter(form.start)
+        self.inverse_step = _parameter(form.inverse_step)
+        self.coefficients = _parameter(form.coefficients)
+
+    def table(self) -> Tensor:
+        """Coefficients (n, K + 2, 4) with the linear continuations as rows K (above) and K + 1 (below)."""
+        first, last = self.coefficients[:, 0], self.coefficients[:, -1]
+        zero = torch.zeros_like(first[:, 0])
+        end_slope = last[:, 1] + 2 * last[:, 2] + 3 * last[:, 3]
+        above = torch.stack([last.sum(-1), end_slope, zero, zero], -1)
+        below = torch.stack([first[:, 0], first[:, 1], zero, zero], -1)
+        return torch.cat([self.coefficients, above[:, None], below[:, None]], 1)
+
+    def forward(self, u: Tensor) -> Tensor:
+        """Evaluate at pre-activations `(..., n)`; NaN gives NaN."""
+        n, intervals, _ = self.coefficients.shape
+        s = (u - self.start) * self.inverse_step
+        interval = s.detach().floor().nan_to_num(0.0).clamp(-1, intervals)
+        t = s - interval.clamp(min=0)
+        row = interval.long() % (intervals + 2)
+        neuron = torch.arange(n, device=u.device)
+        c = self.table()[neuron, row]
+        return c[..., 0] + t * (c[..., 1] + t * (c[..., 2] + t * c[..., 3]))
+
+
+class PiecewiseLinear(nn.Module):
+    """`knots`, `slope_changes` (n, K), `slope`, `intercept` (n,): intercept + slope u + sum of changes max(u - knot, 0)."""
+
+    def __init__(self, form: spline.PiecewiseLinear) -> None:
+        super().__init__()
+        self.knots = _parameter(form.knots)
+        self.slope_changes = _parameter(form.slope_changes)
+        self.slope = _parameter(form.slope)
+        self.intercept = _parameter(form.intercept)
+
+    def forward(self, u: Tensor) -> Tensor:
+        """Evaluate at pre-activations `(..., n)`."""
+        bends = (u.unsqueeze(-1) - self.knots).clamp(min=0) * self.slope_changes
+        return self.intercept + self.slope * u + bends.sum(-1)
+
+
+class Polynomial(nn.Module):
+    """`center`, `inverse_half_width` (n,), `coefficients` (n, D + 1); linear continuation outside the domain."""
+
+    def __init__(self, form: spline.Polynomial) -> None:
+        super().__init__()
+        self.center = _parameter(form.center)
+        self.inverse_half_width = _parameter(form.inverse_half_width)
+        self.coefficients = _parameter(form.coefficients)
+
+    def forward(self, u: Tensor) -> Tensor:
+        """Evaluate at pre-activations `(..., n)`."""
+        x = (u - self.center) * self.inverse_half_width
+        inside = x.clamp(-1, 1)
+        y = torch.zeros_like(x)
+        for column in self.coefficients.flip(-1).unbind(-1):
+            y = y * inside + column
+        powers = torch.arange(self.coefficients.shape[1], device=u.device, dtype=u.dtype)
+        at_high = (self.coefficients * powers).sum(-1)
+        at_low = (self.coefficients * powers * (-1) ** (powers + 1)).sum(-1)
+        return y + (x - inside) * ((at_high + at_low) / 2 + (at_high - at_low) / 2 * inside)
+
+
+class Scale(nn.Module):
+    """scale u + shift per neuron, where neighboring weights cannot take it: before a residual sum or at an output."""
+
+    def __init__(self, scale: NDArray[np.float64], shift: NDArray[np.float64]) -> None:
+        super().__init__()
+        self.scale = _parameter(scale)
+        self.shift = _parameter(shift)
+
+    def forward(self, u: Tensor) -> Tensor:
+        """Evaluate at `(..., n)`."""
+        return self.scale * u + self.shift
+
+
+class Grouped(nn.Module):
+    """Different forms for consecutive groups of neurons.
+
+    Args:
+        sizes: neurons of each group, in order.
+        forms: one module per group; `nn.Identity` for affine neurons, which the weights have taken in.
+        order: output position j takes the concatenated groups' column `order[j]`; None for unchanged.
+    """
+
+    def __init__(self, sizes: Sequence[int], forms: Sequence[nn.Module], order: Sequence[int] | None = None) -> None:
+        super().__init__()
+        self.sizes = tuple(sizes)
+        self.forms = nn.ModuleList(forms)
+        self.order = None if order is None else tuple(order)
+
+    def forward(self, u: Tensor) -> Tensor:
+        """Evaluate at pre-activations `(..., n)` in group order."""
+        pieces = [form(part) for form, part in zip(self.forms, u.split(self.sizes, -1), strict=True)]
+        y = torch.cat(pieces, -1)
+        return y if self.order is None else y[..., list(self.order)]

@@ -1,0 +1,118 @@
+"""Feed-forward networks: standardization, layers (linear, activation, optional residual), and its inverse at the output.
+
+The same class holds a trained network and its compressed forms: only the activation modules differ.
+"""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from mncompress.nn._families import make_activation
+from mncompress.types import ActivationSpec, NetworkSpec
+
+
+class Standardize(nn.Module):
+    """(x - shift) / scale, with constants that are exactly float32 so that every later form folds the same numbers.
+
+    Args:
+        shift, scale: float arrays (d,).
+    """
+
+    shift: Tensor
+    scale: Tensor
+
+    def __init__(self, shift: NDArray[np.floating], scale: NDArray[np.floating]) -> None:
+        super().__init__()
+        self.register_buffer("shift", torch.as_tensor(np.asarray(shift, np.float32)))
+        self.register_buffer("scale", torch.as_tensor(np.asarray(scale, np.float32)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Raw features `(..., d)`, uint8 or float, to standardized ones."""
+        return (x.to(self.shift.dtype) - self.shift) / self.scale
+
+    def invert(self, z: Tensor) -> Tensor:
+        """Standardized values `(..., d)` to raw ones."""
+        return z * self.scale + self.shift
+
+
+class Layer(nn.Module):
+    """linear, then an elementwise activation (or none), then the layer's input added where `residual`."""
+
+    def __init__(self, linear: nn.Linear, activation: nn.Module | None, residual: bool = False) -> None:
+        super().__init__()
+        self.linear = linear
+        self.activation = activation
+        self.residual = residual
+
+    def forward(self, h: Tensor) -> Tensor:
+        """`(..., in_features)` to `(..., out_features)`."""
+        return self.activate(self.linear(h), h)
+
+    def activate(self, u: Tensor, h: Tensor) -> Tensor:
+        """The layer's output from its pre-activations `u` and its input `h`."""
+        y = u if self.activation is None else self.activation(u)
+        return y + h if self.residual else y
+
+
+class Network(nn.Module):
+    """A network on raw features and targets.
+
+    Args:
+        spec: the shape it was trained with.
+        layers: from the features to the output.
+        features: standardization of the features.
+        targets: standardization of the targets, inverted at the output; None for classification.
+    """
+
+    def __init__(self, spec: NetworkSpec, layers: list[Layer], features: Standardize, targets: Standardize | None) -> None:
+        super().__init__()
+        self.spec = spec
+        self.features = features
+        self.body = nn.Sequential(*layers)
+        self.targets = targets
+
+    @property
+    def layers(self) -> list[Layer]:
+        """All layers in order."""
+        return list(self.body)  # type: ignore[arg-type]
+
+    @property
+    def activated_layers(self) -> list[Layer]:
+        """The layers that have an activation, in order: what decisions and reports count as layer 0, 1, ..."""
+        return [layer for layer in self.layers if layer.activation is not None]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Raw features `(batch, in_features)` to logits `(batch, classes)` or targets in their own units."""
+        y = self.body(self.features(x))
+        return y if self.targets is None else self.targets.invert(y)
+
+    def preactivations(self, x: Tensor) -> list[Tensor]:
+        """What each activated layer's activation is given: a list of `(batch, n)`."""
+        h, found = self.features(x), []
+        for layer in self.layers:
+            u = layer.linear(h)
+            if layer.activation is not None:
+                found.append(u)
+            h = layer.activate(u, h)
+        return found
+
+
+def make_body(spec: NetworkSpec) -> list[Layer]:
+    """Layers of the given shape with uninitialized linear weights and zero activation parameters."""
+    layers: list[Layer] = []
+    activations = iter(spec.activations)
+    for position, (fan_in, fan_out) in enumerate(zip(spec.sizes, spec.sizes[1:], strict=False)):
+        hidden = position < len(spec.hidden)
+        linear = nn.utils.skip_init(nn.Linear, fan_in, fan_out)
+        activation = make_activation(next(activations), fan_out) if hidden or spec.output_activation else None
+        layers.append(Layer(linear, activation, residual=spec.residual and hidden and position > 0 and fan_in == fan_out))
+    return layers
+
+
+def make_relu_twin(network: Network) -> Network:
+    """The same network with every activation replaced by ReLU: the floor of cost that a compressed network is held to."""
+    layers = [Layer(layer.linear, None if layer.activation is None else
+                    make_activation(ActivationSpec("fixed", "relu"), layer.linear.out_features), layer.residual)
+              for layer in network.layers]
+    return Network(network.spec, layers, network.features, network.targets)

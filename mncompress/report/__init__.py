@@ -1,0 +1,12 @@
+"""Pictures, tables and one self-contained HTML page of what was replaced, by what, why, and what it cost."""
+
+from mncompress.report._curves import Curves as Curves
+from mncompress.report._curves import load_curves as load_curves
+from mncompress.report._curves import make_grid as make_grid
+from mncompress.report._curves import save_curves as save_curves
+from mncompress.report._inspect import InspectedNeuron as InspectedNeuron
+from mncompress.report._inspect import Inspection as Inspection
+from mncompress.report._inspect import inspect_curves as inspect_curves
+from mncompress.report._plots import draw_activations as draw_activations
+from mncompress.report._plots import draw_latency as draw_latency
+from mncompress.report._plots import save_figure as save_figure

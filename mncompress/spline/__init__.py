@@ -1,0 +1,36 @@
+"""Scalar functions, one per neuron, side by side in NumPy float64: evaluate, fit and bound the error. No torch.
+
+Convention, the same in the ONNX ops and in every kernel. `u` has neurons on its last axis.
+
+*Cubic spline*: K intervals with uniform knots per neuron, s = (u - start)·inverse_step, interval k = floor(s),
+t = s - k in [0, 1), y = Σₚ coefficients[n, k, p]·t**p for p = 0..3, `coefficients` of shape (N, K, 4). Below s = 0 and
+above s = K the value continues linearly with the boundary slope. NaN gives NaN; ±∞ gives what the arithmetic gives,
+without warning.
+
+*Piecewise linear*: y = intercept + slope·u + Σₖ slope_changesₖ·max(u - knotsₖ, 0).
+
+*Polynomial*: P(x), x = (u - center)·inverse_half_width, continued linearly outside of [-1, 1].
+
+*Native*: alpha·act(beta·u + delta) + eta.
+
+Every `fit_*` takes `ScalarFunctions` and domains `lo`, `hi` and returns what it found with the largest absolute error
+of each neuron; a domain that is a single point is allowed. `smallest_*` finds the cheapest fit within a tolerance.
+"""
+
+from mncompress.spline._acts import ACT_DERIVATIVES as ACT_DERIVATIVES
+from mncompress.spline._acts import ACT_VALUES as ACT_VALUES
+from mncompress.spline._affine import fit_affine as fit_affine
+from mncompress.spline._affine import fit_constant as fit_constant
+from mncompress.spline._cubic import CubicSpline as CubicSpline
+from mncompress.spline._cubic import fit_cubic_spline as fit_cubic_spline
+from mncompress.spline._functions import Form as Form
+from mncompress.spline._functions import ScalarFunctions as ScalarFunctions
+from mncompress.spline._functions import max_abs_error as max_abs_error
+from mncompress.spline._native import Native as Native
+from mncompress.spline._native import fit_native as fit_native
+from mncompress.spline._piecewise import PiecewiseLinear as PiecewiseLinear
+from mncompress.spline._polynomial import Polynomial as Polynomial
+from mncompress.spline._polynomial import fit_polynomial as fit_polynomial
+from mncompress.spline._smallest import INTERVALS as INTERVALS
+from mncompress.spline._smallest import smallest_degree as smallest_degree
+from mncompress.spline._smallest import smallest_intervals as smallest_intervals

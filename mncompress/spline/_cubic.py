@@ -1,0 +1,119 @@
+"""Cubic splines on uniform knots, one per neuron (convention: see the package docstring)."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import interpolate
+
+from mncompress.spline._arrays import Array, Indices, as_finite, round_float32
+from mncompress.spline._functions import (
+    ScalarFunctions,
+    as_domain,
+    center_and_half_width,
+    max_abs_error,
+    sample_finite,
+)
+
+
+@dataclass(frozen=True, eq=False)
+class CubicSpline:
+    """N cubic splines of K intervals each, continued linearly with the boundary slope.
+
+    Raises:
+        ValueError: a shape does not fit, K is 0, an element is not finite, or an inverse step is not positive.
+    """
+
+    start: Array
+    """First knot, (N,)."""
+    inverse_step: Array
+    """1 / width of an interval, (N,)."""
+    coefficients: Array
+    """(N, K, 4): `coefficients[n, k, p]` multiplies t**p on interval k."""
+
+    def __post_init__(self) -> None:
+        start = as_finite("start", self.start, (None,))
+        object.__setattr__(self, "start", start)
+        object.__setattr__(self, "inverse_step", as_finite("inverse_step", self.inverse_step, start.shape))
+        object.__setattr__(self, "coefficients", as_finite("coefficients", self.coefficients, (self.n, None, 4)))
+        if self.intervals < 1:
+            raise ValueError(f"coefficients: {self.coefficients.shape = }, expected at least one interval")
+        if not (self.inverse_step > 0).all():
+            raise ValueError(f"inverse_step must be positive, got {self.inverse_step.min()}")
+
+    @property
+    def n(self) -> int:
+        """Number of splines."""
+        return len(self.start)
+
+    @property
+    def intervals(self) -> int:
+        """Number K of intervals."""
+        return int(self.coefficients.shape[1])
+
+    def _locate(self, u: Array) -> tuple[Array, Array, Array]:
+        """Coefficients (..., N, 4) of the nearest interval, t in [0, 1] in it, and how far s lies outside of [0, K]."""
+        with np.errstate(over="ignore"):
+            s = (np.asarray(u, dtype=np.float64) - self.start) * self.inverse_step
+        inside = np.clip(s, 0.0, self.intervals)
+        interval = np.fmin(np.floor(inside), self.intervals - 1)  # fmin: a NaN must not reach the cast to int
+        return self.coefficients[np.arange(self.n), interval.astype(np.intp)], inside - interval, s - inside
+
+    def evaluate(self, u: Array) -> Array:
+        """The values at `u` (..., N): NaN at NaN; at ±∞ what the arithmetic gives (±∞, or NaN with a flat end)."""
+        c, t, outside = self._locate(u)
+        inner = c[..., 0] + t * (c[..., 1] + t * (c[..., 2] + t * c[..., 3]))
+        slope = c[..., 1] + t * (2 * c[..., 2] + t * 3 * c[..., 3])
+        with np.errstate(over="ignore", invalid="ignore"):
+            return inner + outside * slope
+
+    def derivative(self, u: Array) -> Array:
+        """The derivatives by `u` at `u` (..., N)."""
+        c, t, _ = self._locate(u)
+        return (c[..., 1] + t * (2 * c[..., 2] + t * 3 * c[..., 3])) * self.inverse_step
+
+    def select(self, indices: Indices) -> "CubicSpline":
+        """The splines at `indices` (M,)."""
+        return CubicSpline(self.start[indices], self.inverse_step[indices], self.coefficients[indices])
+
+
+def interpolate_cubic_spline(function: ScalarFunctions, lo: Array, hi: Array, intervals: int) -> CubicSpline:
+    """As `fit_cubic_spline`, without measuring the error."""
+    center, half_width = center_and_half_width(lo, hi)
+    # Rounded first: the values are then taken at the knots that a float32 kernel will use.
+    start = round_float32(center - half_width)
+    inverse_step = round_float32(intervals / (2 * half_width))
+    s = np.arange(intervals + 1.0)
+    knots = start + s[:, None] / inverse_step
+    ends = sample_finite(function, knots[[0, -1]], derivative=True) / inverse_step
+    spline = interpolate.CubicSpline(s, sample_finite(function, knots), bc_type=((1, ends[0]), (1, ends[1])))
+    coefficients = spline.c[::-1].transpose(2, 1, 0)  # scipy: (4, K, N), highest power first
+    return CubicSpline(start, inverse_step, round_float32(coefficients))
+
+
+def fit_cubic_spline(
+    function: ScalarFunctions, lo: npt.ArrayLike, hi: npt.ArrayLike, intervals: int
+) -> tuple[CubicSpline, Array]:
+    """Interpolate each function at `intervals` + 1 uniform knots, twice continuously differentiable.
+
+    The boundary condition is the function's own derivative at both ends ("clamped"), so the error falls as K**-4 for
+    smooth functions (de Boor, A Practical Guide to Splines, 1978, chapter V). All parameters are rounded to float32,
+    which leaves jumps of a few float32 roundings of the coefficients at the knots; the error includes it.
+
+    Args:
+        function: N functions.
+        lo: lower ends of the domains, (N,).
+        hi: upper ends, (N,).
+        intervals: K, at least 1.
+
+    Returns:
+        The splines and their largest absolute errors on the domains, (N,).
+
+    Raises:
+        ValueError: `lo` and `hi` are not a domain, or `intervals` < 1.
+    """
+    if intervals < 1:
+        raise ValueError(f"a spline needs at least one interval, got {intervals = }")
+    low, high = as_domain(function.n, lo, hi)
+    spline = interpolate_cubic_spline(function, low, high, intervals)
+    return spline, max_abs_error(function, spline, low, high)

@@ -1,0 +1,141 @@
+"""What is fitted, on which points, and how far a fit is off.
+
+A *domain* is a pair `lo`, `hi` of shape (N,), lo <= hi. Errors are the largest difference found on a uniform grid that
+includes both ends. Where a function is not finite somewhere on its domain, no fit exists: the parameters stay finite
+and the error is infinite.
+"""
+
+from collections.abc import Iterator
+from typing import Protocol, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from mncompress.spline._arrays import Array, Indices, as_finite
+
+ERROR_POINTS = 1537
+"""1536 is a multiple of twice every candidate number of spline intervals: the grid meets all knots and all middles of
+intervals, where the error of a spline peaks."""
+BLOCK = 2**18
+"""Function values held at a time, per block of neurons."""
+NARROWEST = 2.0**-16
+"""Half-width of a domain relative to its center below which float32 can no longer resolve it."""
+SMALLEST = 1e-6
+"""The same for domains around zero."""
+LARGEST_VALUE = 1e30
+"""Function values are cut off here before fitting, so that fits stay free of overflow."""
+
+
+class ScalarFunctions(Protocol):
+    """N scalar functions, one per neuron, evaluated side by side in float64."""
+
+    @property
+    def n(self) -> int:
+        """Number of functions."""
+
+    def __call__(self, u: Array) -> Array:
+        """The values at `u` (G, N), of the same shape."""
+
+    def derivative(self, u: Array) -> Array:
+        """The derivatives by `u` at `u` (G, N), of the same shape."""
+
+    def select(self, indices: Indices) -> "ScalarFunctions":
+        """The functions at `indices` (M,), in that order."""
+
+
+class Form(Protocol):
+    """N fitted functions: what `CubicSpline`, `PiecewiseLinear`, `Polynomial` and `Native` have in common."""
+
+    @property
+    def n(self) -> int:
+        """Number of functions."""
+
+    def evaluate(self, u: Array) -> Array:
+        """The values at `u` (..., N), of the same shape."""
+
+    def derivative(self, u: Array) -> Array:
+        """The derivatives by `u` at `u` (..., N), of the same shape."""
+
+    def select(self, indices: Indices) -> Self:
+        """The functions at `indices` (M,), in that order."""
+
+
+def as_domain(n: int, lo: npt.ArrayLike, hi: npt.ArrayLike) -> tuple[Array, Array]:
+    """Check a domain of `n` functions; scalars stand for all of them.
+
+    Raises:
+        ValueError: the shape differs, an end is not finite, or lo > hi somewhere.
+    """
+    ends = [np.broadcast_to(end, (n,)) if np.ndim(end) == 0 else end for end in (lo, hi)]
+    low, high = (as_finite(name, end, (n,)) for name, end in zip(("lo", "hi"), ends, strict=True))
+    if (low > high).any():
+        raise ValueError(f"lo > hi for {np.count_nonzero(low > high)} of {n} functions")
+    return low, high
+
+
+def center_and_half_width(lo: Array, hi: Array) -> tuple[Array, Array]:
+    """Center and half-width of each domain, widened where float32 cannot resolve it (a single point, for one)."""
+    center = lo + (hi - lo) / 2
+    return center, np.maximum((hi - lo) / 2, np.maximum(NARROWEST * np.abs(center), SMALLEST))
+
+
+def make_grid(lo: Array, hi: Array, points: int) -> Array:
+    """`points` equidistant points of each domain, both ends included exactly, of shape (points, N)."""
+    weight = np.linspace(0, 1, points)[:, None]
+    return lo * (1 - weight) + hi * weight
+
+
+def neuron_blocks(n: int, points: int) -> Iterator[Indices]:
+    """Consecutive blocks of neurons, each small enough to hold `points` values per neuron."""
+    size = max(1, BLOCK // points)
+    for first in range(0, n, size):
+        yield np.arange(first, min(first + size, n))
+
+
+def sample(function: ScalarFunctions, u: Array, *, derivative: bool = False) -> Array:
+    """The values (or derivatives) at `u` (G, N), a block of neurons at a time; they may be NaN or infinite."""
+    values = np.empty(u.shape)
+    for block in neuron_blocks(function.n, len(u)):
+        part = function.select(block)
+        with np.errstate(all="ignore"):
+            values[:, block] = part.derivative(u[:, block]) if derivative else part(u[:, block])
+    return values
+
+
+def sample_finite(function: ScalarFunctions, u: Array, *, derivative: bool = False) -> Array:
+    """As `sample`, with NaN as 0 and what is too large cut off."""
+    values = sample(function, u, derivative=derivative)
+    return np.clip(np.nan_to_num(values, copy=False), -LARGEST_VALUE, LARGEST_VALUE)
+
+
+def largest_difference(a: Array, b: Array) -> Array:
+    """Largest absolute difference of `a` and `b` (G, N) per neuron, (N,); infinite where one of them is not finite."""
+    with np.errstate(all="ignore"):
+        worst = np.abs(a - b).max(axis=0)
+    return np.where(np.isnan(worst), np.inf, worst)
+
+
+def max_abs_error(
+    function: ScalarFunctions, form: Form, lo: npt.ArrayLike, hi: npt.ArrayLike, points: int = ERROR_POINTS
+) -> Array:
+    """Largest |form - function| of each neuron on a uniform grid of its domain.
+
+    Args:
+        function: N functions.
+        form: N forms, in the same order.
+        lo: lower ends of the domains, (N,).
+        hi: upper ends, (N,).
+        points: grid points per neuron, both ends included.
+
+    Returns:
+        The errors, (N,); infinite where a value is not finite.
+
+    Raises:
+        ValueError: `lo` or `hi` is not a domain of N functions.
+    """
+    low, high = as_domain(function.n, lo, hi)
+    error = np.empty(function.n)
+    for block in neuron_blocks(function.n, points):
+        u = make_grid(low[block], high[block], points)
+        error[block] = largest_difference(form.select(block).evaluate(u), sample(function.select(block), u))
+    return error

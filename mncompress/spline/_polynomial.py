@@ -1,0 +1,150 @@
+"""Polynomials of low degree on a normalised domain, one per neuron."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from numpy.polynomial import chebyshev
+
+from mncompress.spline._arrays import Array, Indices, as_finite, round_float32
+from mncompress.spline._functions import (
+    ScalarFunctions,
+    as_domain,
+    center_and_half_width,
+    max_abs_error,
+    sample_finite,
+)
+
+NODES = 64
+"""Chebyshev nodes at which a function is sampled: many more than coefficients, so that aliasing does not matter."""
+
+
+@dataclass(frozen=True, eq=False)
+class Polynomial:
+    """N polynomials P(x), x = (u - center)·inverse_half_width, continued linearly outside of [-1, 1].
+
+    With xc = clip(x, -1, 1) the value is P(xc) + (x - xc)·(mean_slope + half_slope_difference·xc), where the last
+    factor is P'(-1) below and P'(1) above.
+
+    Raises:
+        ValueError: a shape does not fit, there is no coefficient, or an element is not finite.
+    """
+
+    center: Array
+    """(N,)."""
+    inverse_half_width: Array
+    """(N,)."""
+    coefficients: Array
+    """(N, D + 1): `coefficients[n, p]` multiplies x**p."""
+
+    def __post_init__(self) -> None:
+        center = as_finite("center", self.center, (None,))
+        object.__setattr__(self, "center", center)
+        inverse = as_finite("inverse_half_width", self.inverse_half_width, center.shape)
+        object.__setattr__(self, "inverse_half_width", inverse)
+        object.__setattr__(self, "coefficients", as_finite("coefficients", self.coefficients, (self.n, None)))
+        if self.degree < 0:
+            raise ValueError(f"coefficients: {self.coefficients.shape = }, expected at least one coefficient")
+
+    @property
+    def n(self) -> int:
+        """Number of polynomials."""
+        return len(self.center)
+
+    @property
+    def degree(self) -> int:
+        """Degree D."""
+        return int(self.coefficients.shape[1]) - 1
+
+    @property
+    def boundary_slopes(self) -> tuple[Array, Array]:
+        """P'(-1) and P'(1), each (N,), by x."""
+        ends = np.broadcast_to(np.array([[-1.0], [1.0]]), (2, self.n))
+        below, above = self._slope(ends)
+        return below, above
+
+    @property
+    def mean_slope(self) -> Array:
+        """(P'(1) + P'(-1)) / 2, (N,)."""
+        below, above = self.boundary_slopes
+        return (above + below) / 2
+
+    @property
+    def half_slope_difference(self) -> Array:
+        """(P'(1) - P'(-1)) / 2, (N,)."""
+        below, above = self.boundary_slopes
+        return (above - below) / 2
+
+    def _slope(self, x: Array) -> Array:
+        return horner(self.coefficients[:, 1:] * np.arange(1, self.degree + 1), x)
+
+    def _normalise(self, u: Array) -> Array:
+        with np.errstate(over="ignore", invalid="ignore"):
+            return (np.asarray(u, dtype=np.float64) - self.center) * self.inverse_half_width
+
+    def evaluate(self, u: Array) -> Array:
+        """The values at `u` (..., N): NaN at NaN; at ±∞ what the arithmetic gives (±∞, or NaN with a flat end)."""
+        x = self._normalise(u)
+        inside = np.clip(x, -1.0, 1.0)
+        with np.errstate(over="ignore", invalid="ignore"):
+            slope = self.mean_slope + self.half_slope_difference * inside
+            return horner(self.coefficients, inside) + (x - inside) * slope
+
+    def derivative(self, u: Array) -> Array:
+        """The derivatives by `u` at `u` (..., N)."""
+        return self._slope(np.clip(self._normalise(u), -1.0, 1.0)) * self.inverse_half_width
+
+    def select(self, indices: Indices) -> "Polynomial":
+        """The polynomials at `indices` (M,)."""
+        return Polynomial(self.center[indices], self.inverse_half_width[indices], self.coefficients[indices])
+
+
+def horner(coefficients: Array, x: Array) -> Array:
+    """Σₚ coefficients[:, p]·x**p at `x` (..., N); NaN at NaN even without coefficients."""
+    y = 0.0 * x
+    for c in coefficients.T[::-1]:
+        y = y * x + c
+    return y
+
+
+def interpolate_polynomial(function: ScalarFunctions, lo: Array, hi: Array, degree: int) -> Polynomial:
+    """As `fit_polynomial`, without measuring the error."""
+    center, half_width = center_and_half_width(lo, hi)
+    # Rounded first, as for splines.
+    center, inverse = round_float32(center), round_float32(1 / half_width)
+    nodes = chebyshev.chebpts1(NODES)
+    values = sample_finite(function, center + nodes[:, None] / inverse)
+    series = chebyshev.chebvander(nodes, degree).T @ values * (2 / NODES)
+    series[0] /= 2
+    to_powers = np.zeros((degree + 1, degree + 1))
+    for p in range(degree + 1):
+        to_powers[: p + 1, p] = chebyshev.cheb2poly(np.eye(degree + 1)[p, : p + 1])
+    return Polynomial(center, inverse, round_float32((to_powers @ series).T))
+
+
+def fit_polynomial(
+    function: ScalarFunctions, lo: npt.ArrayLike, hi: npt.ArrayLike, degree: int
+) -> tuple[Polynomial, Array]:
+    """Fit each function by its truncated Chebyshev series, which is close to the minimax polynomial.
+
+    For the degrees used here its error is at most about three times the smallest possible one (one plus the
+    Lebesgue constant: Trefethen, Approximation Theory and Approximation Practice, 2019, chapter 15). All parameters are
+    rounded to float32; the error includes it.
+
+    Args:
+        function: N functions.
+        lo: lower ends of the domains, (N,).
+        hi: upper ends, (N,).
+        degree: D, from 0 to half the number of nodes.
+
+    Returns:
+        The polynomials and their largest absolute errors on the domains, (N,).
+
+    Raises:
+        ValueError: `lo` and `hi` are not a domain, or `degree` is out of range.
+    """
+    if not 0 <= degree <= NODES // 2:
+        raise ValueError(f"a degree from 0 to {NODES // 2} is needed, got {degree = }")
+    low, high = as_domain(function.n, lo, hi)
+    polynomial = interpolate_polynomial(function, low, high, degree)
+    return polynomial, max_abs_error(function, polynomial, low, high)

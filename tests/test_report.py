@@ -1,0 +1,118 @@
+"""The report: curves, pictures and the HTML page, on made-up networks."""
+
+import dataclasses
+import json
+import struct
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from mncompress.report import Curves, make_grid
+from mncompress.types import KINDS, Budget, LatencyRow, ModelSummary, NeuronRow, Report
+
+REASONS = {
+    "constant": "its output varies by 3.1e-07 on the domain; the value goes into the next bias",
+    "affine": "the best straight line is within tolerance",
+    "native": "equals 1.31·tanh(0.72·u − 0.1) + 0.2 by construction",
+    "piecewise_linear": "the inner activation is relu, so it has 4 knots and no error",
+    "polynomial": "degree 5 is within tolerance",
+    "cubic_spline": "24 intervals are within tolerance",
+    "kept": "nothing cheaper is within tolerance",
+}
+
+
+def make_pair(kind: str, u: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """A learned function at `u` and what a network of that kind would have made of it."""
+    scale, shift = rng.uniform(0.5, 1.5), rng.uniform(-0.5, 0.5)
+    if kind == "constant":
+        return 0.7 + 1e-7 * np.sin(u), np.full_like(u, 0.7)
+    if kind == "affine":
+        return scale * u + shift + 0.02 * np.sin(3 * u), scale * u + shift
+    if kind == "native":
+        return (scale * np.tanh(0.8 * u - shift),) * 2
+    if kind == "piecewise_linear":
+        return (sum(rng.normal() * np.maximum(u - k, 0) for k in rng.uniform(-2, 2, 4)),) * 2
+    if kind == "polynomial":
+        original = np.exp(-((u - shift) ** 2) / 4)
+        return original, np.polynomial.Polynomial.fit(u, original, 6)(u)
+    original = np.sin(1.5 * scale * u + shift) + 0.3 * u
+    return original, original + (0.0 if kind == "kept" else 0.01 * np.cos(9 * u))
+
+
+def make_curves(layers: tuple[int, ...], seed: int = 0, kinds: tuple[str, ...] = KINDS, title: str = "") -> Curves:
+    rng = np.random.default_rng(seed)
+    n = sum(layers)
+    chosen = [kinds[k % len(kinds)] for k in range(n)]
+    samples = rng.normal(rng.normal(0, 0.7, (n, 1)), rng.uniform(0.6, 1.4, (n, 1)), (n, 800))
+    domain = np.stack([samples.min(1), samples.max(1)], 1)
+    u = make_grid(domain)
+    pairs = [make_pair(kind, row.astype(np.float64), rng) for kind, row in zip(chosen, u, strict=True)]
+    return Curves(
+        layer=np.repeat(np.arange(len(layers)), layers),
+        index=np.concatenate([np.arange(0)] + [np.arange(size) for size in layers]),
+        domain=domain,
+        u=u,
+        original=np.array([a for a, _ in pairs], np.float32).reshape(u.shape),
+        replacement=np.array([b for _, b in pairs], np.float32).reshape(u.shape),
+        histogram=np.array([np.histogram(row, 48)[0] for row in samples], np.int64).reshape(n, 48),
+        histogram_range=domain.copy(),
+        max_abs_error=np.array([np.abs(a - b).max() for a, b in pairs], np.float64),
+        kinds=tuple(chosen),
+        title=title,
+    )
+
+
+def make_latency(twin: bool = True) -> tuple[LatencyRow, ...]:
+    times = {1: (9.31, 6.1, 7.94, 5.6), 32: (88.2, 41.7, 60.3, 39.9), 1024: (2410.0, 1190.0, 1702.0, 1151.0)}
+    models = ("original", "compressed", "portable", "relu_twin")
+    return tuple(
+        LatencyRow(model, "cpu", 1, batch, us, us * 1.21, 400, us / row[3] if twin else None)
+        for batch, row in times.items() for model, us in zip(models, row, strict=True)
+    )
+
+
+def make_report(curves: Curves, task: str = "classification", **changes: Any) -> Report:
+    rng = np.random.default_rng(1)
+    classify = task == "classification"
+    assert curves.kinds is not None
+    assert curves.max_abs_error is not None
+    neurons = tuple(
+        NeuronRow(int(layer), int(index), kind, kind == "affine" and index % 2 == 1, (float(lo), float(hi)), float(error),
+                  float(rng.gamma(2, 0.5)), int(rng.integers(0, 4)), REASONS[kind],
+                  {name: f"error {rng.uniform(0.01, 0.3):.2e} is above the tolerance 4.10e-03"
+                   for name in KINDS[:KINDS.index(kind)]},
+                  {"intervals": 24} if kind == "cubic_spline" else {})
+        for layer, index, kind, (lo, hi), error in zip(
+            curves.layer, curves.index, curves.kinds, curves.domain, curves.max_abs_error, strict=True))
+
+    def summary(path: str, macs: int, size: int, nodes: int, accuracy: float, loss: float) -> ModelSummary:
+        return ModelSummary(path, macs - 40, macs, size, nodes, accuracy if classify else None, loss)
+
+    report = Report(
+        original=summary("original.onnx", 12310, 31_500, 23, 0.9741, 0.0916),
+        compressed=summary("compressed.onnx", 5921, 27_940, 9, 0.9738, 0.0918),
+        portable=summary("portable.onnx", 5921, 29_220, 31, 0.9738, 0.0918),
+        relu_twin=summary("relu_twin.onnx", 5580, 22_710, 4, 0.1133, 4.1),
+        accuracy_drop=0.03 if classify else None,
+        argmax_flips=5 if classify else None,
+        samples=10_000,
+        max_abs_logit_error=0.00123,
+        logit_error_bound=0.0341,
+        logit_error_bound_reason="per-neuron errors carried through the weights, over the domain and the visited range",
+        certified_unchanged=0.9872 if classify else None,
+        rmse_increase_percent=None if classify else 0.109,
+        kinds={kind: sum(neuron.kind == kind for neuron in neurons) for kind in KINDS},
+        left=sum(neuron.left for neuron in neurons),
+        neurons=neurons,
+        latency=make_latency(),
+        validation={"samples": 5000, "flips_to_wrong": 3, "flips_to_right": 1, "drop": 0.04, "drop_upper": 0.098},
+        budget=Budget(max_drop=0.1),
+        config={"data": "mnist" if classify else "function:bessel", "activation": "meta", "inner": "tanh",
+                "inner_width": 5, "hidden": [7, 3], "epochs": 20, "seed": 0, "task": task},
+        notes=("The portable file is slower than the original at batch 1 under the cpu provider.",),
+        environment={"mncompress": "0.1.0", "onnxruntime": "1.31.0", "python": "3.11.9", "cpu": "a processor, 2 cores",
+                     "started_at": "2025-01-02T03:04:05Z"},
+    )
+    return dataclasses.replace(report, **changes)
