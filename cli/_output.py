@@ -65,13 +65,15 @@ class Output:
     def show(self, document: Any, *blocks: str | TextTable, essential: str) -> None:
         """Print the result: the JSON `document`, or with `--quiet` the `essential` line, or else the `blocks`."""
         if self.as_json:
-            print(json.dumps(document, indent=2, allow_nan=False), file=self.stdout)
-            return
-        for block in (essential,) if self.quiet else blocks:
+            blocks = (json.dumps(document, indent=2, allow_nan=False),)
+        elif self.quiet:
+            blocks = (essential,)
+        for block in blocks:
             if isinstance(block, TextTable):
                 self._print_table(block)
             else:
                 print(block, file=self.stdout)
+        self.stdout.flush()  # so that a full disk or a closed pipe is told now
 
     def _update_line(self, fraction: float, text: str, *, line: bool) -> None:
         if line:

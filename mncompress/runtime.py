@@ -228,8 +228,7 @@ def _is_rows(end: Any) -> bool:
 def _reason(error: Exception) -> str:
     """One line of an onnxruntime message, without its codes and the C++ signature that it begins with."""
     noise = r"\[ONNXRuntimeError\] : \d+ : \w+ : |Load model from .* failed:|/onnxruntime_src/\S+ .*\) (?=[A-Z])"
-    text = re.sub(noise, "", " ".join(str(error).split()))
-    return textwrap.shorten(text.rstrip("."), 200, placeholder=" ...")
+    return textwrap.shorten(re.sub(noise, "", str(error)).rstrip("."), 400, placeholder=" ...")
 
 
 def _cpu_name() -> str:

@@ -274,6 +274,20 @@ class LatencyRow:
 
 
 @dataclass(frozen=True)
+class Speedup:
+    """How many times as long the original takes as the compressed network, in one interleaved run."""
+
+    provider: str
+    threads: int
+    batch: int
+    ratio: float
+    """Median over the rounds of original / compressed; above 1 the compressed network is faster."""
+    low: float
+    high: float
+    """95 % interval of the median over rounds."""
+
+
+@dataclass(frozen=True)
 class ModelSummary:
     """One ONNX file: its size, its cost and how well it does on the test split under the CPU provider."""
 
@@ -319,6 +333,9 @@ class Report:
     samples: int
     max_abs_logit_error: float
     logit_error_bound: float | None
+    """Guaranteed bound of the change of every output on the range that the test samples visit, float32 rounding included."""
+    replacement_error_bound: float | None
+    """The part of the bound that the replacements have in exact arithmetic."""
     logit_error_bound_reason: str
     """How the bound was obtained, or why there is none."""
     certified_unchanged: float | None
@@ -334,6 +351,7 @@ class Report:
     notes: tuple[str, ...]
     """What a reader should know first, such as a compressed network that is slower than its original."""
     environment: Mapping[str, Any]
+    speedups: tuple[Speedup, ...] = ()
     schema: Literal["mncompress.report/1"] = "mncompress.report/1"
 
 

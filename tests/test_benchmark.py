@@ -175,13 +175,16 @@ def test_summary_has_median_percentile_and_ratio():
 def test_benchmark_gives_a_row_per_model_and_condition(paths, monkeypatch):
     pauses, lines = [], []
     monkeypatch.setattr(time, "sleep", pauses.append)
-    rows = benchmark.benchmark(paths, batch_sizes=(1, 5), threads=(1, 2), rounds=6, progress=lines.append)
+    rows = benchmark.benchmark(paths, batch_sizes=(1, 5), threads=(1, 2), rounds=6,
+                               progress=lambda line: lines.append((line, len(pauses))))
     assert [(row.threads, row.batch, row.model) for row in rows] == [
         *itertools.product((1, 2), (1, 5), ("original", "relu_twin"))]
     assert all(row.runs == 6 and 0 < row.median_us <= row.p95_us for row in rows)
     assert [row.ratio_to_relu_twin for row in rows if row.model == "relu_twin"] == [1.0] * 4
-    assert lines == [f"benchmark: provider cpu, threads {t}, batch {b}" for t in (1, 2) for b in (1, 5)]
-    assert pauses == [benchmark.SPIN_SECONDS] * (2 * 2 * 6)  # batches, models, rounds; only with two threads
+    conditions = [f"benchmark: provider cpu, threads {t}, batch {b}" for t in (1, 2) for b in (1, 5)]
+    # Only with two threads, a pause for each of 2 models in 6 rounds.
+    assert lines == [*zip(conditions, (0, 0, 0, 12), strict=True)]
+    assert pauses == [benchmark.SPIN_SECONDS] * 24
 
 
 def test_a_model_with_more_work_is_measured_slower(tmp_path):

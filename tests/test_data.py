@@ -20,6 +20,7 @@ from scipy import integrate, special
 from mncompress.data import Dataset, Split, load_dataset, standardization_of
 from mncompress.data import _standardization as standardization_module
 from mncompress.data._check import KEYS, MOST_CLASSES
+from mncompress.data._dataset import Arrays
 from mncompress.data._functions import TARGETS
 from mncompress.data._load import draw
 from mncompress.errors import ConfigError, DataError
@@ -154,10 +155,12 @@ def test_a_draw_is_stratified_to_one_row_and_loses_none(labels: np.ndarray, shar
         assert abs((y[taken] == label).sum() - expected) < 1 + 1e-9  # the slack is for the division
 
 
-def test_regression_rows_are_drawn_evenly() -> None:
+@pytest.mark.parametrize("y", [np.zeros((20, 1), np.float32), np.arange(20), np.arange(20) // 15],
+                         ids=["targets", "all labels different", "two classes"])
+def test_every_row_is_drawn_equally_often(y: np.ndarray) -> None:
     counts = np.zeros(20)
     for seed in range(2000):
-        taken, _ = draw(np.arange(20), np.zeros((20, 1), np.float32), 5, np.random.default_rng(seed))
+        taken, _ = draw(np.arange(20), y, 5, np.random.default_rng(seed))
         counts[taken] += 1
     assert np.abs(counts - 500).max() < 5 * np.sqrt(2000 * 0.25 * 0.75)  # five binomial standard deviations
 
@@ -177,15 +180,13 @@ def test_the_hash_follows_the_content_and_not_the_file(tmp_path: Path) -> None:
         assert load_dataset(write_npz(tmp_path / "c.npz", **{key: changed})).content_hash != own
 
 
-def test_the_hash_tells_dtypes_and_shapes_apart(tmp_path: Path) -> None:
-    arrays = make_arrays()
-    pixels = {key: arrays[key].astype(np.uint8) for key in ("x_train", "x_test")}
-    targets = {key: arrays[key].astype(np.float32) for key in ("y_train", "y_test")}
-    zeros = [{"x_train": np.zeros((40, d), np.uint8), "x_test": np.zeros((40 * 3 // d, d), np.uint8)} for d in (3, 6)]
-    zeros[1] |= {"x_train": np.zeros((40, 6), np.uint8), "y_test": np.zeros(20, int)}
-    variants = [{}, pixels, targets, *zeros]
-    files = [write_npz(tmp_path / f"{index}.npz", **changes) for index, changes in enumerate(variants)]
-    assert len({load_dataset(file).content_hash for file in files}) == len(files)
+def test_the_hash_tells_equal_bytes_of_other_dtypes_and_shapes_apart() -> None:
+    y = np.zeros(2, np.int64)
+    variants = [np.zeros((4, 6), np.uint8), np.zeros((8, 3), np.uint8), np.zeros((4, 6), np.int8),
+                np.zeros((2, 3), np.float32), np.zeros((1, 6), np.float32)]
+    assert {x.nbytes for x in variants} == {24}
+    hashes = {Arrays(Split(x, y)).content_hash for x in variants}
+    assert len(hashes) == len(variants)
 
 
 # MNIST and its relatives
@@ -216,6 +217,17 @@ def test_a_missing_mnist_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyP
     check_refused("mnist", "mnist: ", "train-images-idx3-ubyte", str(tmp_path / "MNIST" / "raw"), "no network",
                   "--data-dir", data_dir=tmp_path)
     assert capsys.readouterr().out == ""
+
+
+def test_an_mnist_with_three_of_four_files_is_not_called_damaged(tmp_path: Path,
+                                                                 monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise urllib.error.URLError("no network")
+
+    monkeypatch.setattr("torchvision.datasets.mnist.download_and_extract_archive", refuse)
+    write_idx(tmp_path / "MNIST" / "raw")
+    (tmp_path / "MNIST" / "raw" / "t10k-labels-idx1-ubyte").unlink()
+    check_refused("mnist", "are not all in", "no network", data_dir=tmp_path)
 
 
 def test_a_truncated_mnist_is_one_line(tmp_path: Path) -> None:

@@ -1,5 +1,8 @@
 """From learned activations to decisions: what each could become, with which error, and what is cheapest."""
 
+from mncompress.analysis._bounds import bound_error as bound_error
+from mncompress.analysis._bounds import bound_lipschitz as bound_lipschitz
+from mncompress.analysis._bounds import bound_range as bound_range
 from mncompress.analysis._choose import Choice as Choice
 from mncompress.analysis._choose import choose as choose
 from mncompress.analysis._convert import make_inner_networks as make_inner_networks
@@ -9,3 +12,5 @@ from mncompress.analysis._options import LayerOptions as LayerOptions
 from mncompress.analysis._options import Replacement as Replacement
 from mncompress.analysis._options import find_options as find_options
 from mncompress.analysis._options import kind_of as kind_of
+from mncompress.analysis._rounding import bound_form_rounding as bound_form_rounding
+from mncompress.analysis._rounding import bound_rounding as bound_rounding

@@ -17,7 +17,7 @@ Rounding allowance: the bounds are computed in float64; four times the float64 r
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from mncompress.analysis._inner import Array, Indices, InnerNetworks, from_native
 from mncompress.analysis._jets import Jet, magnitude, propagate
@@ -29,7 +29,7 @@ from mncompress.types import RELU_LIKE
 Curve = InnerNetworks | CubicSpline | PiecewiseLinear | Polynomial
 Score = Callable[[Indices, Array, Array], tuple[Array, Array]]
 
-SLACK = 0.1
+SLACK = 0.2
 """A cell is fine enough when its upper bound is within this of the largest value found."""
 FLOOR = 1e-8
 """Bounds of errors and slopes below this are not refined: float32 does not resolve them."""
@@ -71,7 +71,10 @@ def bound_error(inner: InnerNetworks, form: AnyForm, lo: ArrayLike, hi: ArrayLik
 
 
 def bound_lipschitz(function: InnerNetworks | AnyForm, lo: ArrayLike, hi: ArrayLike, cells: int = 64) -> Array:
-    """Upper bound of the largest slope |function'(u)| for u in [lo, hi], (N,)."""
+    """Upper bound of the largest slope |function'(u)| for u in [lo, hi], (N,); the arguments are as for `bound_error`.
+
+    The rounding allowance is 1e-9 of the bound plus 1e-12.
+    """
     curve = _as_curve(function)
     low, high = _as_ends(curve.n, lo, hi)
 
@@ -85,7 +88,10 @@ def bound_lipschitz(function: InnerNetworks | AnyForm, lo: ArrayLike, hi: ArrayL
 
 
 def bound_range(function: InnerNetworks | AnyForm, lo: ArrayLike, hi: ArrayLike, cells: int = 64) -> tuple[Array, Array]:
-    """Lower and upper bound of function(u) for u in [lo, hi], each (N,): within `SLACK` / 5 of the range's width."""
+    """Lower and upper bound of function(u) for u in [lo, hi], each (N,); the arguments are as for `bound_error`.
+
+    Both are refined until they are within `SLACK` / 10 of the range's width.
+    """
     curve = _as_curve(function)
     low, high = _as_ends(curve.n, lo, hi)
     edges = _make_edges([curve], low, high)
@@ -97,6 +103,138 @@ def bound_range(function: InnerNetworks | AnyForm, lo: ArrayLike, hi: ArrayLike,
             jet = _enclose(curve.select(index), middle, radius)
             return sign * jet.value, sign * jet.value + jet.deviation(radius)
 
-        ends.append(_maximize(edges, cells, _width(curve), score, lambda best, index: best + slack))
+        ends.append(_maximize(edges, cells, _width(curve), score, lambda best: best + slack))
     allowance = _allowance(curve, low, high)
     return -ends[0] - allowance, ends[1] + allowance
+
+
+def _as_curve(function: InnerNetworks | AnyForm) -> Curve:
+    """What can be enclosed: piecewise-linear functions as their pieces, smooth ones as jets or coefficients."""
+    inner = from_native(function) if isinstance(function, Native) else function
+    if isinstance(inner, InnerNetworks) and inner.act in RELU_LIKE:
+        return extract_piecewise_linear(inner)
+    return inner
+
+
+def _as_ends(n: int, lo: ArrayLike, hi: ArrayLike) -> tuple[Array, Array]:
+    low, high = (np.broadcast_to(np.asarray(end, np.float64), (n,)) for end in (lo, hi))
+    assert (low <= high).all(), "a domain needs lo <= hi"
+    return low, high
+
+
+def _width(curve: Curve) -> int:
+    return curve.first_weight.shape[1] if isinstance(curve, InnerNetworks) else 1
+
+
+def _make_edges(curves: list[Curve], low: Array, high: Array) -> Array:
+    """Ends of the domain and the knots inside it, (N, E) ascending; what is outside collapses onto the ends."""
+    parts = [low[:, None], high[:, None]]
+    for curve in curves:
+        if isinstance(curve, PiecewiseLinear):
+            parts.append(curve.knots)
+        elif isinstance(curve, CubicSpline):
+            parts.append(curve.start[:, None] + np.arange(curve.intervals + 1) / curve.inverse_step[:, None])
+        elif isinstance(curve, Polynomial):
+            half_width = 1 / np.abs(curve.inverse_half_width)
+            parts.append(np.stack([curve.center - half_width, curve.center + half_width], 1))
+    return np.sort(np.clip(np.concatenate(parts, 1), low[:, None], high[:, None]), 1)
+
+
+def _enclose(curve: Curve, middle: Array, radius: Array) -> Jet:
+    """The jets (N, C) of functions over cells without a knot inside."""
+    if isinstance(curve, InnerNetworks):
+        return propagate(curve, middle, radius)
+    value, slope = curve.evaluate(middle.T).T, curve.derivative(middle.T).T
+    if isinstance(curve, PiecewiseLinear):
+        curvatures = np.zeros_like(value), np.zeros_like(value)
+    elif isinstance(curve, CubicSpline):
+        curvatures = _spline_curvatures(curve, middle, radius)
+    else:
+        curvatures = _polynomial_curvatures(curve, middle, radius)
+    change = magnitude(curvatures) * radius
+    return Jet(value, slope, (slope - change, slope + change), curvatures)
+
+
+def _spline_curvatures(curve: CubicSpline, middle: Array, radius: Array) -> tuple[Array, Array]:
+    scale = curve.inverse_step[:, None]
+    s = (middle - curve.start[:, None]) * scale
+    interval = np.clip(np.floor(s), 0, curve.intervals - 1)
+    c = np.take_along_axis(curve.coefficients, interval.astype(np.intp)[:, :, None], 1)
+    inside = (0 <= s) & (s < curve.intervals)
+    at_middle = (2 * c[..., 2] + 6 * c[..., 3] * (s - interval)) * scale**2 * inside
+    change = np.abs(6 * c[..., 3]) * radius * scale**3 * inside
+    return at_middle - change, at_middle + change
+
+
+def _polynomial_curvatures(curve: Polynomial, middle: Array, radius: Array) -> tuple[Array, Array]:
+    """P'' and the terms of its Taylor expansion at the middle, the latter by their largest absolute values."""
+    scale = curve.inverse_half_width[:, None]
+    x, reach = (middle - curve.center[:, None]) * scale, radius * np.abs(scale)
+    inside = np.abs(x) < 1
+    c, factor = curve.coefficients, np.ones_like(x)
+    at_middle, change = np.zeros_like(x), np.zeros_like(x)
+    for order in range(1, curve.degree + 1):
+        c = c[:, 1:] * np.arange(1, c.shape[1])
+        term = sum((c[:, p, None] * x**p for p in range(c.shape[1])), np.zeros_like(x))
+        if order == 2:
+            at_middle = term
+        elif order > 2:
+            factor = factor * reach / (order - 2)
+            change = change + np.abs(term) * factor
+    at_middle, change = at_middle * scale**2 * inside, change * scale**2 * inside
+    return at_middle - change, at_middle + change
+
+
+def _allowance(curve: Curve, low: Array, high: Array) -> Array:
+    bound = bound_rounding if isinstance(curve, InnerNetworks) else bound_form_rounding
+    return 4 * bound(curve, low, high, FLOAT64)  # type: ignore[operator, no-any-return]
+
+
+def _maximize(edges: Array, cells: int, width: int, score: Score, tolerate: Callable[[Array], Array]) -> Array:
+    """Upper bounds (N,) of the maxima of N functions over the cells between edges (N, E), by branch and bound.
+
+    Args:
+        edges: ascending.
+        cells: cells per neuron at the start, at least.
+        width: inner units of each function, for the memory that a block of neurons takes.
+        score: from neurons (A,), middles and radii (A, C) to a value found in each cell and an upper bound over it.
+        tolerate: from the largest values found (N,) to the upper bounds that are good enough.
+    """
+    parts = -(-cells // (edges.shape[1] - 1))
+    size = max(1, BLOCK // (width * max(parts * (edges.shape[1] - 1), MOST_CELLS)))
+    best, bound = np.full((2, len(edges)), -np.inf)
+    for first in range(0, len(edges), size):
+        index = np.arange(first, min(first + size, len(edges)))
+        low, high = _split(edges[index, :-1], edges[index, 1:], parts)
+        for rounds_left in range(ROUNDS, -1, -1):
+            middle = (low + high) / 2
+            lower, upper = score(index, middle, np.maximum(high - middle, middle - low))
+            best[index] = np.maximum(best[index], lower.max(1))
+            limit = np.maximum(tolerate(best), bound)[index]
+            chosen = _choose(upper, limit, MOST_CELLS if rounds_left else 0)
+            bound[index] = np.maximum(bound[index], np.where(chosen, -np.inf, upper).max(1))
+            active = chosen.any(1)
+            if not active.any():
+                break
+            chosen, low, high, index = chosen[active], low[active], high[active], index[active]
+            order = np.argsort(~chosen, 1, kind="stable")[:, :chosen.sum(1).max()]
+            chosen, low, high = (np.take_along_axis(part, order, 1) for part in (chosen, low, high))
+            low, high = _split(low, np.where(chosen, high, low), 4)  # empty cells pad the rows
+    return bound
+
+
+def _choose(upper: Array, limit: Array, most: int) -> NDArray[np.bool_]:
+    """Of the cells (A, C) whose bound exceeds the limit (A,), the `most` loosest of each row."""
+    excess = np.where(upper > limit[:, None], upper, -np.inf)
+    chosen = np.isfinite(excess)
+    if most < upper.shape[1]:
+        rest = np.argsort(-excess, 1, kind="stable")[:, most:]
+        np.put_along_axis(chosen, rest, False, 1)
+    return chosen
+
+
+def _split(low: Array, high: Array, parts: int) -> tuple[Array, Array]:
+    """Each cell (A, C) in equal parts: (A, C * parts)."""
+    edges = low[..., None] + (high - low)[..., None] * (np.arange(parts + 1) / parts)
+    edges[..., -1] = high
+    return edges[..., :-1].reshape(len(low), -1), edges[..., 1:].reshape(len(low), -1)

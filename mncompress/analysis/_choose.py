@@ -50,12 +50,15 @@ def choose(options: LayerOptions, tolerance: Array) -> Choice:
     use = np.ones(len(names), bool)
     best = _assign(names, allowed, price, use, hopeless)
     while True:
+        used = np.zeros_like(use)
+        used[best[1][~hopeless]] = True
         trials = []
-        for column in sorted(set(best[1][~hopeless].tolist())):
-            without = use.copy()
-            without[column] = False
-            if (allowed[:, without].any(1) | hopeless).all():
-                trials.append((_assign(names, allowed, price, without, hopeless), without))
+        for column in np.flatnonzero(used):
+            for pool in (use, used):            # move its neurons to any other form, or only to those already there
+                without = pool.copy()
+                without[column] = False
+                if (allowed[:, without].any(1) | hopeless).all():
+                    trials.append((_assign(names, allowed, price, without, hopeless), without))
         if not trials or (cheapest := min(trials, key=lambda trial: trial[0][0]))[0][0] >= best[0]:
             break
         best, use = cheapest

@@ -108,14 +108,14 @@ def as_native(form: PiecewiseLinear, rtol: float = 1e-12) -> ExactForms:
     left = form.slope
     right = left + np.take_along_axis(form.slope_changes, at, 1)[:, 0]
     same = rtol * np.maximum(np.abs(left), np.abs(right))
-    up, down = count == 1, count == 1
+    one = count == 1
     cases = [
         (count == 0) & (left == 0),
         count == 0,
-        up & (np.abs(left) <= same),
-        down & (np.abs(right) <= same),
-        up & (np.abs(left - LEAK * right) <= same),
-        down & (np.abs(right - LEAK * left) <= same),
+        one & (np.abs(left) <= same),
+        one & (np.abs(right) <= same),
+        one & (np.abs(left - LEAK * right) <= same),
+        one & (np.abs(right - LEAK * left) <= same),
     ]
     zero = np.zeros_like(knot)
     value = form.intercept + left * knot

@@ -2,6 +2,8 @@
 
 from mncompress.compression._budget import Verdict as Verdict
 from mncompress.compression._budget import check_budget as check_budget
+from mncompress.compression._certificate import Certificate as Certificate
+from mncompress.compression._certificate import certify as certify
 from mncompress.compression._planner import Compressed as Compressed
 from mncompress.compression._planner import compress_network as compress_network
 from mncompress.compression._rewrite import Group as Group

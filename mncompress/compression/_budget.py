@@ -1,14 +1,19 @@
-"""Does a compressed network keep the budget on the validation split?
+"""Does a compressed network keep the budget?
 
-A budget is a statement about all samples, the split is a finite one. For classification the paired change counts: samples
-that became wrong minus samples that became right. Its upper bound at confidence `CONFIDENCE` takes exact binomial limits
-(Clopper, Pearson 1934) of the two counts, each at half the remaining risk. Where the split is so small that even without a
-single flip the bound exceeds the budget, no network can be shown to keep it: then not one sample may become wrong, and the
-verdict says that the split cannot show more. For regression the bound is that of the mean paired difference of squared
-errors (normal approximation).
+A budget is a statement about all samples, the validation split is a finite one. For classification the paired change
+counts: samples that became wrong minus samples that became right. Its upper bound at confidence `CONFIDENCE` takes exact
+binomial limits (Clopper, Pearson 1934) of the two counts, each at half the remaining risk. Where the split is so small
+that even without a single flip the bound exceeds the budget, nothing can be shown on it. Then no validation sample may
+become wrong, and no sample of the training and calibration splits may change its class: a flip needs no label to be seen,
+and the drop cannot exceed the share of flips. The verdict says so.
+
+For regression the bound is that of the mean paired difference of squared errors (normal approximation). A network can
+also come *closer* to the targets by chance while it no longer is the network that was trained; so the change of the
+outputs must be no larger than one that would use up the budget if it were independent of the residuals,
+rms(change)^2 <= ((1 + p)^2 - 1) rmse^2.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +27,7 @@ DEFAULT_MAX_DROP: Mapping[str, float] = {"default": 0.1, "aggressive": 0.5}
 """Where the user names neither limit; per cent of RMSE for regression."""
 
 Floats = NDArray[np.float64]
+Evidence = Mapping[str, float | int | str | None]
 
 
 @dataclass(frozen=True)
@@ -36,7 +42,7 @@ class Verdict:
 
     ok: bool
     reason: str
-    evidence: Mapping[str, float | int | str | None]
+    evidence: Evidence
 
 
 def complete_budget(budget: Budget) -> Budget:
@@ -46,45 +52,71 @@ def complete_budget(budget: Budget) -> Budget:
     return Budget(DEFAULT_MAX_DROP[budget.preset], None, budget.preset)
 
 
-def check_budget(budget: Budget, task: Task, original: Floats, compressed: Floats, y: NDArray[np.generic]) -> Verdict:
-    """Compare outputs (n, out_features) of both networks on the validation split with labels or targets y."""
+def check_budget(budget: Budget, task: Task, original: Floats, compressed: Floats, y: NDArray[np.generic],
+                 flips_elsewhere: Callable[[], int]) -> Verdict:
+    """Compare both networks.
+
+    Args:
+        budget: the limits, completed.
+        task: of the network.
+        original: its outputs on the validation split, (n, out_features).
+        compressed: the compressed network's.
+        y: labels (n,) or targets (n, out_features).
+        flips_elsewhere: counts changed classes in the training and calibration splits; called only where needed.
+    """
     error = float(np.abs(compressed - original).max(initial=0.0))
     if not np.isfinite(compressed).all():
         return Verdict(False, "the compressed network's outputs are not finite", {"max_abs_logit_error": None})
     paired = _paired_classification if task == "classification" else _paired_regression
-    drop, upper, attainable, harmless, evidence = paired(original, compressed, y, budget.max_drop)
-    evidence = {"samples": len(y), "max_abs_logit_error": error, "drop": drop, "drop_upper_bound": upper,
-                "confidence": CONFIDENCE, **evidence}
+    evidence = {"samples": len(y), "max_abs_logit_error": error, "confidence": CONFIDENCE, **paired(original, compressed, y)}
     if budget.max_logit_error is not None and error > budget.max_logit_error:
         return Verdict(False, f"an output changes by {error:.3g}, more than {budget.max_logit_error:g}", evidence)
-    if budget.max_drop is None or upper <= budget.max_drop:
+    limit, upper = budget.max_drop, evidence["drop_upper_bound"]
+    assert isinstance(upper, float)
+    if limit is None:
         return Verdict(True, "the budget holds on the validation split", evidence)
-    if not attainable and harmless:
-        return Verdict(True, f"no validation sample got worse, but {len(y)} samples are too few to show a drop below "
-                             f"{budget.max_drop:g} with {CONFIDENCE:.0%} confidence", evidence)
-    return Verdict(False, f"the drop may be {upper:.3g}, more than {budget.max_drop:g}", evidence)
+    if task == "classification" and 100 * _upper(0, len(y)) > limit:
+        return _check_small(limit, evidence, flips_elsewhere)
+    if upper > limit:
+        return Verdict(False, f"the drop may be {upper:.3g}, more than {limit:g}", evidence)
+    if task == "regression" and evidence["change_percent"] > 100 * np.sqrt((1 + limit / 100) ** 2 - 1):  # type: ignore[operator]
+        return Verdict(False, f"the outputs change by {evidence['change_percent']:.3g} % of the RMSE, too much to be the same "
+                              f"network within {limit:g} %", evidence)
+    return Verdict(True, "the budget holds on the validation split", evidence)
 
 
-def _paired_classification(original: Floats, compressed: Floats, y: NDArray[np.generic], max_drop: float | None
-                           ) -> tuple[float, float, bool, bool, dict[str, float | int | str | None]]:
+def _check_small(limit: float, evidence: Evidence, flips_elsewhere: Callable[[], int]) -> Verdict:
+    """The stricter rule for a validation split that is too small to show the budget."""
+    if evidence["worse"]:
+        return Verdict(False, f"{evidence['worse']} of {evidence['samples']} validation samples became wrong", evidence)
+    flips = flips_elsewhere()
+    evidence = {**evidence, "flips_elsewhere": flips}
+    if flips:
+        return Verdict(False, f"{flips} training and calibration samples changed their class", evidence)
+    return Verdict(True, f"no validation sample became wrong and no training or calibration sample changed its class, but "
+                         f"{evidence['samples']} validation samples are too few to show a drop below {limit:g} points with "
+                         f"{CONFIDENCE:.0%} confidence", evidence)
+
+
+def _paired_classification(original: Floats, compressed: Floats, y: NDArray[np.generic]) -> Evidence:
     was, became = original.argmax(1) == y, compressed.argmax(1) == y
     worse, better, n = int((was & ~became).sum()), int((~was & became).sum()), len(y)
-    upper = 100 * (_upper(worse, n) - _lower(better, n))
-    flips = int((original.argmax(1) != compressed.argmax(1)).sum())
-    attainable = max_drop is not None and 100 * _upper(0, n) <= max_drop
-    return 100 * (worse - better) / n, upper, attainable, worse == 0, {"flips": flips, "worse": worse, "better": better}
+    return {"drop": 100 * (worse - better) / n, "drop_upper_bound": 100 * (_upper(worse, n) - _lower(better, n)),
+            "flips": int((original.argmax(1) != compressed.argmax(1)).sum()), "worse": worse, "better": better}
 
 
-def _paired_regression(original: Floats, compressed: Floats, y: NDArray[np.generic], max_drop: float | None
-                       ) -> tuple[float, float, bool, bool, dict[str, float | int | str | None]]:
-    """Relative increase of the RMSE in per cent; the smallest change can always be shown, so `attainable` is true."""
+def _paired_regression(original: Floats, compressed: Floats, y: NDArray[np.generic]) -> Evidence:
+    """Relative increase of the RMSE, and the outputs' own change relative to it, in per cent."""
     before, after = ((outputs - y) ** 2 for outputs in (original, compressed))
     difference = (after - before).mean(1)
-    mse = max(float(before.mean()), np.finfo(np.float64).tiny)
+    mse = max(float(before.mean()), float(np.finfo(np.float32).tiny))
     spread = float(difference.std(ddof=1) / np.sqrt(len(y))) if len(y) > 1 else float("inf")
-    limit = float(difference.mean() + stats.norm.ppf(CONFIDENCE) * spread)
-    drop, upper = (100 * float(np.sqrt(max(1 + value / mse, 0.0)) - 1) for value in (float(difference.mean()), limit))
-    return drop, upper, True, False, {"rmse": float(np.sqrt(mse)), "rmse_compressed": float(np.sqrt(after.mean()))}
+    mean = float(difference.mean())
+    drop, upper = (100 * float(np.sqrt(max(1 + value / mse, 0.0)) - 1)
+                   for value in (mean, mean + float(stats.norm.ppf(CONFIDENCE)) * spread))
+    change = 100 * float(np.sqrt(np.square(compressed - original).mean() / mse))
+    return {"drop": drop, "drop_upper_bound": upper, "change_percent": change,
+            "rmse": float(np.sqrt(mse)), "rmse_compressed": float(np.sqrt(after.mean()))}
 
 
 def _upper(count: int, n: int) -> float:

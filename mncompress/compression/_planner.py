@@ -8,6 +8,7 @@ is taken. The last resort admits only what is exact for every input.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,13 +75,20 @@ def compress_network(network: Network, dataset: Dataset, budget: Budget,
         choices = [choose(*pair) for pair in zip(options, tolerances, strict=True)]
         groups = tuple(_make_groups(*each) for each in zip(options, choices, tolerances, strict=True))
         compressed = rewrite(network, groups)
-        verdict = check_budget(budget, dataset.task, original, run_network(compressed, dataset.validation.x), dataset.validation.y)
+        verdict = check_budget(budget, dataset.task, original, run_network(compressed, dataset.validation.x), dataset.validation.y,
+                               partial(_count_flips, network, compressed, dataset))
         tell(f"tolerance {tolerance:.2g}: {verdict.reason}")
         if verdict.ok:
             break
     decisions = [decision for layer, parts in enumerate(zip(options, choices, tolerances, groups, calibration, strict=True))
                  for decision in _decide(layer, *parts)]
     return Compressed(compressed, Plan(budget, tuple(decisions), tolerance, _evidence(verdict)), groups, options, calibration)
+
+
+def _count_flips(network: Network, compressed: Network, dataset: Dataset) -> int:
+    """Training and calibration samples whose class differs between the two networks."""
+    return sum(int((run_network(network, split.x).argmax(1) != run_network(compressed, split.x).argmax(1)).sum())
+               for split in (dataset.train, dataset.calibration))
 
 
 def _options_of(activation: object, calibration: LayerCalibration, preset: Preset) -> LayerOptions:
@@ -100,7 +108,9 @@ def _make_groups(options: LayerOptions, choice: Choice, tolerance: Floats) -> tu
     groups = []
     for key in sorted(set(choice.keys.tolist())):
         indices = np.flatnonzero(choice.keys == key)
-        groups.append(Group(key, indices, None if key == "kept" else options.build(key, tolerance, indices)))
+        kept = key == "kept"
+        form = None if kept else options.build(key, tolerance, indices)
+        groups.append(Group(key, indices, form, np.ones(len(indices), bool) if kept else options.exact[key][indices]))
     return tuple(groups)
 
 
@@ -115,12 +125,11 @@ def _decide(layer: int, options: LayerOptions, choice: Choice, tolerance: Floats
         errors = _errors_of(group, options)
         for position, index in enumerate(group.indices.tolist()):
             allowed = float(max(tolerance[index], 0.0))
-            exact = group.key != "kept" and bool(options.exact[group.key][index])
             low, high = calibration.domain[index].tolist()
             decisions[index] = Decision(
                 layer, index, kind_of(group.key), (low, high), float(errors[position]),
                 allowed if np.isfinite(allowed) else float(np.finfo(np.float32).max), float(calibration.sensitivity[index]),
-                _reason(group, float(errors[position]), allowed, exact), choice.refused[index],
+                _reason(group, float(errors[position]), allowed, bool(group.exact[position])), choice.refused[index],
                 _settings(group, options, index))
     return [decisions[index] for index in range(options.n)]
 
@@ -129,8 +138,7 @@ def _errors_of(group: Group, options: LayerOptions) -> Floats:
     if group.form is None:
         return np.zeros(len(group.indices))
     lo, hi = options.domain[group.indices].T
-    exact = options.exact[group.key][group.indices]
-    return np.where(exact, 0.0, max_abs_error(options.inner.select(group.indices), group.form, lo, hi))
+    return np.where(group.exact, 0.0, max_abs_error(options.inner.select(group.indices), group.form, lo, hi))
 
 
 def _settings(group: Group, options: LayerOptions, index: int) -> dict[str, float | str]:

@@ -32,11 +32,13 @@ class Group:
         key: the option's key, a kind or `native:ACT`.
         indices: which neurons of the original layer, (k,).
         form: what they become, in the units of the original pre-activation; None for `kept`.
+        exact: for which of them the form equals the learned activation at every input, (k,).
     """
 
     key: str
     indices: Indices
     form: Replacement | None
+    exact: NDArray[np.bool_]
 
 
 @dataclass
@@ -121,7 +123,7 @@ def _remove_constants_(following: _Weights, groups: Sequence[Group]) -> list[Gro
             gone = group.indices[first:]
             following.bias = following.bias + following.weight[:, gone] @ group.form.intercept[first:]
             if first:
-                kept = [Group("constant", group.indices[:1], group.form.select(np.arange(1)))]
+                kept = [Group("constant", group.indices[:1], group.form.select(np.arange(1)), group.exact[:1])]
     return kept
 
 

@@ -40,9 +40,8 @@ def standardization_of(split: Split) -> tuple[Standardization, Standardization |
 
 
 def _fit_standardization(values: NDArray[Any], *, shared: bool) -> Standardization:
-    # Distances from the first row make the mean of a constant column exact, so that its variance is exactly 0.
-    origin = values[0].astype(np.float64) if not shared else np.zeros(values.shape[1])
-    shift = origin + sum((piece - origin).sum(axis=0) for piece in _pieces(values)) / len(values)
+    # The sum of up to 2**29 equal float32 values is exact in float64, so a constant column's variance is exactly 0.
+    shift = sum(piece.sum(axis=0) for piece in _pieces(values)) / len(values)
     if shared:
         shift = np.full_like(shift, shift.mean())
     variance = sum(((piece - shift) ** 2).sum(axis=0) for piece in _pieces(values)) / len(values)

@@ -33,7 +33,7 @@ ACT_VALUES: Mapping[Act, Callable[[Array], Array]] = {
     "tanh": np.tanh,
     "silu": lambda z: np.maximum(z, -800.0) * expit(z),
     "gelu": lambda z: np.maximum(z, -40.0) * ndtr(z),
-    "softplus": lambda z: np.logaddexp(0.0, z),
+    "softplus": lambda z: np.maximum(z, 0.0) + np.log1p(np.exp(-np.abs(z))),
     "elu": lambda z: np.where(z > 0, z, np.expm1(np.minimum(z, 0.0))),
 }
 ACT_DERIVATIVES: Mapping[Act, Callable[[Array], Array]] = {

@@ -86,9 +86,9 @@ def make_grid(lo: Array, hi: Array, points: int) -> Array:
 
 
 def neuron_blocks(n: int, points: int) -> Iterator[Indices]:
-    """Consecutive blocks of neurons, each small enough to hold `points` values per neuron."""
+    """Consecutive blocks of neurons, each small enough to hold `points` values per neuron; at least one block."""
     size = max(1, BLOCK // points)
-    for first in range(0, n, size):
+    for first in range(0, max(n, 1), size):
         yield np.arange(first, min(first + size, n))
 
 

@@ -177,8 +177,9 @@ def _fit_normalised(act: Act, x: Array, y: Array) -> tuple[Array, Array, Array]:
 
 
 def _rounded_size(act: Act, atoms: Array) -> Array:
-    """What float32 rounding is relative to: runtimes compute exp(z) - 1 and 1 + erf(z), so at least 1 but for a relu."""
-    return np.maximum(np.abs(atoms).max(axis=1), 0.0 if act in RELU_LIKE else 1.0)
+    """What float32 rounding is relative to, (N,): runtimes compute exp(z) - 1 and 1 + erf(z), so 1 if not a relu."""
+    size: Array = np.abs(atoms).max(axis=1)
+    return size if act in RELU_LIKE else np.maximum(size, 1.0)
 
 
 def fit_native(function: ScalarFunctions, lo: npt.ArrayLike, hi: npt.ArrayLike, act: Act) -> tuple[Native, Array]:

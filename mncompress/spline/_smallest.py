@@ -20,7 +20,7 @@ from mncompress.spline._functions import (
 from mncompress.spline._polynomial import interpolate_polynomial
 
 INTERVALS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
-"""Candidates: at most a third more intervals than a finer choice would find, from 3 on half that on average."""
+"""Candidates: from 2 on each is at most half as large again as the one before."""
 
 Interpolate = Callable[[ScalarFunctions, Array, Array, int], Form]
 

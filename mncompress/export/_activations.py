@@ -1,0 +1,210 @@
+"""Emitting linear layers and activations: each function adds nodes to a `GraphBuilder` and returns the new value.
+
+A value is (batch, n) or (n, batch), see `Value`; every function here takes either and keeps it, except `emit_linear` and
+`to_layout`, which choose, and the two `ai.mncompress` ops, which want (batch, n). Parameters are arrays whose first axis
+runs over the n neurons, or has length 1 where all neurons share one set.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from mncompress.export._graph import Array, GraphBuilder, Layout, Value
+from mncompress.types import Act
+
+LEAK = 0.01
+_SINGLE_OPS = {"relu": "Relu", "sigmoid": "Sigmoid", "tanh": "Tanh", "softplus": "Softplus", "elu": "Elu"}
+
+
+@dataclass(frozen=True)
+class CubicSplineParameters:
+    """`ai.mncompress::CubicSpline`: `start` (n,), `inverse_step` (n,), `coefficients` (n, K, 4)."""
+
+    start: Array
+    inverse_step: Array
+    coefficients: Array
+
+
+@dataclass(frozen=True)
+class PiecewiseLinearParameters:
+    """`ai.mncompress::PiecewiseLinear`: `knots` and `slope_changes` (n, K), `slope` and `intercept` (n,)."""
+
+    knots: Array
+    slope_changes: Array
+    slope: Array
+    intercept: Array
+
+
+@dataclass(frozen=True)
+class PolynomialParameters:
+    """A polynomial in x = (u - center) * inverse_half_width on [-1, 1], continued linearly with the boundary slope.
+
+    `coefficients` (n, D + 1) in ascending powers of x, D >= 1; `center` and `inverse_half_width` (n,).
+    """
+
+    center: Array
+    inverse_half_width: Array
+    coefficients: Array
+
+
+def emit_linear(
+    builder: GraphBuilder,
+    value: Value,
+    weight: Array,
+    bias: Array,
+    name: str,
+    out_layout: Layout = "batch_first",
+) -> Value:
+    """weight · x + bias, as one Gemm from and to either layout.
+
+    Args:
+        builder: collects the node.
+        value: x, of `in_features` neurons.
+        weight: (out_features, in_features).
+        bias: (out_features,).
+        name: of the node, and before `/weight` and `/bias`.
+        out_layout: of the result.
+    """
+    weight_name = builder.initializer(f"{name}/weight", weight)
+    transposed = int(value.layout == "batch_first")
+    if out_layout == "feature_first":
+        bias_name = builder.initializer(f"{name}/bias", np.asarray(bias)[:, None])
+        return Value(builder.node("Gemm", [weight_name, value.name, bias_name], name, transB=transposed), out_layout)
+    bias_name = builder.initializer(f"{name}/bias", bias)
+    inputs = [value.name, weight_name, bias_name]
+    return Value(builder.node("Gemm", inputs, name, transA=1 - transposed, transB=1), out_layout)
+
+
+def to_layout(builder: GraphBuilder, value: Value, layout: Layout) -> Value:
+    """The same value in `layout`: itself, or through a Transpose."""
+    if value.layout == layout:
+        return value
+    return Value(builder.node("Transpose", [value.name], f"{value.name}/transposed", perm=[1, 0]), layout)
+
+
+def emit_act(builder: GraphBuilder, value: Value, act: Act) -> Value:
+    """A fixed activation, in the single op that the opset has, or else in the fewest."""
+    return replace(value, name=_act(builder, value.name, act))
+
+
+def _act(builder: GraphBuilder, x: str, act: Act) -> str:
+    if act in _SINGLE_OPS:
+        return builder.node(_SINGLE_OPS[act], [x], f"{x}/{act}")
+    if act == "leaky_relu":
+        return builder.node("LeakyRelu", [x], f"{x}/{act}", alpha=LEAK)
+    if act == "silu":
+        return _silu(builder, x)
+    assert act == "gelu", act
+    return _gelu(builder, x)
+
+
+def _silu(builder: GraphBuilder, x: str) -> str:
+    if builder.opset_version >= 24:
+        return builder.node("Swish", [x], f"{x}/silu")
+    gate = builder.node("Sigmoid", [x], f"{x}/silu/gate")
+    return builder.node("Mul", [x, gate], f"{x}/silu")
+
+
+def _gelu(builder: GraphBuilder, x: str) -> str:
+    """x / 2 · (1 + erf(x / √2)); below opset 20 in the order of operations that ONNX Runtime fuses."""
+    if builder.opset_version >= 20:
+        return builder.node("Gelu", [x], f"{x}/gelu")
+    scaled = builder.node("Div", [x, builder.constant(np.sqrt(2))], f"{x}/gelu/scaled")
+    erf = builder.node("Erf", [scaled], f"{x}/gelu/erf")
+    shifted = builder.node("Add", [erf, builder.constant(1)], f"{x}/gelu/shifted")
+    product = builder.node("Mul", [x, shifted], f"{x}/gelu/product")
+    return builder.node("Mul", [product, builder.constant(0.5)], f"{x}/gelu")
+
+
+def emit_affine(builder: GraphBuilder, value: Value, scale: Array, shift: Array, name: str) -> Value:
+    """scale · x + shift; a factor of 1 and a shift of 0 cost nothing.
+
+    Args:
+        builder: collects the nodes.
+        value: x.
+        scale: (n,) or (1,).
+        shift: (n,) or (1,).
+        name: before `/scale` and `/shift`.
+    """
+    if np.any(np.asarray(scale) != 1):
+        value = _broadcast(builder, "Mul", value, scale, f"{name}/scale")
+    if np.any(np.asarray(shift) != 0):
+        value = _broadcast(builder, "Add", value, shift, f"{name}/shift")
+    return value
+
+
+def _broadcast(builder: GraphBuilder, op_type: str, value: Value, parameter: Array, name: str) -> Value:
+    """An elementwise op of a value and one number per neuron, (n,) or (1,)."""
+    column = np.asarray(parameter)[:, None] if value.layout == "feature_first" else parameter
+    return replace(value, name=builder.node(op_type, [value.name, builder.initializer(f"{name}/by", column)], name))
+
+
+def emit_cubic_spline(builder: GraphBuilder, value: Value, parameters: CubicSplineParameters, name: str) -> Value:
+    """`ai.mncompress::CubicSpline` on a (batch, n) value.
+
+    Where the layer before carries x -> (x - start) * inverse_step, pass zeros and ones: the native kernel does not
+    notice them, and `inline_functions` leaves the two operations out.
+    """
+    arrays = {
+        "start": parameters.start,
+        "inverse_step": parameters.inverse_step,
+        "coefficients": parameters.coefficients,
+    }
+    return _emit_op(builder, "CubicSpline", value, arrays, len(parameters.coefficients), name)
+
+
+def emit_piecewise_linear(builder: GraphBuilder, value: Value, parameters: PiecewiseLinearParameters, name: str) -> Value:
+    """`ai.mncompress::PiecewiseLinear` on a (batch, n) value."""
+    arrays = {
+        "knots": parameters.knots,
+        "slope_changes": parameters.slope_changes,
+        "slope": parameters.slope,
+        "intercept": parameters.intercept,
+    }
+    return _emit_op(builder, "PiecewiseLinear", value, arrays, len(parameters.knots), name)
+
+
+def _emit_op(
+    builder: GraphBuilder, op_type: str, value: Value, arrays: dict[str, Array], neurons: int, name: str
+) -> Value:
+    value = to_layout(builder, value, "batch_first")
+    names = [builder.initializer(f"{name}/{key}", array) for key, array in arrays.items()]
+    return Value(builder.function(op_type, [value.name, *names], neurons, name))
+
+
+def emit_polynomial(
+    builder: GraphBuilder, value: Value, parameters: PolynomialParameters, name: str, *, already_scaled: bool = False
+) -> Value:
+    """P(clip(x, -1, 1)) + (x - clip(x, -1, 1)) · (m + h · clip(x, -1, 1)), by Horner's rule.
+
+    m = (P'(1) + P'(-1)) / 2 and h = (P'(1) - P'(-1)) / 2, so the last factor is the boundary slope outside [-1, 1] and
+    the term vanishes inside. NaN gives NaN through x - clip(x).
+
+    Args:
+        builder: collects the nodes.
+        value: u; or x, if `already_scaled`.
+        parameters: see `PolynomialParameters`.
+        name: before the names of the nodes.
+        already_scaled: the layer before carries u -> x.
+    """
+    coefficients = np.asarray(parameters.coefficients, np.float64)
+    degree = coefficients.shape[1] - 1
+    assert degree >= 1, "a polynomial of degree 0 is a constant"
+    if not already_scaled:
+        value = _broadcast(builder, "Sub", value, parameters.center, f"{name}/centered")
+        value = _broadcast(builder, "Mul", value, parameters.inverse_half_width, f"{name}/x")
+    limits = [builder.constant(-1), builder.constant(1)]
+    inside = replace(value, name=builder.node("Clip", [value.name, *limits], f"{name}/inside"))
+    result = _broadcast(builder, "Mul", inside, coefficients[:, degree], f"{name}/c{degree}")
+    for power in range(degree - 1, 0, -1):
+        result = _broadcast(builder, "Add", result, coefficients[:, power], f"{name}/c{power}")
+        result = replace(result, name=builder.node("Mul", [result.name, inside.name], f"{name}/t{power}"))
+    result = _broadcast(builder, "Add", result, coefficients[:, 0], f"{name}/c0")
+    powers = np.arange(1, degree + 1)
+    above = coefficients[:, 1:] @ powers
+    below = coefficients[:, 1:] @ (powers * (-1.0) ** (powers - 1))
+    slope = _broadcast(builder, "Mul", inside, (above - below) / 2, f"{name}/bend")
+    slope = _broadcast(builder, "Add", slope, (above + below) / 2, f"{name}/slope")
+    outside = builder.node("Sub", [value.name, inside.name], f"{name}/outside")
+    rise = builder.node("Mul", [outside, slope.name], f"{name}/rise")
+    return replace(value, name=builder.node("Add", [result.name, rise], name))

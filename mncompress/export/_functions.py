@@ -1,0 +1,199 @@
+"""The bodies of the `ai.mncompress` ops, version 1, in standard operators.
+
+`CubicSpline(X, start, inverse_step, coefficients) -> Y`, X (..., N), start (N), inverse_step (N), coefficients (N, K, 4):
+
+    s = (X - start) * inverse_step,  t = s - floor(s)
+    Y = c0 + t * (c1 + t * (c2 + t * c3))                        for 0 <= s < K, in interval floor(s)
+    Y = c0[first] + c1[first] * s                                for s < 0
+    Y = (c0 + c1 + c2 + c3)[last] + (c1 + 2 * c2 + 3 * c3)[last] * (s - K)   for s >= K
+
+`PiecewiseLinear(X, knots, slope_changes, slope, intercept) -> Y`, X (..., N), knots and slope_changes (N, K), slope and
+intercept (N):
+
+    Y = intercept + slope * X + sum over k of slope_changes[k] * max(X - knots[k], 0)
+
+Both take X of any rank from 1 on, an empty batch too. NaN gives NaN; an infinity gives what the formula above gives in
+float32 arithmetic, so NaN where it meets a slope of exactly 0. No input makes a session fail.
+
+The bodies are the fastest forms found for ONNX Runtime's CPU provider (docs/forms.md). What depends on parameters alone
+comes first in a body: where the parameters are constants, a runtime folds it once, and `inline_functions` does so in the
+file. It uses no sums whose order is open, so that every runtime folds it to the same bits.
+"""
+
+from collections.abc import Mapping
+
+import onnx
+from onnx import parser
+
+from mncompress.export._graph import DOMAIN
+
+FEW_NEURONS = 32
+"""Up to here a body works on the transposed net: with few neurons ONNX Runtime walks X's rows in short runs, which costs
+more than the two transpositions."""
+
+# Per neuron, the table holds the K pieces, the continuation above and, reached by index -1, the continuation below, which
+# takes t = s + 1. The index is clipped again after the cast, because NaN casts to anything. `inside` keeps t in [0, 1]
+# where it meets the zeros of the continuations, since 0 * infinity would be NaN.
+_TABLES = """
+    minus_one = Constant <value = float {-1.0}> ()
+    zero = Constant <value = float {0.0}> ()
+    one = Constant <value = float {1.0}> ()
+    two = Constant <value = float {2.0}> ()
+    three = Constant <value = float {3.0}> ()
+    minus_one_i32 = Constant <value = int32 {-1}> ()
+    axis_0 = Constant <value = int64[1] {0}> ()
+    axis_1 = Constant <value = int64[1] {1}> ()
+    axis_2 = Constant <value = int64[1] {2}> ()
+    interval_shape = Shape <start = 1, end = 2> (coefficients)
+    intervals = Squeeze (interval_shape)
+    above_f32 = Cast <to = 1> (intervals)
+    above_i32 = Cast <to = 6> (intervals)
+    last_interval = Sub (interval_shape, axis_1)
+    first = Slice (coefficients, axis_0, axis_1, axis_1)
+    last = Slice (coefficients, last_interval, interval_shape, axis_1)
+    a0, a1, a2, a3 = Split <axis = 2, num_outputs = 4> (first)
+    e0, e1, e2, e3 = Split <axis = 2, num_outputs = 4> (last)
+    column = Shape (a0)
+    zeros = Expand (zero, column)
+    below_value = Sub (a0, a1)
+    e01 = Add (e0, e1)
+    e23 = Add (e2, e3)
+    end_value = Add (e01, e23)
+    twice_e2 = Mul (e2, two)
+    thrice_e3 = Mul (e3, three)
+    e12 = Add (e1, twice_e2)
+    end_slope = Add (e12, thrice_e3)
+    below = Concat <axis = 2> (below_value, a1, zeros, zeros)
+    above = Concat <axis = 2> (end_value, end_slope, zeros, zeros)
+    pieces = Concat <axis = 1> (coefficients, above, below)
+"""
+
+_LOOK_UP = """
+    shifted = Sub (x, origin)
+    s = Mul (shifted, scale)
+    clipped = Clip (s, minus_one, above_f32)
+    piece = Floor (clipped)
+    t = Sub (s, piece)
+    inside = Clip (t, zero, one)
+    any_index = Cast <to = 6> (piece)
+    index = Clip (any_index, minus_one_i32, above_i32)
+    c3 = GatherElements <axis = AXIS> (table3, index)
+    c3_t = Mul (c3, inside)
+    c2 = GatherElements <axis = AXIS> (table2, index)
+    c23 = Add (c3_t, c2)
+    c23_t = Mul (c23, inside)
+    c1 = GatherElements <axis = AXIS> (table1, index)
+    c123 = Add (c23_t, c1)
+    c123_t = Mul (c123, t)
+    c0 = GatherElements <axis = AXIS> (table0, index)
+    y = Add (c123_t, c0)
+"""
+
+_CUBIC_SPLINE = f"""
+CubicSpline (X, start, inverse_step, coefficients) => (Y)
+{{{_TABLES}
+    by_power = Transpose <perm = [2, 1, 0]> (pieces)
+    t0, t1, t2, t3 = Split <axis = 0, num_outputs = 4> (by_power)
+    table0 = Squeeze (t0, axis_0)
+    table1 = Squeeze (t1, axis_0)
+    table2 = Squeeze (t2, axis_0)
+    table3 = Squeeze (t3, axis_0)
+    origin = Identity (start)
+    scale = Identity (inverse_step)
+    x = Flatten <axis = -1> (X)
+{_LOOK_UP.replace("AXIS", "0")}
+    shape = Shape (X)
+    Y = Reshape <allowzero = 1> (y, shape)
+}}
+"""
+
+_CUBIC_SPLINE_FEW_NEURONS = f"""
+CubicSpline (X, start, inverse_step, coefficients) => (Y)
+{{{_TABLES}
+    t0, t1, t2, t3 = Split <axis = 2, num_outputs = 4> (pieces)
+    table0 = Squeeze (t0, axis_2)
+    table1 = Squeeze (t1, axis_2)
+    table2 = Squeeze (t2, axis_2)
+    table3 = Squeeze (t3, axis_2)
+    origin = Unsqueeze (start, axis_1)
+    scale = Unsqueeze (inverse_step, axis_1)
+    matrix = Flatten <axis = -1> (X)
+    x = Transpose <perm = [1, 0]> (matrix)
+{_LOOK_UP.replace("AXIS", "1")}
+    y_by_row = Transpose <perm = [1, 0]> (y)
+    shape = Shape (X)
+    Y = Reshape <allowzero = 1> (y_by_row, shape)
+}}
+"""
+
+# Row 0 carries slope * X: its knot is 0 and its floor -infinity. The other rows are the kinks, whose floor is 0.
+_ROWS = """
+    zero = Constant <value = float {0.0}> ()
+    lowest = Constant <value = float {-inf}> ()
+    axis_0 = Constant <value = int64[1] {0}> ()
+    slope_row = Unsqueeze (slope, axis_0)
+    slope_shape = Shape (slope_row)
+    zero_row = Expand (zero, slope_shape)
+    lowest_row = Expand (lowest, slope_shape)
+    knot_rows = Transpose <perm = [1, 0]> (knots)
+    change_rows = Transpose <perm = [1, 0]> (slope_changes)
+    kink_shape = Shape (knot_rows)
+    zero_rows = Expand (zero, kink_shape)
+    offsets = Concat <axis = 0> (zero_row, knot_rows)
+    floors = Concat <axis = 0> (lowest_row, zero_rows)
+    scales = Concat <axis = 0> (slope_row, change_rows)
+"""
+
+_PIECEWISE_LINEAR = f"""
+PiecewiseLinear (X, knots, slope_changes, slope, intercept) => (Y)
+{{{_ROWS}
+    before_last = Constant <value = int64[1] {{-2}}> ()
+    x = Unsqueeze (X, before_last)
+    distances = Sub (x, offsets)
+    floored = Max (distances, floors)
+    terms = Mul (floored, scales)
+    total = ReduceSum <keepdims = 0> (terms, before_last)
+    Y = Add (total, intercept)
+}}
+"""
+
+_PIECEWISE_LINEAR_FEW_NEURONS = f"""
+PiecewiseLinear (X, knots, slope_changes, slope, intercept) => (Y)
+{{{_ROWS}
+    last = Constant <value = int64[1] {{-1}}> ()
+    offset_columns = Unsqueeze (offsets, last)
+    floor_columns = Unsqueeze (floors, last)
+    scale_columns = Unsqueeze (scales, last)
+    intercept_column = Unsqueeze (intercept, last)
+    matrix = Flatten <axis = -1> (X)
+    x = Transpose <perm = [1, 0]> (matrix)
+    distances = Sub (x, offset_columns)
+    floored = Max (distances, floor_columns)
+    terms = Mul (floored, scale_columns)
+    total = ReduceSum <keepdims = 0> (terms, axis_0)
+    y_column = Add (total, intercept_column)
+    y = Transpose <perm = [1, 0]> (y_column)
+    shape = Shape (X)
+    Y = Reshape <allowzero = 1> (y, shape)
+}}
+"""
+
+
+_BODIES = {
+    "CubicSpline": (_CUBIC_SPLINE, _CUBIC_SPLINE_FEW_NEURONS),
+    "PiecewiseLinear": (_PIECEWISE_LINEAR, _PIECEWISE_LINEAR_FEW_NEURONS),
+}
+
+
+def make_functions(opset_version: int, neurons: Mapping[str, int]) -> list[onnx.FunctionProto]:
+    """The model-local functions of a file.
+
+    Args:
+        opset_version: of the standard operators, the file's own.
+        neurons: the ops that the file uses, each with the largest number of neurons of its nodes
+            (`GraphBuilder.functions`). It decides between bodies that compute the same at different speeds.
+    """
+    header = f'<domain: "{DOMAIN}", opset_import: ["" : {opset_version}]>'
+    return [
+        parser.parse_function(header + _BODIES[op_type][count <= FEW_NEURONS]) for op_type, count in sorted(neurons.items())
+    ]

@@ -1,0 +1,180 @@
+"""Emitting learned activations as they were trained, each neuron with its inner network, in the form that runs fastest.
+
+Inner network of one neuron: h₁ = act(w₁·a + b₁), hₗ = act(Wₗ·hₗ₋₁ + bₗ) + hₗ₋₁, y = w·h_L + b. `vaf` is that with a = u;
+`meta` has a = act(u) and act(y). These forms compute the same; docs/forms.md has their times:
+
+- `elementwise`: (batch, H, n), multiplied and summed over H. One inner layer only.
+- `block_gemm`: (batch, n·H), matrix products with block-diagonal matrices.
+- `grouped_conv`: (1, n·H, batch), 1×1 convolutions with a group per neuron; the value is feature first.
+- `batched_matmul`: (n, batch, H), a batch of matrix products; the value is feature first.
+- `shared_conv`: (1, H, batch·n), ordinary 1×1 convolutions, for neurons that share one inner network.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+from mncompress.export._activations import emit_act, to_layout
+from mncompress.export._graph import Array, GraphBuilder, Layout, Value
+from mncompress.types import Act
+
+Form = Literal["elementwise", "block_gemm", "grouped_conv", "batched_matmul", "shared_conv"]
+Linear = Callable[[str, Array, Array, str], str]
+"""Adds weight·x + bias per neuron: x, weight (n, to, from), bias (n, to), name -> the new value."""
+
+
+@dataclass(frozen=True)
+class InnerNetwork:
+    """The parameters of n inner networks of width H and depth L; n = 1 where all neurons share one."""
+
+    first_weight: Array
+    """w₁ (n, H)."""
+    biases: tuple[Array, ...]
+    """b₁ to b_L, each (n, H)."""
+    weights: tuple[Array, ...]
+    """W₂ to W_L, each (n, H, H) as [neuron][to][from]."""
+    out_weight: Array
+    """w (n, H)."""
+    out_bias: Array
+    """b (n,)."""
+
+    def repeated(self, neurons: int) -> "InnerNetwork":
+        """The same for `neurons` neurons: with one copy each of a shared inner network."""
+        if len(self.out_bias) == neurons:
+            return self
+        return InnerNetwork(
+            np.repeat(self.first_weight, neurons, 0),
+            tuple(np.repeat(bias, neurons, 0) for bias in self.biases),
+            tuple(np.repeat(weight, neurons, 0) for weight in self.weights),
+            np.repeat(self.out_weight, neurons, 0),
+            np.repeat(self.out_bias, neurons, 0),
+        )
+
+
+def form_layout(form: Form) -> Layout:
+    """The layout in which `form` takes and gives a value; the Gemm before and behind have either for free."""
+    return "feature_first" if form in ("grouped_conv", "batched_matmul") else "batch_first"
+
+
+def emit_meta(
+    builder: GraphBuilder, value: Value, act: Act, inner: InnerNetwork, neurons: int, form: Form, name: str
+) -> Value:
+    """act(inner(act(u))); for the arguments and the result see `emit_vaf`."""
+    value = emit_act(builder, to_layout(builder, value, form_layout(form)), act)
+    return emit_act(builder, emit_vaf(builder, value, act, inner, neurons, form, name), act)
+
+
+def emit_vaf(
+    builder: GraphBuilder, value: Value, act: Act, inner: InnerNetwork, neurons: int, form: Form, name: str
+) -> Value:
+    """inner(u), see the module.
+
+    Args:
+        builder: collects the nodes.
+        value: u, of `neurons` neurons, best in `form_layout(form)`.
+        act: the inner activation.
+        inner: the parameters.
+        neurons: n.
+        form: from `choose_form`.
+        name: of the result, and before the names of nodes and parameters.
+
+    Returns:
+        The activations, in `form_layout(form)`.
+    """
+    value = to_layout(builder, value, form_layout(form))
+    if form != "shared_conv":
+        inner = inner.repeated(neurons)
+    return replace(value, name=_FORMS[form](builder, value.name, act, inner, name))
+
+
+def _emit_layers(builder: GraphBuilder, x: str, act: Act, inner: InnerNetwork, linear: Linear, name: str) -> str:
+    """The inner network, given how a form does its linear layers."""
+    hidden = linear(x, inner.first_weight[:, :, None], inner.biases[0], f"{name}/inner0")
+    hidden = emit_act(builder, Value(hidden), act).name
+    for layer, (weight, bias) in enumerate(zip(inner.weights, inner.biases[1:], strict=True), 1):
+        step = linear(hidden, weight, bias, f"{name}/inner{layer}")
+        step = emit_act(builder, Value(step), act).name
+        hidden = builder.node("Add", [step, hidden], f"{name}/inner{layer}/residual")
+    return linear(hidden, inner.out_weight[:, None], inner.out_bias[:, None], f"{name}/out")
+
+
+def _elementwise(builder: GraphBuilder, x: str, act: Act, inner: InnerNetwork, name: str) -> str:
+    assert not inner.weights, "the elementwise form has one inner layer"
+
+    def parameter(key: str, array: Array) -> str:
+        return builder.initializer(f"{name}/{key}", array)
+
+    axis = builder.constant([1], np.int64)
+    column = builder.node("Unsqueeze", [x, axis], f"{name}/column")
+    scaled = builder.node("Mul", [column, parameter("inner0/weight", inner.first_weight.T)], f"{name}/inner0/scaled")
+    hidden = builder.node("Add", [scaled, parameter("inner0/bias", inner.biases[0].T)], f"{name}/inner0")
+    hidden = emit_act(builder, Value(hidden), act).name
+    terms = builder.node("Mul", [hidden, parameter("out/weight", inner.out_weight.T)], f"{name}/out/terms")
+    total = builder.node("ReduceSum", [terms, axis], f"{name}/out/sum", keepdims=0)
+    return builder.node("Add", [total, parameter("out/bias", inner.out_bias)], f"{name}/out")
+
+
+def _block_gemm(builder: GraphBuilder, x: str, act: Act, inner: InnerNetwork, name: str) -> str:
+    def linear(value: str, weight: Array, bias: Array, label: str) -> str:
+        matrix = builder.initializer(f"{label}/weight", _block_diagonal(weight))
+        vector = builder.initializer(f"{label}/bias", bias.reshape(-1))
+        return builder.node("Gemm", [value, matrix, vector], label, transB=1)
+
+    return _emit_layers(builder, x, act, inner, linear, name)
+
+
+def _grouped_conv(builder: GraphBuilder, x: str, act: Act, inner: InnerNetwork, name: str) -> str:
+    axis = builder.constant([0], np.int64)
+    channels = builder.node("Unsqueeze", [x, axis], f"{name}/channels")
+    y = _emit_layers(builder, channels, act, inner, _convolution(builder), name)
+    return builder.node("Squeeze", [y, axis], f"{name}/squeezed")
+
+
+def _shared_conv(builder: GraphBuilder, x: str, act: Act, inner: InnerNetwork, name: str) -> str:
+    line = builder.node("Reshape", [x, builder.constant([1, 1, -1], np.int64)], f"{name}/line")
+    y = _emit_layers(builder, line, act, inner, _convolution(builder), name)
+    shape = builder.node("Shape", [x], f"{name}/shape")
+    return builder.node("Reshape", [y, shape], f"{name}/reshaped")
+
+
+def _convolution(builder: GraphBuilder) -> Linear:
+    """Linear layers as 1×1 convolutions: one group per inner network, channels in the order [neuron][unit]."""
+
+    def linear(value: str, weight: Array, bias: Array, label: str) -> str:
+        groups, to, origin = weight.shape
+        kernel = builder.initializer(f"{label}/weight", weight.reshape(groups * to, origin, 1))
+        vector = builder.initializer(f"{label}/bias", bias.reshape(-1))
+        return builder.node("Conv", [value, kernel, vector], label, group=groups)
+
+    return linear
+
+
+def _batched_matmul(builder: GraphBuilder, x: str, act: Act, inner: InnerNetwork, name: str) -> str:
+    def linear(value: str, weight: Array, bias: Array, label: str) -> str:
+        matrices = builder.initializer(f"{label}/weight", weight.transpose(0, 2, 1))
+        product = builder.node("MatMul" if weight.shape[2] > 1 else "Mul", [value, matrices], f"{label}/product")
+        return builder.node("Add", [product, builder.initializer(f"{label}/bias", bias[:, None])], label)
+
+    axis = builder.constant([2], np.int64)
+    column = builder.node("Unsqueeze", [x, axis], f"{name}/column")
+    y = _emit_layers(builder, column, act, inner, linear, name)
+    return builder.node("Squeeze", [y, axis], f"{name}/squeezed")
+
+
+_FORMS = {
+    "elementwise": _elementwise,
+    "block_gemm": _block_gemm,
+    "grouped_conv": _grouped_conv,
+    "batched_matmul": _batched_matmul,
+    "shared_conv": _shared_conv,
+}
+
+
+def _block_diagonal(weight: Array) -> Array:
+    """(n·to, n·from) from (n, to, from)."""
+    neurons, to, origin = weight.shape
+    matrix = np.zeros((neurons, to, neurons, origin), weight.dtype)
+    matrix[np.arange(neurons), :, np.arange(neurons)] = weight
+    return matrix.reshape(neurons * to, neurons * origin)

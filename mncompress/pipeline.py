@@ -1,0 +1,312 @@
+"""The whole way from a trained run to ONNX files with a report: one call for each command that does more than one step."""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mncompress import benchmark, runtime
+from mncompress.analysis import make_inner_networks
+from mncompress.calibration import LayerCalibration, calibrate, count_outside
+from mncompress.checkpoint import Run, load_run
+from mncompress.compression import Certificate, Compressed, certify, compress_network
+from mncompress.data import Dataset, load_dataset
+from mncompress.errors import CheckpointError, DataError
+from mncompress.export import ExportCheck, check_export, write_onnx
+from mncompress.files import atomic_folder, check_output_folder, write_json
+from mncompress.nn import LearnedActivation, Network, count_macs, count_parameters, make_relu_twin
+from mncompress.report import Curves, Inspection, inspect_curves, load_curves, make_grid, save_curves, write_html
+from mncompress.training import TrainProgress, train
+from mncompress.types import KINDS, Budget, LatencyRow, ModelSummary, NeuronRow, PathLike, Plan, Report, Speedup, TrainConfig, to_json
+
+BATCH_SIZES = (1, 32, 1024)
+LATENCY_SECONDS = 1.0
+"""Measuring time of one batch size; all models share it."""
+QUICKSTART = TrainConfig(data="digits", activation="meta", inner="tanh", inner_width=16, hidden=(32,), epochs=60, batch_size=32)
+
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Result:
+    """A compressed network and what is known about it.
+
+    Attributes:
+        network: the compressed torch module, on raw features.
+        plan: what each activation became, and why.
+        report: sizes, accuracies, errors, bounds and latencies.
+        folder: where the files are, or None.
+    """
+
+    network: Network
+    plan: Plan
+    report: Report
+    folder: Path | None
+
+
+@dataclass(frozen=True)
+class _Export:
+    """One of the ONNX files, with its torch network and what checking it found."""
+
+    path: Path
+    network: Network
+    check: ExportCheck
+
+
+def compress(run: Run, budget: Budget | None = None, *, out: Path | None = None, overwrite: bool = False,
+             replicate: int | None = None, data: str | None = None, data_dir: str | None = None, opset_version: int = 18,
+             progress: Tell | None = None) -> Result:
+    """Compress a trained network, export it, check the files, measure them and write the report.
+
+    Args:
+        run: from `train` or `load_run`.
+        budget: what compression may cost on the validation split; the default preset where None.
+        out: the folder for `original.onnx`, `compressed.onnx`, `portable.onnx`, `relu_twin.onnx`, `plan.json`,
+            `report.json`, `report.html` and `activations.safetensors`; it appears when all are complete. None keeps nothing.
+        overwrite: replace what is in `out`.
+        replicate: which network of the run; None for the best on validation.
+        data: calibrate, validate and test on this data set instead of the run's.
+        data_dir: where torchvision data sets are; the run's where None.
+        opset_version: of the ONNX files.
+        progress: called with a line of text at each step.
+
+    Raises:
+        DataError: the data is not what the network was trained on, or does not fit it.
+        ExportError: a file does not compute what the network computes.
+        OutputError: `out` is not empty, or cannot be written.
+    """
+    tell = progress or (lambda line: None)
+    if out is not None:
+        check_output_folder(Path(out), overwrite=overwrite)
+    network = run.network(replicate)
+    dataset = _load_data(run, data, data_dir)
+    compressed = compress_network(network, dataset, budget or Budget(), tell)
+    with _folder(out, overwrite) as folder:
+        exports = _write_models(folder, network, compressed.network, dataset, run, opset_version, tell)
+        report = _make_report(exports, network, compressed, dataset, run, tell)
+        write_json(folder / "plan.json", to_json(compressed.plan))
+        write_json(folder / "report.json", to_json(report))
+        curves = make_curves(network, compressed.calibration, compressed)
+        save_curves(folder / "activations.safetensors", curves)
+        write_html(folder / "report.html", report, curves)
+    return Result(compressed.network, compressed.plan, report, None if out is None else Path(out))
+
+
+def quickstart(out: Path, progress: Tell | None = None) -> Result:
+    """Train a small network on the embedded digits, compress it, and write everything into `out/run` and `out/compressed`.
+
+    Raises:
+        OutputError: `out` is not empty, or cannot be written.
+    """
+    tell = progress or (lambda line: None)
+    check_output_folder(out, overwrite=False)
+
+    def every_tenth(p: TrainProgress) -> None:
+        if p.step == p.steps and p.epoch % 10 == 0:
+            tell(f"training: epoch {p.epoch} of {p.epochs}, loss {p.loss:.3f}, validation {p.metric_name} {p.metric or 0:.4f}")
+
+    run = train(QUICKSTART, out=out / "run", progress=every_tenth)
+    return compress(run, Budget(), out=out / "compressed", progress=tell)
+
+
+def inspect(folder: Path, out: Path) -> Inspection:
+    """Draw the learned activations of a run folder or a compressed folder.
+
+    Raises:
+        CheckpointError: the folder is neither, or damaged.
+    """
+    if (folder / "activations.safetensors").is_file():
+        return inspect_curves(load_curves(folder / "activations.safetensors"), out)
+    if not (folder / "config.json").is_file():
+        raise CheckpointError(f"{folder} is neither a run folder of train nor a folder written by compress")
+    run = load_run(folder)
+    network = run.network()
+    dataset = _load_data(run, None, None)
+    return inspect_curves(make_curves(network, calibrate(network, dataset.calibration.x)), out)
+
+
+def export_onnx(source: Result | Network, path: PathLike, *, opset_version: int = 18, inline: bool = False) -> Path:
+    """Write a network, or a result's compressed network, as one ONNX file.
+
+    Args:
+        source: what to write.
+        path: where to.
+        opset_version: 18 or newer.
+        inline: standard operators only, as in `portable.onnx`.
+
+    Raises:
+        ExportError: the opset cannot be written.
+        OutputError: the file cannot be written.
+    """
+    network = source.network if isinstance(source, Result) else source
+    write_onnx(network, Path(path), opset_version=opset_version, inline=inline, metadata=_metadata({}))
+    return Path(path)
+
+
+def make_curves(network: Network, calibration: tuple[LayerCalibration, ...], compressed: Compressed | None = None) -> Curves:
+    """Sample every learned activation, and its replacement where there is one, for drawing."""
+    spec = network.spec
+    title = (f"{'-'.join(map(str, spec.sizes))} {', '.join(dict.fromkeys(a.name for a in spec.activations))}"
+             f"{' ' + spec.activations[0].act if spec.activations else ''}")
+    parts = [_layer_curves(number, layer.activation, found, compressed)
+             for number, (layer, found) in enumerate(zip(network.activated_layers, calibration, strict=True))]
+    if not parts:
+        raise DataError("the network has no activations; train one with hidden layers or --output-activation")
+    arrays = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    if compressed is None:
+        return Curves(**arrays, title=title)
+    decisions = compressed.plan.decisions
+    return Curves(**arrays, title=title, kinds=tuple(d.kind for d in decisions),
+                  max_abs_error=np.array([d.max_abs_error for d in decisions]))
+
+
+def _layer_curves(number: int, activation: object, found: LayerCalibration, compressed: Compressed | None
+                  ) -> dict[str, NDArray[Any]]:
+    assert isinstance(activation, LearnedActivation)
+    inner = make_inner_networks(activation)
+    u = make_grid(found.domain)
+    curves: dict[str, NDArray[Any]] = {
+        "layer": np.full(inner.n, number), "index": np.arange(inner.n), "domain": found.domain, "u": u,
+        "original": inner.evaluate(u.T.astype(np.float64)).T.astype(np.float32),
+        "histogram": found.histogram, "histogram_range": found.observed}
+    if compressed is not None:
+        replacement = curves["original"].copy()
+        for group in compressed.groups[number]:
+            if group.form is not None:
+                replacement[group.indices] = group.form.evaluate(u[group.indices].T.astype(np.float64)).T
+        curves["replacement"] = replacement
+    return curves
+
+
+def _load_data(run: Run, data: str | None, data_dir: str | None) -> Dataset:
+    config = run.config
+    dataset = load_dataset(data or config.data, data_dir=data_dir or config.data_dir, seed=config.seed)
+    spec = run.record.network
+    if dataset.name == config.data and dataset.content_hash != run.data_hash:
+        raise DataError(f"the content of {config.data!r} is not what the run was trained on ({dataset.content_hash}, then "
+                        f"{run.data_hash}); restore the data, or name another set with --data")
+    if (dataset.in_features, dataset.out_features, dataset.task) != (spec.in_features, spec.out_features, spec.task):
+        raise DataError(f"{dataset.name!r} has {dataset.in_features} features and {dataset.out_features} outputs for {dataset.task}, "
+                        f"the network takes {spec.in_features} and gives {spec.out_features} for {spec.task}")
+    return dataset
+
+
+@contextlib.contextmanager
+def _folder(out: Path | None, overwrite: bool) -> Iterator[Path]:
+    if out is None:
+        with tempfile.TemporaryDirectory() as temporary:
+            yield Path(temporary)
+    else:
+        with atomic_folder(Path(out), overwrite=overwrite) as folder:
+            yield folder
+
+
+def _metadata(config: Mapping[str, Any]) -> dict[str, str]:
+    recipe = json.dumps(config, sort_keys=True).encode()
+    return {"producer": "mncompress", "version": version("mncompress"), "recipe_hash": f"sha256:{hashlib.sha256(recipe).hexdigest()}"}
+
+
+def _write_models(folder: Path, network: Network, compressed: Network, dataset: Dataset, run: Run, opset_version: int,
+                  tell: Tell) -> dict[str, _Export]:
+    """Write the four files and check each against its torch network on the test split."""
+    metadata = _metadata(to_json(run.config))
+    networks = {"original": network, "compressed": compressed, "portable": compressed, "relu_twin": make_relu_twin(network)}
+    exports = {}
+    for name, module in networks.items():
+        tell(f"writing and checking {name}.onnx")
+        path = folder / f"{name}.onnx"
+        write_onnx(module, path, opset_version=opset_version, inline=name == "portable", metadata=metadata)
+        exports[name] = _Export(path, module, check_export(path, module, dataset.test.x))
+    return exports
+
+
+def _make_report(exports: Mapping[str, _Export], network: Network, compressed: Compressed, dataset: Dataset, run: Run,
+                 tell: Tell) -> Report:
+    test = dataset.test
+    outputs = {name: runtime.run(runtime.make_session(export.path), test.x).astype(np.float64) for name, export in exports.items()}
+    scores = {name: benchmark.score(values, test.y) for name, values in outputs.items()}
+    summaries = {name: _summarize(export, scores[name]) for name, export in exports.items()}
+    tell("certifying the outputs' change")
+    certificate = certify(network, compressed, test.x)
+    latency, speedups = _measure_latency(exports, tell)
+    flips = int((outputs["original"].argmax(1) != outputs["compressed"].argmax(1)).sum())
+    before, after = scores["original"], scores["compressed"]
+    is_classification = before.accuracy is not None and after.accuracy is not None
+    decisions = compressed.plan.decisions
+    return Report(
+        **summaries,
+        accuracy_drop=100 * (before.accuracy - after.accuracy) if is_classification else None,  # type: ignore[operator]
+        argmax_flips=flips if is_classification else None,
+        samples=len(test.x),
+        max_abs_logit_error=float(np.abs(outputs["original"] - outputs["compressed"]).max()),
+        logit_error_bound=None if certificate.bounds is None else float(certificate.bounds.max()),
+        replacement_error_bound=certificate.replacement_bound,
+        logit_error_bound_reason=certificate.reason,
+        certified_unchanged=certificate.certified,
+        rmse_increase_percent=None if is_classification else 100 * ((after.rmse or 0) / max(before.rmse or 0, 1e-300) - 1),
+        kinds={kind: sum(d.kind == kind for d in decisions) for kind in KINDS},
+        left=sum(d.left for d in decisions),
+        neurons=_neuron_rows(network, compressed, test.x),
+        latency=latency,
+        validation=compressed.plan.validation,
+        budget=compressed.plan.budget,
+        config=to_json(run.config),
+        notes=_notes(speedups, compressed, certificate),
+        environment={**runtime.describe_environment(), "data_hash": run.data_hash,
+                     "checks": {name: dataclasses.asdict(export.check) for name, export in exports.items()}},
+        speedups=speedups)
+
+
+def _summarize(export: _Export, score: benchmark.Evaluation) -> ModelSummary:
+    return ModelSummary(export.path.name, count_parameters(export.network), count_macs(export.network),
+                        export.path.stat().st_size, export.check.nodes, score.accuracy, score.loss)
+
+
+def _neuron_rows(network: Network, compressed: Compressed, x: NDArray[Any]) -> tuple[NeuronRow, ...]:
+    outside = count_outside(network, x, [options.domain for options in compressed.options])
+    return tuple(NeuronRow(d.layer, d.index, d.kind, d.left, d.domain, d.max_abs_error, d.sensitivity,
+                           int(outside[d.layer][d.index]), d.reason, d.refused, d.settings) for d in compressed.plan.decisions)
+
+
+def _measure_latency(exports: Mapping[str, _Export], tell: Tell) -> tuple[tuple[LatencyRow, ...], tuple[Speedup, ...]]:
+    paths = {name: export.path for name, export in exports.items()}
+    rows: list[LatencyRow] = []
+    speedups = []
+    for provider in runtime.available_providers():
+        for batch in BATCH_SIZES:
+            tell(f"measuring latency: provider {provider}, 1 thread, batch {batch}")
+            measured = benchmark.measure(paths, provider=provider, batch=batch, seconds=LATENCY_SECONDS)
+            rows += benchmark.summarize(measured)
+            ratio = benchmark.ratio(measured, "original", "compressed")
+            speedups.append(Speedup(provider, 1, batch, ratio.median, ratio.low, ratio.high))
+    return tuple(rows), tuple(speedups)
+
+
+def _notes(speedups: tuple[Speedup, ...], compressed: Compressed, certificate: Certificate) -> tuple[str, ...]:
+    """What a reader should know first."""
+    notes = []
+    slower = [s for s in speedups if s.high < 1]
+    if slower:
+        where = ", ".join(f"{1 / s.ratio:.2f} times at batch {s.batch} ({s.provider})" for s in slower)
+        notes.append(f"The compressed network is slower than its original here: it takes {where} as long. "
+                     "Small inner networks cost less than a table in standard operators.")
+    kept = sum(d.kind == "kept" for d in compressed.plan.decisions)
+    if kept:
+        reason = ("since nothing cheaper is exact for every input" if compressed.plan.budget.preset == "exact"
+                  else "since nothing cheaper is within the budget")
+        notes.append(f"{kept} of {len(compressed.plan.decisions)} learned activations were kept, {reason}.")
+    verdict = str(compressed.plan.validation.get("verdict", ""))
+    if "too few" in verdict:
+        notes.append(f"The budget cannot be shown on so small a validation split: {verdict}.")
+    if certificate.bounds is None:
+        notes.append(f"There is no certificate: {certificate.reason}.")
+    return tuple(notes)

@@ -1,0 +1,272 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.special import erf, expit
+
+from mncompress.analysis._bounds import FLOOR, SLACK, bound_error, bound_lipschitz, bound_range
+from mncompress.analysis._inner import InnerNetworks, from_native
+from mncompress.analysis._jets import ACT_JETS, EXTREMA, propagate, range_from
+from mncompress.analysis._rounding import FLOAT64, bound_form_rounding, bound_rounding
+from mncompress.spline import (
+    ACT_DERIVATIVES,
+    ACT_VALUES,
+    CubicSpline,
+    Native,
+    PiecewiseLinear,
+    Polynomial,
+    fit_affine,
+    fit_cubic_spline,
+    fit_native,
+    fit_polynomial,
+)
+from mncompress.types import ACTS, RELU_LIKE
+
+SMOOTH = [act for act in ACTS if act not in RELU_LIKE]
+SHAPES = [(False, 1, 16), (False, 1, 3), (True, 1, 5), (True, 2, 8), (True, 4, 4)]
+GRID = 1501
+
+
+def make_inner(rng, act, ends, depth, width, neurons):
+    draw = lambda *s: rng.standard_normal(s)  # noqa: E731
+    return InnerNetworks(act, ends, draw(neurons, width), tuple(draw(neurons, width) for _ in range(depth)),
+                         tuple(draw(neurons, width, width) / np.sqrt(width) for _ in range(depth - 1)),
+                         draw(neurons, width), draw(neurons))
+
+
+def make_grid(lo, hi, neurons):
+    return np.linspace(lo, hi, GRID)[:, None] * np.ones(neurons)
+
+
+def make_line(slope, intercept):
+    return PiecewiseLinear(np.zeros((len(slope), 1)), np.zeros((len(slope), 1)), slope, intercept)
+
+
+def fit_forms(inner, lo, hi):
+    yield fit_cubic_spline(inner, lo, hi, 24)[0]
+    yield fit_polynomial(inner, lo, hi, 7)[0]
+    yield fit_native(inner, lo, hi, "softplus")[0]
+    yield fit_native(inner, lo, hi, "relu")[0]
+    yield make_line(*fit_affine(inner, lo, hi)[:2])
+
+
+@pytest.mark.parametrize("act", SMOOTH)
+def test_derivatives_of_activations(act):
+    z = np.linspace(-12, 12, 4001)
+    z = z[np.abs(z) > 1e-3]  # elu'' jumps at 0
+    first, second = ACT_JETS[act](z)
+    # 1 - tanh^2 and the like lose relative, not absolute, accuracy
+    np.testing.assert_allclose(first, ACT_DERIVATIVES[act](z), rtol=1e-12, atol=1e-15)
+    quotient = (ACT_JETS[act](z + 1e-5)[0] - ACT_JETS[act](z - 1e-5)[0]) / 2e-5
+    # central differences: h^2 / 6 of the fourth derivative, and rounding / h
+    np.testing.assert_allclose(second, quotient, rtol=1e-8, atol=1e-9)
+
+
+@pytest.mark.parametrize("act", ACTS)
+@pytest.mark.parametrize("order", [0, 1, 2])
+def test_ranges_of_activations(act, order):
+    if act in RELU_LIKE and order == 2:
+        assert act not in ACT_JETS
+        return
+    derivative = (ACT_VALUES[act], ACT_DERIVATIVES[act], lambda z: ACT_JETS[act](z)[1])[order]
+    rng = np.random.default_rng(order)
+    low = rng.uniform(-7, 6, 3000)
+    high = low + rng.exponential(2, 3000)
+    extrema = {c: float(derivative(np.float64(c))) for c in EXTREMA[act][order]}
+    least, most = range_from(derivative(low), derivative(high), (low, high), extrema)
+    values = derivative(np.linspace(low, high, 400))
+    assert np.all((least <= values + 1e-15) & (values - 1e-15 <= most))
+    # Attained, up to the sampling of a smooth curve; elu'' jumps.
+    if (act, order) != ("elu", 2):
+        np.testing.assert_allclose(np.stack([least, most]), [values.min(0), values.max(0)], rtol=1e-3, atol=1e-3)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from(SMOOTH), st.sampled_from(SHAPES), st.floats(-9, 1.5), st.integers(0, 2**32))
+def test_jets_enclose_slope_and_curvature(act, shape, log_radius, seed):
+    rng = np.random.default_rng(seed)
+    inner = make_inner(rng, act, *shape, 12)
+    middle, radius = rng.uniform(-5, 5, (12, 6)), np.full((12, 6), np.exp(log_radius))
+    jet = propagate(inner, middle, radius)
+    # float64 rounding of slopes and values, relative to sums of terms of size up to about 1e3
+    eps = 1e-11
+    np.testing.assert_allclose(jet.value.T, inner.evaluate(middle.T), rtol=eps, atol=eps)
+    np.testing.assert_allclose(jet.slope.T, inner.derivative(middle.T), rtol=eps, atol=eps)
+    for place in np.linspace(-1, 1, 21):
+        u = middle + place * radius
+        slope = inner.derivative(u.T).T
+        assert np.all((jet.slopes[0] - eps <= slope) & (slope <= jet.slopes[1] + eps))
+        assert np.all(np.abs(inner.evaluate(u.T).T - jet.value) <= jet.deviation(radius) + eps)
+        if act != "elu":  # central differences of the slope stay in the cell's hull at the inner points
+            h = 1e-4 * radius * (1 - abs(place)) + 1e-300
+            curvature = (inner.derivative((u + h).T) - inner.derivative((u - h).T)).T / (2 * h)
+            noise = 1e-12 / h * (1 + np.abs(slope))
+            assert np.all((jet.curvatures[0] - noise <= curvature) & (curvature <= jet.curvatures[1] + noise))
+
+
+@pytest.mark.parametrize("act", ACTS)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_error_bound_holds_and_is_tight(act, shape):
+    neurons, lo, hi = 30, -4.0, 3.5
+    inner = make_inner(np.random.default_rng(1), act, *shape, neurons)
+    for form in fit_forms(inner, lo, hi):
+        for low, high in ((lo, hi), (lo - 3, hi + 2)):  # beyond the form's own domain it is linear
+            u = make_grid(low, high, neurons)
+            sampled = np.abs(form.evaluate(u) - inner.evaluate(u)).max(0)
+            bound = bound_error(inner, form, low, high)
+            assert np.all(bound >= sampled), type(form)
+            loose = sampled > 1e-4
+            # 1 + SLACK where the refinement ends by itself; the grid misses a little of the maximum
+            assert np.all(bound[loose] <= (1 + SLACK) * 1.1 * sampled[loose] + FLOOR), type(form)
+
+
+def test_error_bound_of_a_difference_known_in_closed_form():
+    # tanh against its own stretched copy: the largest difference of tanh(u) and 1.5 tanh(u) on [0, 2] is tanh(2) / 2
+    native = Native("tanh", np.full(1, 1.5), np.ones(1), np.zeros(1), np.zeros(1))
+    inner = InnerNetworks("tanh", False, np.ones((1, 1)), (np.zeros((1, 1)),), (), np.ones((1, 1)), np.zeros(1))
+    bound = bound_error(inner, native, 0.0, 2.0)[0]
+    assert np.tanh(2) / 2 <= bound <= (1 + SLACK) * np.tanh(2) / 2
+
+
+def test_equal_functions_have_a_bound_at_rounding():
+    rng = np.random.default_rng(0)
+    native = Native("silu", *rng.standard_normal((4, 20)))
+    # FLOOR is where the refinement stops
+    assert np.all(bound_error(from_native(native), native, -50.0, 50.0) <= 2 * FLOOR)
+
+
+def test_narrow_and_wide_domains():
+    inner = make_inner(np.random.default_rng(3), "tanh", True, 2, 8, 20)
+    spline = fit_cubic_spline(inner, -3.0, 3.0, 16)[0]
+    error = lambda u: np.abs(spline.evaluate(u) - inner.evaluate(u))  # noqa: E731
+    at = np.full((1, 20), 1.25)
+    # one point: nothing but the rounding allowance is added
+    np.testing.assert_allclose(bound_error(inner, spline, 1.25, 1.25), error(at)[0], rtol=1e-9, atol=1e-11)
+    u = make_grid(-1000.0, 1000.0, 20)
+    assert np.all(bound_error(inner, spline, -1000.0, 1000.0) >= error(u).max(0))
+
+
+@pytest.mark.parametrize("act", ACTS)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_slope_and_range_bounds(act, shape):
+    neurons, lo, hi = 60, -6.0, 5.0
+    inner = make_inner(np.random.default_rng(2), act, *shape, neurons)
+    u = make_grid(lo, hi, neurons)
+    value, slope = inner.evaluate(u), np.abs(inner.derivative(u)).max(0)
+    bound = bound_lipschitz(inner, lo, hi)
+    assert np.all(bound >= slope)
+    steps = np.abs(np.diff(value, axis=0)).max(0) / (u[1, 0] - u[0, 0])
+    assert np.all(bound >= steps * (1 - 1e-9))
+    loose = slope > 1e-3
+    # A piece narrower than the grid's step may be missed by the samples of a kinked function.
+    assert np.median(bound[loose] / slope[loose]) <= 1 + SLACK
+    low, high = bound_range(inner, lo, hi)
+    width = np.ptp(value, axis=0)
+    assert np.all((low <= value.min(0)) & (value.max(0) <= high))
+    assert np.all(high - low <= width * (1 + SLACK) * 1.1 + 1e-6)
+
+
+def test_forms_have_slope_and_range_bounds_too():
+    inner = make_inner(np.random.default_rng(4), "tanh", False, 1, 8, 25)
+    u = make_grid(-5.0, 5.0, 25)
+    for form in fit_forms(inner, -3.0, 3.0):
+        assert np.all(bound_lipschitz(form, -5.0, 5.0) >= np.abs(form.derivative(u)).max(0))
+        low, high = bound_range(form, -5.0, 5.0)
+        assert np.all((low <= form.evaluate(u).min(0)) & (form.evaluate(u).max(0) <= high))
+
+
+FLOAT32_ACTS = {
+    "relu": lambda z: np.maximum(z, 0),
+    "leaky_relu": lambda z: np.where(z > 0, z, np.float32(0.01) * z),
+    "sigmoid": expit,
+    "tanh": np.tanh,
+    "silu": lambda z: z * expit(z),
+    "gelu": lambda z: np.float32(0.5) * z * (1 + erf(z / np.sqrt(np.float32(2)))),
+    "softplus": lambda z: np.maximum(z, 0) + np.log1p(np.exp(-np.abs(z))),
+    "elu": lambda z: np.where(z > 0, z, np.exp(np.minimum(z, 0)) - 1),
+}
+
+
+def evaluate_float32(inner, u):
+    act, single = FLOAT32_ACTS[inner.act], lambda a: a.astype(np.float32)
+    a = u.T[:, None, :]
+    a = act(a) if inner.activated_ends else a
+    h = act(single(inner.first_weight)[:, :, None] * a + single(inner.biases[0])[:, :, None])
+    for weight, bias in zip(inner.weights, inner.biases[1:], strict=True):
+        h = act(single(weight) @ h + single(bias)[:, :, None]) + h
+    y = (single(inner.out_weight)[:, None] @ h)[:, 0] + single(inner.out_bias)[:, None]
+    y = act(y) if inner.activated_ends else y
+    assert y.dtype == np.float32
+    return y.T
+
+
+@pytest.mark.parametrize("act", ACTS)
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("span", [4.0, 60.0])
+def test_float32_rounding_bound_of_networks(act, shape, span):
+    inner = make_inner(np.random.default_rng(6), act, *shape, 60)
+    u = make_grid(-span, span, 60).astype(np.float32)
+    error = np.abs(evaluate_float32(inner, u) - inner.evaluate(u.astype(float))).max(0)
+    bound = bound_rounding(inner, -span, span)
+    assert np.all(error <= bound)
+    assert np.median(bound) <= 1e-3  # a worst case over all signs and layers, yet no absurd one
+    assert np.all(bound_rounding(inner, -span, span, FLOAT64) < 1e-6 * bound + 1e-30)
+
+
+def evaluate_form_float32(form, u):
+    """The formulas of `mncompress.spline` with every operation in float32."""
+    one = np.float32(1)
+    if isinstance(form, PiecewiseLinear):
+        y = form.intercept.astype("f4") + form.slope.astype("f4") * u
+        for knot, change in zip(form.knots.astype("f4").T, form.slope_changes.astype("f4").T, strict=True):
+            y = y + change * np.maximum(u - knot, 0 * one)
+        return y
+    c = form.coefficients.astype("f4")
+    if isinstance(form, CubicSpline):
+        s = (u - form.start.astype("f4")) * form.inverse_step.astype("f4")
+        low, high = 0 * one, np.float32(form.intervals)
+        interval = np.clip(np.floor(s), 0, form.intervals - 1).astype(int)
+        c = c[np.arange(form.n), interval]
+        inside = np.clip(s, low, high)
+        t = inside - interval.astype("f4")
+    else:
+        s = (u - form.center.astype("f4")) * form.inverse_half_width.astype("f4")
+        inside = t = np.clip(s, -one, one)
+    y, slope = np.zeros_like(u), np.zeros_like(u)
+    for p in range(c.shape[-1] - 1, -1, -1):
+        y = y * t + c[..., p]
+        slope = slope * t + p * one * c[..., p] if p else slope
+    y = y + (s - inside) * slope
+    assert y.dtype == np.float32
+    return y
+
+
+@pytest.mark.parametrize("act", ["tanh", "gelu", "relu"])
+@pytest.mark.parametrize("center", [0.0, 40.0])
+def test_float32_rounding_bound_of_forms(act, center):
+    inner = make_inner(np.random.default_rng(7), act, False, 1, 8, 60)
+    lo, hi = center - 4, center + 4
+    u = make_grid(lo - 3, hi + 2, 60).astype(np.float32)
+    forms = [fit_cubic_spline(inner, lo, hi, 30)[0], fit_polynomial(inner, lo, hi, 7)[0],
+             make_line(*fit_affine(inner, lo, hi)[:2])]
+    rng = np.random.default_rng(8)
+    forms.append(PiecewiseLinear(np.sort(center + rng.standard_normal((60, 9)), 1), *rng.standard_normal((1, 60, 9)),
+                                 *rng.standard_normal((2, 60))))
+    forms.append(CubicSpline(lo + rng.random(60), 2 + rng.random(60), rng.standard_normal((60, 7, 4))))  # with jumps
+    forms.append(Polynomial(lo + rng.random(60), 1 + rng.random(60), rng.standard_normal((60, 6))))
+    for form in forms:
+        error = np.abs(evaluate_form_float32(form, u) - form.evaluate(u.astype(float))).max(0)
+        bound = bound_form_rounding(form, lo - 3, hi + 2)
+        assert np.all(error <= bound), type(form)
+    assert np.median(bound_form_rounding(forms[0], -4.0, 4.0)) < 1e-3
+
+
+def test_rounding_bound_of_native_forms():
+    native = Native("gelu", *np.random.default_rng(9).standard_normal((4, 40)))
+    np.testing.assert_array_equal(bound_form_rounding(native, -3.0, 3.0), bound_rounding(from_native(native), -3.0, 3.0))
+
+
+def test_a_domain_must_ascend():
+    native = Native("gelu", *np.ones((4, 2)))
+    with pytest.raises(AssertionError, match="lo <= hi"):
+        bound_error(from_native(native), native, 1.0, 0.0)

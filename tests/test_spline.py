@@ -1,0 +1,522 @@
+"""Properties of the forms and the fits: against scipy, the conformance vectors and the formulas themselves."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import interpolate, optimize
+
+from mncompress import spline as sp
+from mncompress.types import ACTS
+
+VECTORS = np.load(Path(__file__).parent / "vectors" / "vectors.npz", allow_pickle=False)
+EPS32 = 2.0**-24  # half an ulp: the relative error of rounding to float32
+seeds = st.integers(0, 2**32 - 1)
+
+
+def cases(prefix):
+    return sorted({key.split("/")[0] for key in VECTORS.files if key.startswith(prefix)})
+
+
+def arrays(case, *names):
+    return [VECTORS[f"{case}/{name}"] for name in names]
+
+
+@dataclass
+class Functions:
+    """Any form as functions to fit."""
+
+    form: object
+
+    @property
+    def n(self):
+        return self.form.n
+
+    def __call__(self, u):
+        return self.form.evaluate(u)
+
+    def derivative(self, u):
+        return self.form.derivative(u)
+
+    def select(self, indices):
+        return Functions(self.form.select(indices))
+
+
+@dataclass
+class Waves:
+    """sin(frequency·u + phase): smooth, with bounded derivatives of every order."""
+
+    frequency: np.ndarray
+    phase: np.ndarray
+
+    @property
+    def n(self):
+        return len(self.frequency)
+
+    def __call__(self, u):
+        return np.sin(self.frequency * u + self.phase)
+
+    def derivative(self, u):
+        return self.frequency * np.cos(self.frequency * u + self.phase)
+
+    def select(self, indices):
+        return Waves(self.frequency[indices], self.phase[indices])
+
+
+def make_waves(seed, n=12):
+    rng = np.random.default_rng(seed)
+    lo = rng.uniform(-3, 1, n)
+    return Waves(rng.uniform(0.5, 3, n), rng.uniform(0, 6, n)), lo, lo + rng.uniform(0.5, 4, n)
+
+
+def make_polynomials(seed, degree, n=6):
+    rng = np.random.default_rng(seed)
+    center, width = rng.uniform(-5, 5, n), rng.uniform(0.1, 8, n)
+    form = sp.Polynomial(center, 2 / width, rng.standard_normal((n, degree + 1)))
+    return Functions(form), center - width / 2, center + width / 2
+
+
+def make_pair(act="relu"):
+    """Two functions for the error paths."""
+    return Functions(sp.Native(act, np.ones(2), np.ones(2), np.zeros(2), np.zeros(2)))
+
+
+def make_spline(seed, n=4, intervals=7):
+    rng = np.random.default_rng(seed)
+    return sp.CubicSpline(rng.standard_normal(n), rng.uniform(0.5, 2, n), rng.standard_normal((n, intervals, 4)))
+
+
+FORMS = {
+    "cubic": make_spline(1),
+    "piecewise": sp.PiecewiseLinear(np.array([[-1, 0, 2.0]] * 4), np.arange(1, 13.0).reshape(4, 3), *np.ones((2, 4))),
+    "polynomial": make_polynomials(2, 5, 4)[0].form,
+    "line": make_polynomials(2, 1, 4)[0].form,
+    "constant": make_polynomials(2, 0, 4)[0].form,
+    **{act: sp.Native(act, np.arange(1, 5.0), np.array([1, -1, 2, -0.5]), np.arange(4.0), np.ones(4)) for act in ACTS},
+}
+
+
+# ---- evaluation -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("case", cases("cubic_spline"))
+def test_cubic_spline_meets_the_conformance_vectors(case):
+    x, start, inverse_step, coefficients, expected = arrays(case, "x", "start", "inverse_step", "coefficients", "y")
+    y = sp.CubicSpline(start, inverse_step, coefficients).evaluate(x)
+    assert y.dtype == np.float64
+    # the same float64 arithmetic up to the order of additions
+    np.testing.assert_allclose(y, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("case", cases("piecewise_linear"))
+def test_piecewise_linear_meets_the_conformance_vectors(case):
+    x, *parameters, expected = arrays(case, "x", "knots", "slope_changes", "slope", "intercept", "y")
+    y = sp.PiecewiseLinear(*parameters).evaluate(x)
+    np.testing.assert_allclose(y, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("case", cases("warp") + cases("agsig"))
+def test_native_meets_the_conformance_vectors(case):
+    u, parameters, expected = arrays(case, "u", "parameters", "y")
+    act = case.removeprefix("warp_") if case != "agsig" else "sigmoid"
+    native = sp.Native(act, *np.append(parameters, np.zeros(4 - len(parameters)))[:, None])
+    # gelu by erf (the vectors) loses digits in its tail where ndtr does not: absolute error of one rounding of z
+    np.testing.assert_allclose(native.evaluate(u[:, None])[:, 0], expected, rtol=1e-12, atol=1e-13)
+
+
+@given(seeds, st.integers(1, 40))
+@settings(max_examples=50, deadline=None)
+def test_cubic_spline_agrees_with_scipy_ppoly(seed, intervals):
+    form = make_spline(seed, intervals=intervals)
+    s = np.random.default_rng(seed).uniform(0, intervals, (50, form.n))
+    u = form.start + s / form.inverse_step
+    value, slope = form.evaluate(u), form.derivative(u)
+    for i in range(form.n):
+        reference = interpolate.PPoly(form.coefficients[i, :, ::-1].T, np.arange(intervals + 1.0))
+        at = (u[:, i] - form.start[i]) * form.inverse_step[i]
+        np.testing.assert_allclose(value[:, i], reference(at), rtol=1e-12, atol=1e-12)
+        np.testing.assert_allclose(slope[:, i] / form.inverse_step[i], reference(at, 1), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+def test_derivative_is_the_difference_quotient(form):
+    u = np.random.default_rng(3).uniform(-9, 9, (200, form.n))  # a knot between u and u + h has probability 1e-3
+    h = 1e-6
+    quotient = (form.evaluate(u + h) - form.evaluate(u - h)) / (2 * h)
+    # truncation h**2·|f'''|, cancellation 1e-16·|f|/h with |f| up to 1e4
+    np.testing.assert_allclose(form.derivative(u), quotient, rtol=1e-6, atol=1e-5)
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+def test_nan_gives_nan_and_infinities_do_not_raise(form):
+    u = np.array([np.nan, np.inf, -np.inf, 1e308, -1e308, 0.0])[:, None].repeat(form.n, axis=1)
+    with np.errstate(all="raise", under="ignore"):
+        y, slope = form.evaluate(u), form.derivative(u)
+    assert np.isnan(y[0]).all()
+    assert np.isnan(slope[0]).all()
+    assert np.isfinite(slope[1:]).all()
+    assert np.isfinite(y[5]).all()
+
+
+def test_infinities_give_what_the_arithmetic_gives():
+    rising_then_flat = np.array([[[0.0, 1.0, 0.0, 0.0], [1.0, 1.0, -0.5, 0.0]]])
+    form = sp.CubicSpline(np.zeros(1), np.ones(1), rising_then_flat)
+    y = form.evaluate(np.array([[-np.inf], [np.inf]]))
+    assert y[0, 0] == -np.inf
+    assert np.isnan(y[1, 0])  # ∞·0
+
+
+@pytest.mark.parametrize("name", ["cubic", "polynomial"])
+def test_continuation_is_linear_with_the_boundary_slope(name):
+    form = FORMS[name]
+    if name == "cubic":
+        ends = form.start, form.start + form.intervals / form.inverse_step
+    else:
+        ends = form.center - 1 / form.inverse_half_width, form.center + 1 / form.inverse_half_width
+    for end, direction in zip(ends, (-1, 1), strict=True):
+        distance = direction * np.array([0.0, 0.5, 3.0, 1e3])[:, None]
+        inner_slope = form.derivative(end - direction * 1e-9)  # from inside, off by |f''|·1e-9
+        expected = form.evaluate(end) + distance * inner_slope
+        np.testing.assert_allclose(form.evaluate(end + distance), expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+def test_shapes_and_select(form):
+    u = np.random.default_rng(4).uniform(-3, 3, (2, 5, form.n))
+    y = form.evaluate(u)
+    assert y.shape == u.shape
+    chosen = np.array([3, 0])
+    part = form.select(chosen)
+    assert part.n == 2
+    np.testing.assert_array_equal(part.evaluate(u[..., chosen]), y[..., chosen])
+    np.testing.assert_array_equal(part.derivative(u[..., chosen]), form.derivative(u)[..., chosen])
+
+
+def test_piecewise_linear_without_knots_gets_an_unused_one():
+    form = sp.PiecewiseLinear(np.zeros((2, 0)), np.zeros((2, 0)), np.array([1.0, -2.0]), np.array([0.5, 0.0]))
+    assert form.knots.shape == form.slope_changes.shape == (2, 1)
+    np.testing.assert_array_equal(form.evaluate(np.array([[3.0, 3.0]])), [[3.5, -6.0]])
+
+
+@pytest.mark.parametrize(("make", "message"), [
+    (lambda: sp.CubicSpline([0.0], [1.0, 1.0], np.zeros((1, 2, 4))), "inverse_step: array.shape = (2,)"),
+    (lambda: sp.CubicSpline([0.0], [1.0], np.zeros((1, 2, 3))), "coefficients: array.shape = (1, 2, 3)"),
+    (lambda: sp.CubicSpline([0.0], [1.0], np.zeros((1, 0, 4))), "at least one interval"),
+    (lambda: sp.CubicSpline([0.0], [0.0], np.zeros((1, 1, 4))), "inverse_step must be positive, got 0.0"),
+    (lambda: sp.CubicSpline([np.nan], [1.0], np.zeros((1, 1, 4))), "start: 1 of 1 elements are not finite"),
+    (lambda: sp.PiecewiseLinear([[1.0, 0.0]], [[1.0, 1.0]], [0.0], [0.0]), "knots must ascend"),
+    (lambda: sp.PiecewiseLinear([[1.0]], [[1.0, 1.0]], [0.0], [0.0]), "slope_changes: array.shape = (1, 2)"),
+    (lambda: sp.Polynomial([0.0], [1.0], np.zeros((1, 0))), "at least one coefficient"),
+    (lambda: sp.Native("relu", np.ones(2), np.ones(1), np.ones(2), np.ones(2)), "beta: array.shape = (1,)"),
+    (lambda: sp.fit_constant(make_pair(), [0.0, 1.0], [1.0, 0.0]), "lo > hi for 1 of 2 functions"),
+    (lambda: sp.fit_affine(make_pair(), np.zeros(3), np.ones(3)), "lo: array.shape = (3,)"),
+    (lambda: sp.fit_cubic_spline(make_pair(), 0.0, 1.0, 0), "intervals = 0"),
+    (lambda: sp.fit_polynomial(make_pair(), 0.0, 1.0, 99), "degree = 99"),
+])
+def test_wrong_arguments_are_refused(make, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        make()
+
+
+@pytest.mark.parametrize("act", ACTS)
+def test_acts_have_their_limits_and_no_warnings(act):
+    z = np.array([-np.inf, -1e300, -750.0, 750.0, 1e300, np.inf, np.nan])
+    with np.errstate(all="raise", under="ignore"):
+        value, slope = sp.ACT_VALUES[act](z), sp.ACT_DERIVATIVES[act](z)
+    below = {"leaky_relu": 0.01 * z[:3], "tanh": [-1, -1, -1], "elu": [-1, -1, -1]}.get(act, np.zeros(3))
+    above = np.ones(3) if act in ("sigmoid", "tanh") else z[3:6]
+    np.testing.assert_allclose(value[:6], [*below, *above], rtol=1e-15, atol=1e-15)
+    np.testing.assert_allclose(slope[:3], 0.01 if act == "leaky_relu" else 0.0, rtol=1e-15, atol=1e-15)
+    np.testing.assert_allclose(slope[3:6], 0.0 if act in ("sigmoid", "tanh") else 1.0, rtol=1e-15, atol=1e-15)
+    assert np.isnan([value[6], slope[6]]).all()
+
+
+# ---- constants, lines, polynomials ----------------------------------------------------------------------------------
+
+
+def test_constant_is_the_middle_of_the_range():
+    function, lo, hi = make_waves(0)
+    value, error = sp.fit_constant(function, lo, hi)
+    y = function(np.linspace(lo, hi, 1537))
+    np.testing.assert_allclose(value, (y.min(0) + y.max(0)) / 2, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(error, np.ptp(y, axis=0) / 2, rtol=1e-12, atol=1e-12)
+
+
+def test_affine_is_the_minimax_line():
+    function, lo, hi = make_waves(5)
+    slope, intercept, error = sp.fit_affine(function, lo, hi)
+    u = np.linspace(lo, hi, 257)
+    y = function(u)
+    for i in range(function.n):  # the same as a linear program: minimise e with |y - slope·u - intercept| <= e
+        rows = np.stack([u[:, i], np.ones(257), -np.ones(257)], axis=1)
+        matrix = np.concatenate([rows, rows * [-1, -1, 1]])
+        best = optimize.linprog([0, 0, 1], matrix, np.concatenate([y[:, i], -y[:, i]]), bounds=(None, None))
+        # the error is measured on six times as many points: curvature 9 · (4/256)**2 / 8 at most
+        assert best.fun - 1e-9 <= error[i] <= best.fun + 3e-4
+    found = np.abs(slope * u + intercept - y).max(axis=0)
+    assert (found <= error * (1 + 1e-9)).all()
+
+
+@given(seeds)
+@settings(max_examples=20, deadline=None)
+def test_lines_are_recovered(seed):
+    function, lo, hi = make_polynomials(seed, 1)
+    slope, intercept, error = sp.fit_affine(function, lo, hi)
+    np.testing.assert_allclose(slope, function.derivative(lo), rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(slope * lo + intercept, function(lo), rtol=1e-9, atol=1e-9)
+    assert (error < 1e-9).all()
+
+
+@given(seeds, st.integers(0, 7))
+@settings(max_examples=30, deadline=None)
+def test_polynomials_are_recovered_to_float32(seed, degree):
+    function, lo, hi = make_polynomials(seed, degree)
+    form, error = sp.fit_polynomial(function, lo, hi, degree)
+    # each of at most 8 coefficients is rounded, and so are center and half-width, which the inner slopes multiply
+    size = np.abs(function.form.coefficients).sum(axis=1) + 1
+    assert (error <= 20 * EPS32 * size * (1 + np.abs(function.form.center * function.form.inverse_half_width))).all()
+    assert form.degree == degree
+
+
+@pytest.mark.parametrize("degree", [2, 3, 5, 7])
+def test_polynomial_is_near_the_minimax_polynomial(degree):
+    function, lo, hi = make_waves(6, n=4)
+    form, error = sp.fit_polynomial(function, lo, hi, degree)
+    u = np.linspace(lo, hi, 257)
+    y = function(u)
+    for i in range(function.n):
+        x = np.linspace(-1, 1, 257)
+        rows = np.concatenate([np.polynomial.chebyshev.chebvander(x, degree), -np.ones((257, 1))], axis=1)
+        matrix = np.concatenate([rows, rows * ([-1] * (degree + 1) + [1])])
+        target = np.concatenate([y[:, i], -y[:, i]])
+        best = optimize.linprog([0] * (degree + 1) + [1], matrix, target, bounds=(None, None))
+        assert best.fun * 0.999 - 1e-9 <= error[i] <= 3.2 * best.fun + 20 * EPS32
+    assert (form.coefficients == form.coefficients.astype(np.float32)).all()
+
+
+# ---- cubic splines --------------------------------------------------------------------------------------------------
+
+
+@given(seeds, st.sampled_from([1, 2, 3, 5, 16, 64]))
+@settings(max_examples=30, deadline=None)
+def test_spline_is_twice_continuous_at_every_knot(seed, intervals):
+    function, lo, hi = make_waves(seed)
+    form, _ = sp.fit_cubic_spline(function, lo, hi, intervals)
+    c = form.coefficients
+    for parameter in (form.start, form.inverse_step, c):
+        assert (parameter == parameter.astype(np.float32)).all()
+    left, right = c[:, :-1], c[:, 1:]
+    jumps = (
+        left.sum(axis=2) - right[..., 0],
+        left @ np.array([0.0, 1, 2, 3]) - right[..., 1],
+        left @ np.array([0.0, 0, 2, 6]) - 2 * right[..., 2],
+    )
+    for order, jump in enumerate(jumps):
+        # each coefficient was rounded to float32, and enters the derivative with a factor of at most 6
+        rounding = 8 * EPS32 * np.abs(c[..., order:]).sum(axis=2).max(axis=1, initial=0)
+        assert (np.abs(jump) <= rounding[:, None] + 1e-15).all(), order
+
+
+@given(seeds, st.sampled_from([1, 2, 7, 64]))
+@settings(max_examples=30, deadline=None)
+def test_spline_is_exact_on_cubics(seed, intervals):
+    function, lo, hi = make_polynomials(seed, 3)
+    form, error = sp.fit_cubic_spline(function, lo, hi, intervals)
+    size = np.abs(function.form.coefficients).sum(axis=1)
+    assert (error <= 20 * EPS32 * size * (1 + np.abs(function.form.center * function.form.inverse_half_width))).all()
+    np.testing.assert_allclose(
+        form.derivative(np.stack([lo, hi])), function.derivative(np.stack([lo, hi])),
+        rtol=1e-4, atol=1e-5 * intervals * size.max(),  # rounding of the coefficients times the inverse step
+    )
+
+
+def test_spline_is_scipys_clamped_spline():
+    function, lo, hi = make_waves(8, n=3)
+    form, _ = sp.fit_cubic_spline(function, lo, hi, 9)
+    u = np.linspace(lo, hi, 100)
+    for i in range(3):
+        one = function.select(np.array([i]))
+        knots = np.linspace(lo[i], hi[i], 10)[:, None]
+        ends = [(1, one.derivative(knots[[k]])[0, 0]) for k in (0, 9)]
+        reference = interpolate.CubicSpline(knots[:, 0], one(knots)[:, 0], bc_type=ends)
+        # knots and coefficients rounded to float32, values of size 1, slopes up to 3
+        np.testing.assert_allclose(form.evaluate(u)[:, i], reference(u[:, i]), rtol=0, atol=2e-6)
+
+
+def test_spline_converges_with_order_four():
+    function, lo, hi = make_waves(9)
+    errors = np.array([sp.fit_cubic_spline(function, lo, hi, k)[1] for k in (8, 16, 32)])
+    order = np.log2(errors[:-1] / errors[1:])
+    above_rounding = errors[1:] > 1e-5
+    assert above_rounding.sum() > 5
+    np.testing.assert_allclose(order[above_rounding], 4, rtol=0, atol=0.4)
+
+
+@given(seeds, st.sampled_from([1e-1, 1e-2, 1e-4, 1e-5]))
+@settings(max_examples=15, deadline=None)
+def test_smallest_intervals_meets_the_tolerance_and_is_minimal(seed, tolerance):
+    function, lo, hi = make_waves(seed)
+    intervals, error = sp.smallest_intervals(function, lo, hi, tolerance)
+    assert (intervals > 0).all()
+    assert (error <= tolerance).all()
+    for k in sp.INTERVALS:
+        measured = sp.fit_cubic_spline(function, lo, hi, k)[1]
+        assert (measured[intervals > k] > tolerance).all()
+        np.testing.assert_array_equal(error[intervals == k], measured[intervals == k])
+
+
+def test_the_stated_error_holds_between_the_grid_points():
+    function, lo, hi = make_waves(10)
+    for k in sp.INTERVALS:
+        form, error = sp.fit_cubic_spline(function, lo, hi, k)
+        fine = sp.max_abs_error(function, form, lo, hi, points=20_001)
+        assert (fine <= 1.01 * error + 4 * EPS32).all(), k
+
+
+def test_smallest_intervals_says_where_nothing_will_do():
+    kink = Functions(sp.Native("relu", np.ones(2), np.ones(2), np.array([0.123, 99.0]), np.zeros(2)))
+    intervals, error = sp.smallest_intervals(kink, -1.0, 1.0, np.array([1e-9, 1e-4]), max_intervals=16)
+    np.testing.assert_array_equal(intervals, [0, 1])  # the second is affine here
+    assert error[0] == min(sp.fit_cubic_spline(kink, -1.0, 1.0, k)[1][0] for k in sp.INTERVALS if k <= 16)
+    assert error[1] <= 1e-4
+    assert sp.smallest_intervals(kink, -1.0, 1.0, 1e-9, max_intervals=0)[0].tolist() == [0, 0]
+
+
+@given(seeds, st.sampled_from([1e-1, 1e-2, 1e-3, 1e-5]))
+@settings(max_examples=15, deadline=None)
+def test_smallest_degree_meets_the_tolerance_and_is_minimal(seed, tolerance):
+    function, lo, hi = make_waves(seed)
+    degree, error = sp.smallest_degree(function, lo, hi, tolerance)
+    assert set(degree) <= {0, 2, 3, 4, 5, 6, 7}
+    assert (error[degree > 0] <= tolerance).all()
+    assert (error[degree == 0] > tolerance).all()
+    for d in range(2, 8):
+        measured = sp.fit_polynomial(function, lo, hi, d)[1]
+        assert (measured[(degree > d) | (degree == 0)] > tolerance).all()
+        np.testing.assert_array_equal(error[degree == d], measured[degree == d])
+
+
+# ---- native ---------------------------------------------------------------------------------------------------------
+
+
+def make_native(act, seed, n=64):
+    """Random parameters with the knee or center in the domain; |beta|·width from 0.2 to 30."""
+    rng = np.random.default_rng(seed)
+    lo, width = rng.uniform(-10, 5, n), np.exp(rng.uniform(-1, 2.5, n))
+    beta = rng.choice([-1, 1], n) * np.exp(rng.uniform(np.log(0.2), np.log(30), n)) / width
+    alpha = rng.choice([-1, 1], n) * np.exp(rng.uniform(-2, 2, n))
+    center = lo + width * rng.uniform(0.03, 0.97, n)
+    return sp.Native(act, alpha, beta, -beta * center, rng.standard_normal(n)), lo, lo + width
+
+
+@pytest.mark.parametrize("act", ACTS)
+def test_native_parameters_are_recovered(act):
+    true, lo, hi = make_native(act, 11)
+    fit, error = sp.fit_native(Functions(true), lo, hi, act)
+    spread = np.ptp(true.evaluate(np.linspace(lo, hi, 200)), axis=0)
+    exact = sp.max_abs_error(Functions(true), fit, lo, hi)
+    assert (exact <= 1e-9 * spread).all()
+    assert (exact <= error).all()
+    assert (error <= 1e-5 * spread).all()  # it includes the float32 rounding of an alpha up to 20 times the spread
+    if act in ("relu", "leaky_relu"):
+        scale, alpha = np.abs(true.beta), true.alpha * np.abs(true.beta)
+        beta, delta = true.beta / scale, true.delta / scale
+    else:
+        sign = np.sign(true.beta) if act in ("sigmoid", "tanh") else np.ones(true.n)
+        alpha, beta, delta = true.alpha * sign, true.beta * sign, true.delta * sign
+    # the argument beta·u + delta to 1e-6 of its range; at beta·width = 0.2 the parameters are ill-conditioned
+    np.testing.assert_allclose(fit.beta, beta, rtol=1e-6, atol=0)
+    np.testing.assert_allclose(fit.alpha, alpha, rtol=1e-6, atol=0)
+    np.testing.assert_allclose(fit.beta * lo + fit.delta, beta * lo + delta, rtol=1e-6, atol=1e-6)
+
+
+def test_native_fit_of_another_function_states_its_error():
+    function, lo, hi = make_waves(12)
+    for act in ACTS:
+        fit, error = sp.fit_native(function, lo, hi, act)
+        measured = sp.max_abs_error(function, fit, lo, hi, points=513)
+        assert (measured <= error).all()
+        _, constant = sp.fit_constant(function, lo, hi)
+        assert (measured <= 2 * constant + 1e-3).all(), act  # no worse than the mean, which is one of the fits
+
+
+def test_a_huge_alpha_is_charged_for_its_rounding():
+    line = Functions(sp.Polynomial(np.zeros(1), np.ones(1), np.array([[0.0, 1.0]])))
+    fit, error = sp.fit_native(line, -1.0, 1.0, "tanh")
+    assert fit.alpha > 10
+    assert error >= fit.alpha * 2.0**-23
+
+
+# ---- all fits -------------------------------------------------------------------------------------------------------
+
+
+FITS = {
+    "cubic": lambda f, lo, hi: sp.fit_cubic_spline(f, lo, hi, 4),
+    "polynomial": lambda f, lo, hi: sp.fit_polynomial(f, lo, hi, 3),
+    "tanh": lambda f, lo, hi: sp.fit_native(f, lo, hi, "tanh"),
+    "relu": lambda f, lo, hi: sp.fit_native(f, lo, hi, "relu"),
+}
+
+
+@pytest.mark.parametrize("fit", FITS.values(), ids=FITS)
+@pytest.mark.parametrize("point", [0.0, 1.0, -1e-7, 250.0])
+def test_a_domain_may_be_one_point(fit, point):
+    function = make_waves(13)[0]
+    form, error = fit(function, point, point)
+    u = np.full((1, function.n), point)
+    # float32 resolves 250 to 1.5e-5, times the largest frequency; a kink may sit anywhere in the widened domain
+    np.testing.assert_allclose(form.evaluate(u), function(u), rtol=0, atol=1e-6 + 3e-5 * abs(point))
+    assert (error <= 1e-6 + 3e-5 * abs(point)).all()
+    slope, intercept, affine_error = sp.fit_affine(function, point, point)
+    np.testing.assert_allclose(slope * u + intercept, function(u), rtol=0, atol=1e-9)
+    np.testing.assert_allclose([affine_error, sp.fit_constant(function, point, point)[1]], 0, rtol=0, atol=1e-12)
+    assert (sp.smallest_intervals(function, point, point, 1e-2)[0] == 1).all()
+
+
+@dataclass
+class Broken(Waves):
+    """The first function is NaN above 0, the second overflows."""
+
+    def __call__(self, u):
+        y = super().__call__(u)
+        y[:, 0] = np.where(u[:, 0] > 0, np.nan, y[:, 0])
+        y[:, 1] = np.exp(1e4 * u[:, 1])
+        return y
+
+    def select(self, indices):
+        return self if len(indices) == self.n else Waves.select(self, indices)
+
+
+def test_functions_that_are_not_finite_have_infinite_error():
+    function = Broken(np.ones(3), np.zeros(3))
+    errors = [fit(function, -1.0, 1.0)[1] for fit in FITS.values()]
+    errors += [sp.fit_affine(function, -1.0, 1.0)[2], sp.fit_constant(function, -1.0, 1.0)[1]]
+    for error in errors:
+        assert np.isinf(error[:2]).all()
+        assert np.isfinite(error[2])
+    intervals, error = sp.smallest_intervals(function, -1.0, 1.0, 1e-2)
+    assert intervals[:2].tolist() == [0, 0]
+    assert intervals[2] > 0
+    assert np.isinf(error[:2]).all()
+
+
+def test_error_of_many_neurons_is_measured_in_blocks():
+    n = 700  # more than one block of the default grid
+    rng = np.random.default_rng(14)
+    function = Waves(rng.uniform(1, 2, n), rng.uniform(0, 6, n))
+    form, error = sp.fit_cubic_spline(function, -1.0, 1.0, 3)
+    u = np.linspace(-np.ones(n), np.ones(n), 1537)
+    np.testing.assert_allclose(error, np.abs(form.evaluate(u) - function(u)).max(axis=0), rtol=1e-9, atol=1e-15)
+
+
+def test_no_functions_at_all():
+    function = make_waves(15)[0].select(np.arange(0))
+    for fit in FITS.values():
+        form, error = fit(function, np.zeros(0), np.ones(0))
+        assert form.n == 0
+        assert error.shape == (0,)
+    assert sp.smallest_intervals(function, np.zeros(0), np.ones(0), 1e-3)[0].shape == (0,)
