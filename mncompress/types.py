@@ -239,7 +239,7 @@ class Decision:
     reason: str
     refused: Mapping[str, str] = field(default_factory=dict)
     """Cheaper kinds that were not taken, each with why."""
-    settings: Mapping[str, float | str] = field(default_factory=dict)
+    settings: Mapping[str, int | float | str] = field(default_factory=dict)
     """What the fit chose: `intervals`, `degree`, `act`, `knots`."""
     left: bool = False
 
@@ -317,7 +317,7 @@ class NeuronRow:
     """Test samples whose pre-activation fell outside the domain."""
     reason: str
     refused: Mapping[str, str] = field(default_factory=dict)
-    settings: Mapping[str, float | str] = field(default_factory=dict)
+    settings: Mapping[str, int | float | str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

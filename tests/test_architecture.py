@@ -13,14 +13,13 @@ ROOT = Path(__file__).parent.parent
 LAYERS = (
     {"errors"},
     {"types", "files"},
-    {"spline"},
+    {"spline", "runtime"},
     {"nn"},
     {"data"},
     {"checkpoint"},
     {"training", "calibration"},
     {"analysis"},
     {"compression", "export"},
-    {"runtime"},
     {"benchmark"},
     {"report"},
     {"pipeline"},
@@ -142,4 +141,5 @@ def test_runtime_side_loads_no_torch():
 def loaded_by(*modules: str) -> set[str]:
     """Top-level modules in a new interpreter after it imported `modules`."""
     code = f"import sys, {', '.join(modules)}; print(*{{name.partition('.')[0] for name in sys.modules}})"
-    return set(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split())
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())

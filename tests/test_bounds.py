@@ -7,6 +7,7 @@ from scipy.special import erf, expit
 from mncompress.analysis._bounds import FLOOR, SLACK, bound_error, bound_lipschitz, bound_range
 from mncompress.analysis._inner import InnerNetworks, from_native
 from mncompress.analysis._jets import ACT_JETS, EXTREMA, propagate, range_from
+from mncompress.analysis._kinks import extract_piecewise_linear
 from mncompress.analysis._rounding import FLOAT64, bound_form_rounding, bound_rounding
 from mncompress.spline import (
     ACT_DERIVATIVES,
@@ -36,6 +37,12 @@ def make_inner(rng, act, ends, depth, width, neurons):
 
 def make_grid(lo, hi, neurons):
     return np.linspace(lo, hi, GRID)[:, None] * np.ones(neurons)
+
+
+def add_knots(u, *functions):
+    """The points u, and the knots of functions with kinks, cut to the points' range."""
+    pieces = [extract_piecewise_linear(f) for f in functions if isinstance(f, InnerNetworks) and f.act in RELU_LIKE]
+    return np.concatenate([u, *(np.clip(piece.knots.T, u.min(0), u.max(0)) for piece in pieces)])
 
 
 def make_line(slope, intercept):
@@ -111,13 +118,14 @@ def test_error_bound_holds_and_is_tight(act, shape):
     inner = make_inner(np.random.default_rng(1), act, *shape, neurons)
     for form in fit_forms(inner, lo, hi):
         for low, high in ((lo, hi), (lo - 3, hi + 2)):  # beyond the form's own domain it is linear
-            u = make_grid(low, high, neurons)
+            kinked = from_native(form) if isinstance(form, Native) else form
+            u = add_knots(make_grid(low, high, neurons), inner, kinked)
             sampled = np.abs(form.evaluate(u) - inner.evaluate(u)).max(0)
             bound = bound_error(inner, form, low, high)
             assert np.all(bound >= sampled), type(form)
             loose = sampled > 1e-4
             # 1 + SLACK where the refinement ends by itself; the grid misses a little of the maximum
-            assert np.all(bound[loose] <= (1 + SLACK) * 1.1 * sampled[loose] + FLOOR), type(form)
+            assert np.all(bound[loose] <= (1 + SLACK) * 1.01 * sampled[loose] + FLOOR), type(form)
 
 
 def test_error_bound_of_a_difference_known_in_closed_form():
@@ -131,8 +139,8 @@ def test_error_bound_of_a_difference_known_in_closed_form():
 def test_equal_functions_have_a_bound_at_rounding():
     rng = np.random.default_rng(0)
     native = Native("silu", *rng.standard_normal((4, 20)))
-    # FLOOR is where the refinement stops
-    assert np.all(bound_error(from_native(native), native, -50.0, 50.0) <= 2 * FLOOR)
+    # intervals do not know that the two are one; the refinement stops at FLOOR or at MOST_CELLS
+    assert np.all(bound_error(from_native(native), native, -50.0, 50.0) <= 10 * FLOOR)
 
 
 def test_narrow_and_wide_domains():
@@ -152,10 +160,10 @@ def test_slope_and_range_bounds(act, shape):
     neurons, lo, hi = 60, -6.0, 5.0
     inner = make_inner(np.random.default_rng(2), act, *shape, neurons)
     u = make_grid(lo, hi, neurons)
-    value, slope = inner.evaluate(u), np.abs(inner.derivative(u)).max(0)
+    value, slope = inner.evaluate(add_knots(u, inner)), np.abs(inner.derivative(u)).max(0)
     bound = bound_lipschitz(inner, lo, hi)
     assert np.all(bound >= slope)
-    steps = np.abs(np.diff(value, axis=0)).max(0) / (u[1, 0] - u[0, 0])
+    steps = np.abs(np.diff(value[:GRID], axis=0)).max(0) / (u[1, 0] - u[0, 0])
     assert np.all(bound >= steps * (1 - 1e-9))
     loose = slope > 1e-3
     # A piece narrower than the grid's step may be missed by the samples of a kinked function.
@@ -163,7 +171,7 @@ def test_slope_and_range_bounds(act, shape):
     low, high = bound_range(inner, lo, hi)
     width = np.ptp(value, axis=0)
     assert np.all((low <= value.min(0)) & (value.max(0) <= high))
-    assert np.all(high - low <= width * (1 + SLACK) * 1.1 + 1e-6)
+    assert np.all(high - low <= width * (1 + SLACK) * 1.01 + 1e-6)
 
 
 def test_forms_have_slope_and_range_bounds_too():
@@ -263,7 +271,8 @@ def test_float32_rounding_bound_of_forms(act, center):
 
 def test_rounding_bound_of_native_forms():
     native = Native("gelu", *np.random.default_rng(9).standard_normal((4, 40)))
-    np.testing.assert_array_equal(bound_form_rounding(native, -3.0, 3.0), bound_rounding(from_native(native), -3.0, 3.0))
+    bound = bound_form_rounding(native, -3.0, 3.0)
+    np.testing.assert_array_equal(bound, bound_rounding(from_native(native), -3.0, 3.0))
 
 
 def test_a_domain_must_ascend():

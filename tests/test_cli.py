@@ -58,7 +58,7 @@ def test_help_is_fast_and_loads_neither_torch_nor_onnxruntime(args):
     seconds = []
     for _ in range(3):
         started = time.perf_counter()
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
         seconds.append(time.perf_counter() - started)
     assert done.stdout.startswith("Usage: mncompress")
     assert done.stderr.strip() == "set()"
@@ -208,7 +208,7 @@ def test_a_bug_keeps_its_traceback(run, tmp_path, monkeypatch):
     result = run(*SMALL, "--out", tmp_path / "run")
     assert isinstance(result.exception, ZeroDivisionError)
     code = f"{START}import mncompress.training as t; t.train = lambda *a, **k: 1 / 0; app({[*SMALL]!r})"
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-P", "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr.startswith("Traceback (most recent call last)")
     assert "ZeroDivisionError" in done.stderr

@@ -17,7 +17,8 @@ FAR = np.array([-1e6, -1e3, 1e3, 1e6])
 def make_inner(rng, act, ends, depth, width, neurons, draw=None):
     draw = draw or (lambda *shape: rng.standard_normal(shape))
     return InnerNetworks(act, ends, draw(neurons, width), tuple(draw(neurons, width) for _ in range(depth)),
-                         tuple(draw(neurons, width, width) for _ in range(depth - 1)), draw(neurons, width), draw(neurons))
+                         tuple(draw(neurons, width, width) for _ in range(depth - 1)), draw(neurons, width),
+                         draw(neurons))
 
 
 def make_points(form):

@@ -7,37 +7,29 @@ linear. In a cell with middle m and half-width r, the difference e of two functi
 
 with e'' enclosed by intervals (`_jets`); the second derivative of a spline is linear in a cell, that of a polynomial is
 enclosed by its Taylor expansion at m, and functions with relu or leaky_relu are taken as their exact pieces (`_kinks`).
-Branch and bound: |e(m)| is a lower bound of the maximum, and cells whose upper bound exceeds the best lower bound by
-more than `SLACK` are split in four, up to `ROUNDS` times. What is still loose then, is reported loose.
+Cells are split until the bound is within `SLACK` of the largest |e(m)| found, as far as `_maximum` goes.
 
 Rounding allowance: the bounds are computed in float64; four times the float64 rounding bounds of both functions
 (`_rounding`) are added. For a bound of a float32 evaluation add `bound_rounding` and `bound_form_rounding`.
 """
 
-from collections.abc import Callable
-
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from mncompress.analysis._inner import Array, Indices, InnerNetworks, from_native
 from mncompress.analysis._jets import Jet, magnitude, propagate
 from mncompress.analysis._kinks import extract_piecewise_linear
-from mncompress.analysis._rounding import FLOAT64, AnyForm, bound_form_rounding, bound_rounding
+from mncompress.analysis._maximum import bound_maximum
+from mncompress.analysis._rounding import FLOAT64, AnyForm, bound_arithmetic, bound_rounding
 from mncompress.spline import CubicSpline, Native, PiecewiseLinear, Polynomial
 from mncompress.types import RELU_LIKE
 
 Curve = InnerNetworks | CubicSpline | PiecewiseLinear | Polynomial
-Score = Callable[[Indices, Array, Array], tuple[Array, Array]]
 
 SLACK = 0.2
 """A cell is fine enough when its upper bound is within this of the largest value found."""
 FLOOR = 1e-8
 """Bounds of errors and slopes below this are not refined: float32 does not resolve them."""
-ROUNDS = 8
-MOST_CELLS = 256
-"""Cells of a neuron that are split in one round."""
-BLOCK = 2**18
-"""Inner units times cells in hand at a time."""
 
 
 def bound_error(inner: InnerNetworks, form: AnyForm, lo: ArrayLike, hi: ArrayLike, cells: int = 64) -> Array:
@@ -66,7 +58,7 @@ def bound_error(inner: InnerNetworks, form: AnyForm, lo: ArrayLike, hi: ArrayLik
         return error, error + difference.deviation(radius)
 
     edges = _make_edges([f, g], low, high)
-    bound = _maximize(edges, cells, _width(f), score, lambda best: (1 + SLACK) * best + FLOOR)
+    bound = bound_maximum(edges, cells, _width(f), score, lambda best: (1 + SLACK) * best + FLOOR)
     return bound + _allowance(f, low, high) + _allowance(g, low, high)
 
 
@@ -82,12 +74,14 @@ def bound_lipschitz(function: InnerNetworks | AnyForm, lo: ArrayLike, hi: ArrayL
         jet = _enclose(curve.select(index), middle, radius)
         return np.abs(jet.slope), magnitude(jet.slopes)
 
-    bound = _maximize(_make_edges([curve], low, high), cells, _width(curve), score,
+    bound = bound_maximum(_make_edges([curve], low, high), cells, _width(curve), score,
                       lambda best: (1 + SLACK) * best + FLOOR)
     return bound * (1 + 1e-9) + 1e-12
 
 
-def bound_range(function: InnerNetworks | AnyForm, lo: ArrayLike, hi: ArrayLike, cells: int = 64) -> tuple[Array, Array]:
+def bound_range(
+    function: InnerNetworks | AnyForm, lo: ArrayLike, hi: ArrayLike, cells: int = 64
+) -> tuple[Array, Array]:
     """Lower and upper bound of function(u) for u in [lo, hi], each (N,); the arguments are as for `bound_error`.
 
     Both are refined until they are within `SLACK` / 10 of the range's width.
@@ -103,7 +97,7 @@ def bound_range(function: InnerNetworks | AnyForm, lo: ArrayLike, hi: ArrayLike,
             jet = _enclose(curve.select(index), middle, radius)
             return sign * jet.value, sign * jet.value + jet.deviation(radius)
 
-        ends.append(_maximize(edges, cells, _width(curve), score, lambda best: best + slack))
+        ends.append(bound_maximum(edges, cells, _width(curve), score, lambda best: best + slack))
     allowance = _allowance(curve, low, high)
     return -ends[0] - allowance, ends[1] + allowance
 
@@ -160,7 +154,7 @@ def _spline_curvatures(curve: CubicSpline, middle: Array, radius: Array) -> tupl
     s = (middle - curve.start[:, None]) * scale
     interval = np.clip(np.floor(s), 0, curve.intervals - 1)
     c = np.take_along_axis(curve.coefficients, interval.astype(np.intp)[:, :, None], 1)
-    inside = (0 <= s) & (s < curve.intervals)
+    inside = (s >= 0) & (s < curve.intervals)
     at_middle = (2 * c[..., 2] + 6 * c[..., 3] * (s - interval)) * scale**2 * inside
     change = np.abs(6 * c[..., 3]) * radius * scale**3 * inside
     return at_middle - change, at_middle + change
@@ -186,55 +180,7 @@ def _polynomial_curvatures(curve: Polynomial, middle: Array, radius: Array) -> t
 
 
 def _allowance(curve: Curve, low: Array, high: Array) -> Array:
-    bound = bound_rounding if isinstance(curve, InnerNetworks) else bound_form_rounding
-    return 4 * bound(curve, low, high, FLOAT64)  # type: ignore[operator, no-any-return]
-
-
-def _maximize(edges: Array, cells: int, width: int, score: Score, tolerate: Callable[[Array], Array]) -> Array:
-    """Upper bounds (N,) of the maxima of N functions over the cells between edges (N, E), by branch and bound.
-
-    Args:
-        edges: ascending.
-        cells: cells per neuron at the start, at least.
-        width: inner units of each function, for the memory that a block of neurons takes.
-        score: from neurons (A,), middles and radii (A, C) to a value found in each cell and an upper bound over it.
-        tolerate: from the largest values found (N,) to the upper bounds that are good enough.
-    """
-    parts = -(-cells // (edges.shape[1] - 1))
-    size = max(1, BLOCK // (width * max(parts * (edges.shape[1] - 1), MOST_CELLS)))
-    best, bound = np.full((2, len(edges)), -np.inf)
-    for first in range(0, len(edges), size):
-        index = np.arange(first, min(first + size, len(edges)))
-        low, high = _split(edges[index, :-1], edges[index, 1:], parts)
-        for rounds_left in range(ROUNDS, -1, -1):
-            middle = (low + high) / 2
-            lower, upper = score(index, middle, np.maximum(high - middle, middle - low))
-            best[index] = np.maximum(best[index], lower.max(1))
-            limit = np.maximum(tolerate(best), bound)[index]
-            chosen = _choose(upper, limit, MOST_CELLS if rounds_left else 0)
-            bound[index] = np.maximum(bound[index], np.where(chosen, -np.inf, upper).max(1))
-            active = chosen.any(1)
-            if not active.any():
-                break
-            chosen, low, high, index = chosen[active], low[active], high[active], index[active]
-            order = np.argsort(~chosen, 1, kind="stable")[:, :chosen.sum(1).max()]
-            chosen, low, high = (np.take_along_axis(part, order, 1) for part in (chosen, low, high))
-            low, high = _split(low, np.where(chosen, high, low), 4)  # empty cells pad the rows
-    return bound
-
-
-def _choose(upper: Array, limit: Array, most: int) -> NDArray[np.bool_]:
-    """Of the cells (A, C) whose bound exceeds the limit (A,), the `most` loosest of each row."""
-    excess = np.where(upper > limit[:, None], upper, -np.inf)
-    chosen = np.isfinite(excess)
-    if most < upper.shape[1]:
-        rest = np.argsort(-excess, 1, kind="stable")[:, most:]
-        np.put_along_axis(chosen, rest, False, 1)
-    return chosen
-
-
-def _split(low: Array, high: Array, parts: int) -> tuple[Array, Array]:
-    """Each cell (A, C) in equal parts: (A, C * parts)."""
-    edges = low[..., None] + (high - low)[..., None] * (np.arange(parts + 1) / parts)
-    edges[..., -1] = high
-    return edges[..., :-1].reshape(len(low), -1), edges[..., 1:].reshape(len(low), -1)
+    """Cells end at the knots as float64 has them, and each takes its own interval's polynomial up to both ends."""
+    if isinstance(curve, InnerNetworks):
+        return 4 * bound_rounding(curve, low, high, FLOAT64)
+    return 4 * bound_arithmetic(curve, low, high, FLOAT64)

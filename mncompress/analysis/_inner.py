@@ -5,7 +5,8 @@ With a the inner activation `act`, u the pre-activation and H the inner width, n
     activated_ends (`meta`):   h_1 = a(w_1 a(u) + b_1);  h_l = a(W_l h_(l-1) + b_l) + h_(l-1);  y = a(v . h_L + c)
     otherwise (`vaf`):         y = v . a(w_1 u + b_1) + c
 
-with w_1 = `first_weight[n]`, b_l = `biases[l - 1][n]`, W_l = `weights[l - 2][n]`, v = `out_weight[n]`, c = `out_bias[n]`.
+with w_1 = `first_weight[n]`, b_l = `biases[l - 1][n]`, W_l = `weights[l - 2][n]`, v = `out_weight[n]` and
+c = `out_bias[n]`.
 A `vaf` of width 1 is the native form alpha act(beta u + delta) + eta: see `from_native`. `InnerNetworks` are
 `mncompress.spline.ScalarFunctions`.
 """

@@ -87,7 +87,9 @@ EXTREMA: Mapping[Act, tuple[tuple[float, ...], tuple[float, ...], tuple[float, .
     "leaky_relu": ((), (), ()),
     "sigmoid": ((), (0.0,), (-1.3169578969248166, 1.3169578969248166)),  # ln(2 + sqrt 3)
     "tanh": ((), (0.0,), (-0.6584789484624083, 0.6584789484624083)),  # half of it
-    "silu": ((-1.2784645427610738,), (-2.3993572805154673, 2.3993572805154673), (-3.4358409935311, 0.0, 3.4358409935311)),
+    "silu": (
+        (-1.2784645427610738,), (-2.3993572805154673, 2.3993572805154673), (-3.4358409935311, 0.0, 3.4358409935311),
+    ),
     "gelu": ((-0.7517915246935645,), (-1.4142135623730951, 1.4142135623730951), (-2.0, 0.0, 2.0)),
     "softplus": ((), (), (0.0,)),
     "elu": ((), (), (0.0,)),
@@ -133,7 +135,7 @@ def _activate(act: Act, z: Jet, r: Array) -> Jet:
     domain = z.value - deviation, z.value + deviation
     lows, highs = ACT_JETS[act](domain[0]), ACT_JETS[act](domain[1])
     first, second = (
-        range_from(lows[p], highs[p], domain, {c: float(ACT_JETS[act](np.float64(c))[p]) for c in EXTREMA[act][p + 1]})
+        range_from(lows[p], highs[p], domain, {c: float(ACT_JETS[act](np.array(c))[p]) for c in EXTREMA[act][p + 1]})
         for p in (0, 1)
     )
     squares = _square(z.slopes)

@@ -2,8 +2,8 @@
 
 Such a function is piecewise linear on the whole real line. Its pieces are found from the weights, layer by layer: on
 each piece so far every inner unit is affine, z = slope u + intercept by the chain rule, so it changes sign at most once
-there, at -intercept / slope; those zeros refine the pieces. Residuals keep the pieces; the activated ends are units too.
-Nothing is sampled and no slope is a difference of values.
+there, at -intercept / slope; those zeros refine the pieces. Residuals keep the pieces; the activated ends are units
+too. Nothing is sampled and no slope is a difference of values.
 
 Precision. Intercepts are values extrapolated to u = 0, that is masked sums of biases through weights, so they are
 moderate on every piece, however far away it lies. Three conventions follow from float64 rounding and change the result
@@ -52,9 +52,9 @@ class ExactForms:
 
 @dataclass(frozen=True)
 class _Pieces:
-    """Affine units on the pieces of the real line: `breaks` (N, P) ascending, padded with inf; piece j lies before break j.
+    """Affine units on the pieces of the real line: piece j lies before break j.
 
-    `slope` and `intercept` are (N, H, P + 1): unit = slope u + intercept.
+    `breaks` (N, P) ascend and are padded with inf; `slope` and `intercept` are (N, H, P + 1): unit = slope u + intercept.
     """
 
     breaks: Array
@@ -89,7 +89,7 @@ def extract_piecewise_linear(inner: InnerNetworks) -> PiecewiseLinear:
 
 def count_knots(form: PiecewiseLinear) -> NDArray[np.intp]:
     """Knots in use per neuron, (N,)."""
-    return np.count_nonzero(form.slope_changes, axis=1)
+    return np.count_nonzero(form.slope_changes, axis=1)  # type: ignore[no-any-return]
 
 
 def as_native(form: PiecewiseLinear, rtol: float = 1e-12) -> ExactForms:
@@ -130,7 +130,7 @@ def as_native(form: PiecewiseLinear, rtol: float = 1e-12) -> ExactForms:
 
 
 def _combine(weight: Array, h: _Pieces, bias: Array) -> _Pieces:
-    """z = weight h + bias with weight (N, H', H), bias (N, H'); slopes that are rounding alone become zero."""
+    """Return weight h + bias with weight (N, H', H), bias (N, H'); slopes that are rounding alone become zero."""
     slope = weight @ h.slope
     slope[np.abs(slope) <= ROUNDING * (np.abs(weight) @ np.abs(h.slope))] = 0
     return _Pieces(h.breaks, slope, weight @ h.intercept + bias[:, :, None])
@@ -153,7 +153,7 @@ def _activate(z: _Pieces, leak: float) -> _Pieces:
 
 def _to_form(y: _Pieces, slope_size: Array, intercept_size: Array) -> PiecewiseLinear:
     """The knot form of pieces of one unit per neuron; the sizes (N,) scale what is negligible."""
-    neurons, count = y.breaks.shape
+    neurons = len(y.breaks)
     used = np.isfinite(y.breaks)
     knots = np.where(used, y.breaks, 0.0)
     slope, intercept = y.slope[:, 0], y.intercept[:, 0]
@@ -195,11 +195,11 @@ def _middles(breaks: Array) -> Array:
 
 
 def _sources(coarse: Array, fine: Array) -> NDArray[np.intp]:
-    """For each piece of `fine` (N, Q + 1) the piece of `coarse` that holds it; the breaks of `fine` include `coarse`'s."""
+    """For each piece of `fine` (N, Q) the piece of `coarse` (N, P) that holds it; `fine` has all breaks of `coarse`."""
     middles = _middles(fine)
-    return (coarse[:, None, :] <= middles[:, :, None]).sum(2)
+    return (coarse[:, None, :] <= middles[:, :, None]).sum(2)  # type: ignore[no-any-return]
 
 
 def _gather(values: Array, source: NDArray[np.intp]) -> Array:
-    """values (N, H, P + 1) on the pieces `source` (N, Q + 1)."""
+    """The values (N, H, P + 1) on the pieces `source` (N, Q + 1)."""
     return np.take_along_axis(values, source[:, None, :], 2)

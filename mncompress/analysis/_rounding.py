@@ -1,12 +1,12 @@
 """Upper bounds of the rounding error of float32 (or float64) evaluation, from running error analysis.
 
-With the unit roundoff eps = 2**-24, dot products of n terms have a relative error of at most gamma(n) = n eps / (1 - n eps)
-of the sum of the terms' magnitudes, in any order of summation (Higham, Accuracy and Stability of Numerical Algorithms, 2002,
+With the unit roundoff eps = 2**-24, a dot product of n terms is off by at most gamma(n) = n eps / (1 - n eps) times the
+sum of the terms' magnitudes, in any order of summation (Higham, Accuracy and Stability of Numerical Algorithms, 2002,
 chapter 3, doi:10.1137/1.9780898718027). Parameters are float64 here, and their rounding to float32 counts.
 
-Assumptions: pre-activations are given exactly; no overflow and no underflow; tanh, sigmoid, erf, exp, log1p and their kin
-are accurate to 4 units in the last place or, in float32, to 5e-7 absolute, whichever is larger: ONNX Runtime's CPU provider
-uses rational approximations with absolute errors of that order.
+Assumptions, not proven here: pre-activations are given exactly; nothing overflows or underflows; tanh, sigmoid, erf,
+exp and log1p are accurate to 4 units in the last place or, in float32, to 5e-7 absolute, whichever is larger, since
+runtimes use rational approximations with absolute errors of that order.
 """
 
 from dataclasses import dataclass
@@ -87,22 +87,28 @@ def bound_form_rounding(form: AnyForm, lo: ArrayLike, hi: ArrayLike, precision: 
     Returns:
         (N,)
     """
+    if isinstance(form, CubicSpline) and form.intervals > 1:
+        # Where s rounds across a knot, the neighboring interval answers: its value there may differ by the jump.
+        jumps = np.abs(form.coefficients[:, :-1].sum(2) - form.coefficients[:, 1:, 0])
+        return bound_arithmetic(form, lo, hi, precision) + jumps.max(1)  # type: ignore[no-any-return]
+    return bound_arithmetic(form, lo, hi, precision)
+
+
+def bound_arithmetic(form: AnyForm, lo: ArrayLike, hi: ArrayLike, precision: Precision) -> Array:
+    """As `bound_form_rounding`, where s does not round across a knot of a spline, or the spline is continuous there."""
     if isinstance(form, Native):
         return bound_rounding(from_native(form), lo, hi, precision)
     ends = np.stack([np.broadcast_to(np.asarray(end, np.float64), (form.n,)) for end in (lo, hi)])
     if isinstance(form, PiecewiseLinear):
         return _piecewise_linear_error(form, ends, precision)
     if isinstance(form, CubicSpline):
-        rises = form.coefficients[:, :-1].sum(2) - form.coefficients[:, 1:, 0]
-        # Where s rounds across a knot, the neighboring interval answers: its value there may differ by the jump.
-        jump = np.abs(rises).max(1, initial=0.0)
         s = (ends - form.start) * form.inverse_step
         outside = np.maximum(np.maximum(-s[0], s[1] - form.intervals), 0.0)
-        error = _power_error(form.coefficients, outside, s, form.inverse_step * np.abs(form.start), precision)
-        return error + jump * (form.intervals > 1)
+        return _power_error(form.coefficients, outside, s, form.inverse_step * np.abs(form.start), precision)
     x = (ends - form.center) * form.inverse_half_width
     outside = np.maximum(np.abs(x).max(0) - 1, 0.0)
-    return _power_error(form.coefficients[:, None], outside, x, form.inverse_half_width * np.abs(form.center), precision)
+    return _power_error(form.coefficients[:, None], outside, x, np.abs(form.inverse_half_width * form.center),
+                        precision)
 
 
 def _activate(act: Act, z: Interval, error: Array, precision: Precision) -> tuple[Interval, Array]:
@@ -110,8 +116,8 @@ def _activate(act: Act, z: Interval, error: Array, precision: Precision) -> tupl
     wide = z[0] - error, z[1] + error
     slope, value = ACT_DERIVATIVES[act], ACT_VALUES[act]
     steepest = magnitude(range_from(slope(wide[0]), slope(wide[1]), wide,
-                                    {c: float(slope(np.float64(c))) for c in EXTREMA[act][1]}))
-    h = range_from(value(z[0]), value(z[1]), z, {c: float(value(np.float64(c))) for c in EXTREMA[act][0]})
+                                    {c: float(slope(np.array(c))) for c in EXTREMA[act][1]}))
+    h = range_from(value(z[0]), value(z[1]), z, {c: float(value(np.array(c))) for c in EXTREMA[act][0]})
     return h, steepest * error + _own_error(act, magnitude(wide), magnitude(h) + steepest * error, precision)
 
 
@@ -127,7 +133,7 @@ def _own_error(act: Act, z: Array, h: Array, precision: Precision) -> Array:
             return precision.elementary_error(h)
         case "silu":  # z sigmoid(z)
             return z * unit_error + unit * h
-        case "gelu":  # z (1 + erf(z / sqrt 2)) / 2; the rounded argument moves erf by at most 2 eps max(x erf'(x)) < eps
+        case "gelu":  # z (1 + erf(z / sqrt 2)) / 2; rounding its argument moves erf by less than eps
             return z / 2 * (unit_error + 4 * unit) + 2 * unit * h
         case _:  # softplus and elu: exp and log1p of what is at most 1, and an addition
             return unit_error + precision.elementary_error(h) + unit * h
@@ -147,17 +153,17 @@ def _piecewise_linear_error(form: PiecewiseLinear, ends: Array, precision: Preci
     terms = np.abs(form.intercept) + np.abs(form.slope * ends) + (np.abs(form.slope_changes) * reach).sum(2)
     near = form.knots - precision.unit * np.abs(form.knots) < ends[1][:, None]
     moved = (np.abs(form.slope_changes * form.knots) * near).sum(1)
-    return precision.gamma(form.knots.shape[1] + 5) * terms.max(0) + 2 * precision.unit * moved
+    return precision.gamma(form.knots.shape[1] + 5) * terms.max(0) + 2 * precision.unit * moved  # type: ignore[no-any-return]
 
 
 def _power_error(coefficients: Array, outside: Array, s: Array, shift: Array, precision: Precision) -> Array:
     """Error of Horner's rule on pieces (N, K, D + 1), continued linearly over the length `outside`.
 
-    `s` (2, N) are the normalised pre-activations at the ends of the domain and `shift` the normalised origin: subtracting
-    it, scaling and rounding both parameters moves s by at most eps (shift + 4 |s|), which the largest slope passes on.
+    `s` (2, N) are the normalised pre-activations at the ends of the domain and `shift` the normalised origin: rounding,
+    subtracting and scaling move s by at most eps (shift + 4 |s|), which the largest slope passes on.
     """
     degree = coefficients.shape[2] - 1
     size = np.abs(coefficients)
     value, slope = size.sum(2).max(1), (size * np.arange(degree + 1)).sum(2).max(1)
     moved = precision.unit * (shift + 4 * np.abs(s).max(0)) * (1 + 8 * precision.unit)
-    return precision.gamma(3 * degree + 6) * (value + slope * (outside + moved)) + slope * moved
+    return precision.gamma(3 * degree + 6) * (value + 2 * slope * (outside + moved)) + slope * moved  # type: ignore[no-any-return]

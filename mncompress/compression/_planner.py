@@ -141,7 +141,7 @@ def _errors_of(group: Group, options: LayerOptions) -> Floats:
     return np.where(group.exact, 0.0, max_abs_error(options.inner.select(group.indices), group.form, lo, hi))
 
 
-def _settings(group: Group, options: LayerOptions, index: int) -> dict[str, float | str]:
+def _settings(group: Group, options: LayerOptions, index: int) -> dict[str, int | float | str]:
     form = group.form
     kind = kind_of(group.key)
     if kind == "cubic_spline":

@@ -91,6 +91,13 @@ class GraphBuilder:
         """Add a node of a standard operator with one output; returns the output's name, which is also the node's."""
         return self._add(op_type, inputs, name or op_type.lower(), "", attributes)
 
+    def split(self, value: str, sizes: Sequence[int], name: str) -> list[str]:
+        """Split a (batch, n) value into consecutive groups of columns; returns their names."""
+        outputs = [self._unique(f"{name}/{position}") for position in range(len(sizes))]
+        inputs = [value, self.constant(list(sizes), np.int64)]
+        self._nodes.append(helper.make_node("Split", inputs, outputs, name=self._unique(name), axis=1))
+        return outputs
+
     def function(self, op_type: str, inputs: Sequence[str], neurons: int, name: str = "") -> str:
         """Add a node of the domain `ai.mncompress` that works on `neurons` neurons; returns its output's name."""
         self.functions[op_type] = max(neurons, self.functions.get(op_type, 0))

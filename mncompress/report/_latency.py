@@ -1,25 +1,15 @@
-"""The arithmetic of latencies: rows grouped by the condition they were measured under, and their ratios.
+"""Latencies, grouped by the condition they were measured under: only inside one condition are times comparable.
 
-Ratios are formed only inside one condition. `ratio_to_relu_twin` is the benchmark's own (a median of pairwise ratios);
-`speedup` is the original's median divided by the model's median.
+All ratios are the benchmark's own (medians of pairwise ratios of interleaved runs); none is formed here.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from mncompress.types import LatencyRow
+from mncompress.types import LatencyRow, Speedup
 
-MODELS = ("original", "compressed", "portable", "relu_twin")
-"""In the order in which they are shown; others follow."""
-
-
-@dataclass(frozen=True)
-class Timing:
-    """One model under a condition."""
-
-    row: LatencyRow
-    speedup: float | None
-    """How many times as fast as the original; None where the original was not measured."""
+MODELS = {"original": "original", "compressed": "compressed", "portable": "portable", "relu_twin": "ReLU twin"}
+"""What each model is called, in the order in which they are shown; others follow under their own names."""
 
 
 @dataclass(frozen=True)
@@ -29,27 +19,27 @@ class Condition:
     provider: str
     threads: int
     batch: int
-    timings: tuple[Timing, ...]
+    rows: tuple[LatencyRow, ...]
+    speedup: Speedup | None
+    """Of the compressed network over the original; None where it was not measured."""
 
     @property
     def name(self) -> str:
         """The condition in words, such as `cpu, 1 thread, batch 32`."""
         return f"{self.provider}, {self.threads} thread{'' if self.threads == 1 else 's'}, batch {self.batch}"
 
-    def find(self, model: str) -> Timing | None:
-        """The timing of `model`, or None where it was not measured."""
-        return next((timing for timing in self.timings if timing.row.model == model), None)
+    @property
+    def compressed_to_twin(self) -> float | None:
+        """How many times as long the compressed network takes as its ReLU twin; None where it was not measured."""
+        return next((row.ratio_to_relu_twin for row in self.rows if row.model == "compressed"), None)
 
 
-def group_latency(latency: Iterable[LatencyRow]) -> tuple[Condition, ...]:
+def group_latency(latency: Iterable[LatencyRow], speedups: Iterable[Speedup] = ()) -> tuple[Condition, ...]:
     """The conditions in the order in which they first occur, each with its models in the order of `MODELS`."""
     groups: dict[tuple[str, int, int], list[LatencyRow]] = {}
     for row in latency:
         groups.setdefault((row.provider, row.threads, row.batch), []).append(row)
-    return tuple(Condition(*key, _make_timings(rows)) for key, rows in groups.items())
-
-
-def _make_timings(rows: list[LatencyRow]) -> tuple[Timing, ...]:
-    original = next((row.median_us for row in rows if row.model == "original"), None)
-    ordered = sorted(rows, key=lambda row: MODELS.index(row.model) if row.model in MODELS else len(MODELS))
-    return tuple(Timing(row, original / row.median_us if original and row.median_us else None) for row in ordered)
+    measured = {(speedup.provider, speedup.threads, speedup.batch): speedup for speedup in speedups}
+    place = {model: number for number, model in enumerate(MODELS)}
+    return tuple(Condition(*key, tuple(sorted(rows, key=lambda row: place.get(row.model, len(place)))), measured.get(key))
+                 for key, rows in groups.items())

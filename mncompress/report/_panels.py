@@ -14,8 +14,8 @@ from mncompress.types import Kind
 
 _OUTSIDE = 0.35
 _INSET = 0.06
-_FLATTEST = 1e-5
-"""Least height of a panel relative to the values in it: float32 rounding must not be drawn as a function."""
+_FLATTEST = (1e-6, 1e-3)
+"""Least half height of a panel, absolute and relative to the values in it: rounding must not be drawn as a function."""
 
 Floats = NDArray[np.float64]
 
@@ -74,7 +74,7 @@ def _y_limits(functions: list[Floats], inside: NDArray[np.bool_]) -> tuple[float
     if not within.size:  # a domain narrower than the grid's step
         within = everywhere
     center = float(within.max() + within.min()) / 2
-    half = max(float(within.max() - within.min()) / 2, _FLATTEST * max(1.0, abs(center)))
+    half = max(float(within.max() - within.min()) / 2, _FLATTEST[0], _FLATTEST[1] * abs(center))
     bottom = max(float(everywhere.min()), center - half * (1 + 2 * _OUTSIDE))
     top = min(float(everywhere.max()), center + half * (1 + 2 * _OUTSIDE))
     bottom, top = min(bottom, center - half), max(top, center + half)

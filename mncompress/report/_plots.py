@@ -11,8 +11,10 @@ from typing import Any
 
 from mncompress.files import atomic_path
 from mncompress.report._curves import Curves
-from mncompress.report._latency import group_latency
+from mncompress.report._format import error
+from mncompress.report._latency import MODELS, group_latency
 from mncompress.report._panels import Panel, make_panel
+from mncompress.types import LatencyRow
 
 COLUMNS, ROWS = 4, 6
 """Panels on a full page."""
@@ -34,30 +36,29 @@ def draw_activations(curves: Curves) -> Iterator[Any]:
         yield _draw_page([make_panel(curves, row) for row in rows], (curves.title or "learned activations") + place)
 
 
-def draw_latency(latency: Iterable[Any]) -> Any:
-    """A figure of each model's time relative to the ReLU twin, one group of bars per condition.
+def draw_latency(latency: Iterable[LatencyRow]) -> Any:
+    """A figure of each model's time relative to the ReLU twin: a group of bars per condition.
 
-    Args:
-        latency: `LatencyRow`s; those without a ratio to the twin are left out.
+    Rows without a ratio to the twin are left out.
     """
     from matplotlib.figure import Figure
 
     conditions = group_latency(row for row in latency if row.ratio_to_relu_twin is not None)
-    bars = sum(len(condition.timings) for condition in conditions)
-    height = 0.24 * bars + 0.35 * len(conditions) + 0.9
+    bars = sum(len(condition.rows) for condition in conditions)
+    height = 0.24 * bars + 0.17 * len(conditions) + 0.9
     figure = Figure(figsize=(7.2, height), facecolor="white")
     axes = figure.add_axes((0.24, 0.55 / height, 0.7, 1 - 0.75 / height))
     position, centers = 0.0, []
     for condition in conditions:
-        centers.append(position + 0.5 * (len(condition.timings) - 1))
-        for timing in condition.timings:
-            ratio = timing.row.ratio_to_relu_twin
+        centers.append(position + 0.5 * (len(condition.rows) - 1))
+        for bar in condition.rows:
+            ratio = bar.ratio_to_relu_twin
             assert ratio is not None
-            axes.barh(position, ratio, height=0.8, color=_MODEL_COLORS.get(timing.row.model, GREY))
-            axes.annotate(f"{ratio:.2f}  {timing.row.model}", (ratio, position), (4, 0), textcoords="offset points",
+            axes.barh(position, ratio, height=0.8, color=_MODEL_COLORS.get(bar.model, GREY))
+            axes.annotate(f"{ratio:.2f}  {MODELS.get(bar.model, bar.model)}", (ratio, position), (4, 0), textcoords="offset points",
                           va="center", fontsize=8, color=DARK)
             position += 1.0
-        position += 1.4
+        position += 0.7
     axes.axvline(1.0, color=GREY, linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
     axes.set_yticks(centers, [condition.name for condition in conditions])
     axes.margins(x=0.22, y=0.02)
@@ -128,11 +129,11 @@ def _draw_panel(axes: Any, panel: Panel) -> None:
     kind = "" if panel.kind is None else "  " + panel.kind.replace("_", " ")
     axes.set_title(panel.name + kind, loc="left", fontsize=8, color=DARK, pad=4)
     if panel.max_abs_error is not None:
-        axes.set_title(f"error {panel.max_abs_error:.1e}", loc="right", fontsize=7, color=GREY, pad=4)
+        axes.set_title(f"error {error(panel.max_abs_error)}", loc="right", fontsize=7, color=GREY, pad=4)
     axes.set_xticks(sorted(set(panel.domain)))
     axes.locator_params(axis="y", nbins=3)
     axes.xaxis.set_major_formatter("{x:.3g}")
-    axes.yaxis.set_major_formatter("{x:.3g}")
+    axes.yaxis.set_major_formatter("{x:.4g}")
     _style(axes)
 
 

@@ -1,0 +1,6 @@
+"""Writing networks as ONNX, in standard operators and those of the domain `ai.mncompress`."""
+
+from mncompress.export._check import ExportCheck as ExportCheck
+from mncompress.export._check import check_export as check_export
+from mncompress.export._network import make_model as make_model
+from mncompress.export._network import write_onnx as write_onnx

@@ -1,0 +1,77 @@
+"""Checking a written file: does it compute what the torch network computes?
+
+The reference is the network itself in float64. An ONNX file runs in float32, so it may differ by rounding; how much rounding
+matters for this network shows in the torch network's own float32 outputs. The tolerance is `FACTOR` times that difference
+plus `RELATIVE` of the largest output.
+"""
+
+import copy
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from onnx.reference import ReferenceEvaluator
+
+from mncompress import runtime
+from mncompress.errors import ExportError
+from mncompress.nn import Network
+
+RELATIVE = 1e-5
+FACTOR = 8.0
+REFERENCE_ROWS = 512
+BATCH_ROWS = 2048
+
+
+@dataclass(frozen=True)
+class ExportCheck:
+    """What checking a file found.
+
+    Attributes:
+        samples: rows compared under ONNX Runtime.
+        reference_samples: rows compared under the onnx reference evaluator.
+        max_abs_error: largest difference to the torch network in float64, over both.
+        tolerance: what was allowed.
+        nodes: operators of the graph, as the file has them.
+    """
+
+    samples: int
+    reference_samples: int
+    max_abs_error: float
+    tolerance: float
+    nodes: int
+
+
+def check_export(path: Path, network: Network, x: NDArray[np.generic]) -> ExportCheck:
+    """Compare a file with the torch network on raw features x (rows, d).
+
+    Raises:
+        ExportError: the outputs differ by more than the tolerance; the file is removed.
+    """
+    expected = _run_torch(copy.deepcopy(network).double(), x)
+    rounding = float(np.abs(_run_torch(network, x) - expected).max())
+    tolerance = FACTOR * rounding + RELATIVE * float(np.abs(expected).max())
+    model = onnx.load(path)
+    few = x[:REFERENCE_ROWS].astype(np.float32)
+    try:
+        found = {"ONNX Runtime": runtime.run(runtime.make_session(path), x),
+                 "ONNX Runtime without optimization": runtime.run(runtime.make_session(path, optimize=False), few),
+                 "the onnx reference evaluator": np.asarray(ReferenceEvaluator(model).run(None, {"input": few})[0])}
+        errors = {where: float(np.abs(values - expected[:len(values)]).max()) for where, values in found.items()}
+        worst = max(errors, key=lambda where: errors[where] if np.isfinite(errors[where]) else np.inf)
+        if not errors[worst] <= tolerance:
+            raise ExportError(f"{path.name} does not compute what the network computes: outputs differ by {errors[worst]:.3g} in "
+                              f"{worst}, {tolerance:.3g} is allowed; please report this, with the run folder")
+    except Exception:
+        path.unlink(missing_ok=True)
+        raise
+    return ExportCheck(len(x), len(few), errors[worst], tolerance, len(model.graph.node))
+
+
+@torch.no_grad()
+def _run_torch(network: Network, x: NDArray[np.generic]) -> NDArray[np.float64]:
+    dtype = next(network.parameters()).dtype
+    parts = [network(rows.to(dtype)) for rows in torch.as_tensor(x).split(BATCH_ROWS)]
+    return torch.cat(parts).double().numpy()

@@ -1,0 +1,211 @@
+"""A torch network as an ONNX model: one Gemm per linear layer, with the standardization folded into the first and last.
+
+Folding multiplies and adds in float64 and rounds once. Where a raw feature's offset is far larger than its spread, folding
+would cancel digits in float32; then the offset is subtracted explicitly.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from mncompress.errors import ExportError
+from mncompress.export._activations import (
+    CubicSplineParameters,
+    PiecewiseLinearParameters,
+    PolynomialParameters,
+    emit_act,
+    emit_affine,
+    emit_cubic_spline,
+    emit_linear,
+    emit_piecewise_linear,
+    emit_polynomial,
+    to_layout,
+)
+from mncompress.export._functions import make_functions
+from mncompress.export._graph import GraphBuilder, Layout, Value
+from mncompress.export._inline import inline_functions
+from mncompress.export._inner import Form, InnerNetwork, choose_form, emit_meta, emit_vaf, form_layout
+from mncompress.files import atomic_path
+from mncompress.nn import (
+    AGSig,
+    CubicSpline,
+    Fixed,
+    FReLU,
+    Grouped,
+    LearnedActivation,
+    Meta,
+    Network,
+    PiecewiseLinear,
+    Polynomial,
+    Scale,
+    Vaf,
+    Warp,
+)
+
+LARGEST_FOLDED_OFFSET = 64.0
+"""Of a feature's shift, in units of its scale: beyond, folding into float32 weights loses more than six bits."""
+OUTPUT_NAMES = {"classification": "logits", "regression": "output"}
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class _Linear:
+    weight: Floats
+    bias: Floats
+
+
+def write_onnx(network: Network, path: Path, *, opset_version: int, inline: bool, metadata: Mapping[str, str]) -> None:
+    """Write a network as an ONNX file, checked in full by onnx's own checker before it appears.
+
+    Args:
+        network: original or compressed.
+        path: of the file.
+        opset_version: 18 or newer.
+        inline: standard operators only, without model-local functions.
+        metadata: written to the file's `metadata_props`.
+
+    Raises:
+        ExportError: the opset cannot be written, or the checker refuses the model.
+        OutputError: the file cannot be written.
+    """
+    model = make_model(network, opset_version=opset_version, metadata=metadata)
+    if inline:
+        model = inline_functions(model)
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        reason = str(error).splitlines()[0]
+        raise ExportError(f"{path.name} would not be valid ONNX: {reason}; try another --opset") from error
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(model.SerializeToString())
+
+
+def make_model(network: Network, *, opset_version: int, metadata: Mapping[str, str]) -> onnx.ModelProto:
+    """The ONNX model of a network; see `write_onnx`."""
+    builder = GraphBuilder(opset_version)
+    value = Value("input")
+    linears, subtracted = _fold_standardization(network)
+    if subtracted is not None:
+        value = Value(builder.node("Sub", [value.name, builder.initializer("features/offset", subtracted)], "features/centered"))
+    for position, (layer, linear) in enumerate(zip(network.layers, linears, strict=True)):
+        name = f"layer{position}"
+        u = emit_linear(builder, value, linear.weight, linear.bias, f"{name}/linear", _preferred_layout(layer.activation))
+        y = u if layer.activation is None else _emit(builder, u, layer.activation, f"{name}/activation")
+        if layer.residual:
+            skip = to_layout(builder, value, y.layout)
+            y = replace(y, name=builder.node("Add", [y.name, skip.name], f"{name}/residual"))
+        value = y
+    if network.targets is not None and network.layers[-1].activation is not None:
+        value = emit_affine(builder, value, _numpy(network.targets.scale), _numpy(network.targets.shift), "targets")
+    value = to_layout(builder, value, "batch_first")
+    if value.name == "input":
+        value = Value(builder.node("Identity", [value.name]))
+    functions = make_functions(opset_version, builder.functions)
+    return builder.build(value.name, in_features=network.spec.in_features, out_features=network.spec.out_features,
+                         output_name=OUTPUT_NAMES[network.spec.task], functions=functions, metadata=metadata)
+
+
+def _numpy(value: Tensor) -> Floats:
+    return value.detach().cpu().double().numpy()
+
+
+def _fold_standardization(network: Network) -> tuple[list[_Linear], Floats | None]:
+    """The linear layers with standardization folded in, and the offset to subtract first where folding it would hurt."""
+    linears = [_Linear(_numpy(layer.linear.weight), _numpy(layer.linear.bias)) for layer in network.layers]
+    shift, scale = _numpy(network.features.shift), _numpy(network.features.scale)
+    weight = linears[0].weight / scale
+    explicit = bool(np.abs(shift / scale).max() > LARGEST_FOLDED_OFFSET)
+    linears[0] = _Linear(weight, linears[0].bias if explicit else linears[0].bias - weight @ shift)
+    if network.targets is not None and network.layers[-1].activation is None:
+        last, factor = linears[-1], _numpy(network.targets.scale)
+        linears[-1] = _Linear(last.weight * factor[:, None], last.bias * factor + _numpy(network.targets.shift))
+    return linears, shift if explicit else None
+
+
+def _preferred_layout(activation: nn.Module | None) -> Layout:
+    """The layout in which the layer's Gemm should leave its result."""
+    if isinstance(activation, Meta | Vaf):
+        return form_layout(_form_of(activation))
+    return "batch_first"
+
+
+def _form_of(activation: Meta | Vaf) -> Form:
+    spec = activation.spec
+    return choose_form(activation.n, spec.width, spec.depth, spec.act, shared=spec.shared)
+
+
+def _emit(builder: GraphBuilder, value: Value, form: nn.Module, name: str) -> Value:
+    """Add an activation module's nodes."""
+    if isinstance(form, LearnedActivation):
+        return _emit_family(builder, value, form, name)
+    if isinstance(form, nn.Identity):
+        return value
+    if isinstance(form, Grouped):
+        return _emit_grouped(builder, value, form, name)
+    if isinstance(form, nn.Sequential):
+        for position, part in enumerate(form):
+            value = _emit(builder, value, part, f"{name}/{position}")
+        return value
+    if isinstance(form, Scale):
+        return emit_affine(builder, value, _numpy(form.scale), _numpy(form.shift), name)
+    if isinstance(form, CubicSpline):
+        return emit_cubic_spline(builder, value, CubicSplineParameters(
+            _numpy(form.start), _numpy(form.inverse_step), _numpy(form.coefficients)), name)
+    if isinstance(form, PiecewiseLinear):
+        return emit_piecewise_linear(builder, value, PiecewiseLinearParameters(
+            _numpy(form.knots), _numpy(form.slope_changes), _numpy(form.slope), _numpy(form.intercept)), name)
+    assert isinstance(form, Polynomial), type(form)
+    center, inverse = _numpy(form.center), _numpy(form.inverse_half_width)
+    scaled = bool(np.all(center == 0) and np.all(inverse == 1))
+    return emit_polynomial(builder, value, PolynomialParameters(center, inverse, _numpy(form.coefficients)), name,
+                           already_scaled=scaled)
+
+
+def _emit_family(builder: GraphBuilder, value: Value, activation: LearnedActivation, name: str) -> Value:
+    """A learned activation as it was trained."""
+    act = activation.spec.act
+    if isinstance(activation, Meta | Vaf):
+        emit = emit_meta if isinstance(activation, Meta) else emit_vaf
+        return emit(builder, value, act, _inner_network(activation), activation.n, _form_of(activation), name)
+    if isinstance(activation, Fixed):
+        return emit_act(builder, value, act)
+    if isinstance(activation, AGSig):
+        z = emit_affine(builder, value, _numpy(activation.beta), np.zeros(1), f"{name}/inner")
+        return emit_affine(builder, emit_act(builder, z, act), _numpy(activation.alpha), np.zeros(1), f"{name}/outer")
+    if isinstance(activation, FReLU):
+        z = emit_affine(builder, value, np.ones(1), _numpy(activation.delta), f"{name}/inner")
+        return emit_affine(builder, emit_act(builder, z, act), np.ones(1), _numpy(activation.eta), f"{name}/outer")
+    assert isinstance(activation, Warp), type(activation)
+    z = emit_affine(builder, value, _numpy(activation.beta), _numpy(activation.delta), f"{name}/inner")
+    return emit_affine(builder, emit_act(builder, z, act), _numpy(activation.alpha), _numpy(activation.eta), f"{name}/outer")
+
+
+def _inner_network(activation: Meta | Vaf) -> InnerNetwork:
+    deeper = activation if isinstance(activation, Meta) else None
+    return InnerNetwork(
+        _numpy(activation.first_weight),
+        (_numpy(activation.first_bias), *(_numpy(bias) for bias in (deeper.biases if deeper else ()))),
+        tuple(_numpy(weight) for weight in (deeper.weights if deeper else ())),
+        _numpy(activation.out_weight), _numpy(activation.out_bias))
+
+
+def _emit_grouped(builder: GraphBuilder, value: Value, grouped: Grouped, name: str) -> Value:
+    """Split the neurons into their groups, emit each, and join them again in the order that is wanted."""
+    value = to_layout(builder, value, "batch_first")
+    parts = [value.name]
+    if len(grouped.sizes) > 1:
+        parts = builder.split(value.name, grouped.sizes, f"{name}/split")
+    joined = []
+    for position, (part, form) in enumerate(zip(parts, grouped.forms, strict=True)):
+        group = to_layout(builder, Value(part), _preferred_layout(form))
+        joined.append(to_layout(builder, _emit(builder, group, form, f"{name}/group{position}"), "batch_first").name)
+    result = joined[0] if len(joined) == 1 else builder.node("Concat", joined, f"{name}/joined", axis=1)
+    if grouped.order is not None:
+        result = builder.node("Gather", [result, builder.constant(np.array(grouped.order), np.int64)], f"{name}/ordered", axis=1)
+    return Value(result)

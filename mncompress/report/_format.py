@@ -1,0 +1,52 @@
+"""How numbers are written: the one place, so that a number reads the same wherever it stands. None reads as an em dash."""
+
+from collections.abc import Callable
+
+_MINUS, _NARROW, _NONE = "\N{MINUS SIGN}", "\N{NARROW NO-BREAK SPACE}", "\N{EM DASH}"
+
+
+def percent(share: float | None, digits: int = 2) -> str:
+    """A fraction as per cent: 0.9741 is `97.41 %`."""
+    return _NONE if share is None else f"{100 * share:.{digits}f}{_NARROW}%"
+
+
+def count(value: int | None) -> str:
+    """An integer with its thousands apart."""
+    return _NONE if value is None else f"{value:,}".replace(",", _NARROW).replace("-", _MINUS)
+
+
+def error(value: float | None) -> str:
+    """A magnitude to two digits, always in the same form: `1.2e-04`, and `0` only for zero."""
+    if value is None:
+        return _NONE
+    return "0" if value == 0 else f"{value:.1e}"
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    """A number to so many significant digits."""
+    return _NONE if value is None else f"{value:.{digits}g}".replace("-", _MINUS)
+
+
+def ratio(value: float | None) -> str:
+    """A ratio: `1.53×`."""
+    return _NONE if value is None else f"{value:.2f}×"
+
+
+def microseconds(value: float) -> str:
+    """A duration in microseconds to at least three digits."""
+    return f"{value:.{2 if value < 10 else 1 if value < 100 else 0}f}"
+
+
+def kilobytes(value: int) -> str:
+    """Bytes in units of 1000."""
+    return f"{value / 1000:,.1f}".replace(",", _NARROW) + f"{_NARROW}kB"
+
+
+def words(name: object) -> str:
+    """A name of the software in plain words: `piecewise_linear` is `piecewise linear`."""
+    return str(name).replace("_", " ")
+
+
+FILTERS: dict[str, Callable[..., str]] = {
+    function.__name__: function for function in (percent, count, error, number, ratio, microseconds, kilobytes, words)
+}
