@@ -10,7 +10,7 @@ from mncompress.types import Budget, from_json
 
 from ._options import Data, DataDir, Json, Out, Overwrite, Quiet
 from ._output import open_output
-from ._summary import make_document, make_summary
+from ._summary import show_result
 
 
 def parse_replicate(text: str) -> int | None:
@@ -51,7 +51,6 @@ def compress(
     from mncompress.pipeline import compress as compress_run
 
     with open_output(as_json, quiet) as output:
-        report = compress_run(
-            load_run(run_dir), budget, out=folder, overwrite=overwrite, replicate=number, data=data,
-            data_dir=data_dir, opset_version=opset, progress=output.status).report
-        output.show(make_document(report, folder), *make_summary(report, folder), essential=str(folder))
+        show_result(output, compress_run(
+            load_run(run_dir), budget, out=folder, overwrite=overwrite, replicate=number, data=data, data_dir=data_dir,
+            opset_version=opset, progress=output.status))

@@ -6,7 +6,7 @@ from mncompress.files import new_folder
 
 from ._options import Json, Out, Quiet
 from ._output import open_output
-from ._summary import make_document, make_summary
+from ._summary import show_result
 
 
 def quickstart(out: Out = None, as_json: Json = False, quiet: Quiet = False) -> None:
@@ -16,5 +16,4 @@ def quickstart(out: Out = None, as_json: Json = False, quiet: Quiet = False) -> 
     from mncompress.pipeline import quickstart as run_quickstart
 
     with open_output(as_json, quiet) as output:
-        report = run_quickstart(folder, output.status).report
-        output.show(make_document(report, folder), *make_summary(report, folder), essential=str(folder))
+        show_result(output, run_quickstart(folder, output.status))

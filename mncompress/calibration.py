@@ -45,11 +45,13 @@ def calibrate(network: Network, x: NDArray[np.generic]) -> tuple[LayerCalibratio
     """Observe every activated layer on raw features x (rows, d).
 
     Raises:
-        DataError: x is empty.
+        DataError: x is empty, or so large that a pre-activation overflows.
     """
     if len(x) == 0:
         raise DataError("the calibration split is empty: nothing is known about what the activations are given; use more data")
     observed = visited_ranges(network, x)
+    if not all(np.isfinite(limits).all() for limits in observed):
+        raise DataError("a pre-activation is not finite on the calibration split; look for enormous values in the data")
     histograms = [np.zeros((len(limits), BINS), np.int64) for limits in observed]
     for layers in _preactivations(network, x):
         for histogram, limits, u in zip(histograms, observed, layers, strict=True):
@@ -81,12 +83,11 @@ def count_outside(network: Network, x: NDArray[np.generic], domains: list[Floats
 def measure_sensitivity(network: Network, x: NDArray[np.generic]) -> list[Floats]:
     """Root mean square of |d outputs / d activation output| over the first rows of x: per activated layer (n,).
 
-    Squared norms are estimated without bias by random signs (Hutchinson 1990): E (v.J)^2 = |J|^2. Outputs are logits, or
-    targets in their own units.
+    Exact where there are at most `PROBES` outputs, whose gradients are then taken one by one. For more, squared norms are
+    estimated without bias by random signs (Hutchinson 1990): E (v.J)^2 = |J|^2. Outputs are logits, or targets in their own
+    units.
     """
-    generator = torch.Generator().manual_seed(0)
-    z = network.features(torch.as_tensor(x[:SENSITIVITY_ROWS])).requires_grad_()
-    h, activated = z, []
+    h, activated = network.features(torch.as_tensor(x[:SENSITIVITY_ROWS])).requires_grad_(), []
     for layer in network.layers:
         u = layer.linear(h)
         if layer.activation is None:
@@ -95,16 +96,23 @@ def measure_sensitivity(network: Network, x: NDArray[np.generic]) -> list[Floats
         y = layer.activation(u)
         activated.append(y)
         h = y + h if layer.residual else y
-    outputs = h if network.targets is None else network.targets.invert(h)
-    totals = [torch.zeros(y.shape[-1], dtype=torch.float64) for y in activated]
     if not activated:
         return []
-    for _ in range(PROBES):
-        signs = torch.randint(0, 2, outputs.shape, generator=generator).to(outputs.dtype) * 2 - 1
-        gradients = torch.autograd.grad((outputs * signs).sum(), activated, retain_graph=True)
+    outputs = h if network.targets is None else network.targets.invert(h)
+    totals = [torch.zeros(y.shape[-1], dtype=torch.float64) for y in activated]
+    for probe in _probes(outputs):
+        gradients = torch.autograd.grad((outputs * probe).sum(), activated, retain_graph=True)
         for total, gradient in zip(totals, gradients, strict=True):
             total += gradient.double().square().mean(0)
-    return [(total / PROBES).sqrt().numpy() for total in totals]
+    return [total.sqrt().numpy() for total in totals]
+
+
+def _probes(outputs: Tensor) -> list[Tensor]:
+    """Vectors v whose (v.J)^2 sum up to |J|^2: unit vectors, or random ones for many outputs."""
+    if outputs.shape[1] <= PROBES:
+        return list(torch.eye(outputs.shape[1], dtype=outputs.dtype))
+    signs = torch.randint(0, 2, (PROBES, *outputs.shape), generator=torch.Generator().manual_seed(0))
+    return list((signs.to(outputs.dtype) * 2 - 1) / PROBES**0.5)
 
 
 @torch.no_grad()

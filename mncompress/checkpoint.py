@@ -10,11 +10,13 @@ Only safetensors, JSON and CSV: nothing that is read can run code. Every file is
 """
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -24,7 +26,7 @@ from mncompress.data import Standardization
 from mncompress.errors import CheckpointError, ConfigError
 from mncompress.files import atomic_path, write_json
 from mncompress.nn import Network, Standardize, make_body
-from mncompress.types import NetworkSpec, TrainConfig, from_json, to_json
+from mncompress.types import STRICT, NetworkSpec, TrainConfig, from_json, to_json
 
 SCHEMA = "mncompress.run/1"
 
@@ -32,6 +34,8 @@ SCHEMA = "mncompress.run/1"
 @dataclass(frozen=True)
 class RunRecord:
     """`config.json`: everything about a run but its tensors."""
+
+    __pydantic_config__ = STRICT
 
     config: TrainConfig
     network: NetworkSpec
@@ -112,9 +116,8 @@ def make_template(spec: NetworkSpec, features: Standardization, targets: Standar
 
 def make_network(spec: NetworkSpec, state: Mapping[str, Tensor]) -> Network:
     """A network of the given shape from its state; names and shapes must be those of the spec."""
-    ones = torch.ones
-    targets = Standardize(*[ones(spec.out_features).numpy()] * 2) if spec.task == "regression" else None
-    network = Network(spec, make_body(spec), Standardize(*[ones(spec.in_features).numpy()] * 2), targets)
+    targets = Standardization(np.zeros(spec.out_features), np.ones(spec.out_features)) if spec.task == "regression" else None
+    network = make_template(spec, Standardization(np.zeros(spec.in_features), np.ones(spec.in_features)), targets)
     network.load_state_dict(dict(state))
     return network.eval().requires_grad_(False)
 
@@ -160,6 +163,8 @@ def load_record(folder: Path) -> RunRecord:
         raise CheckpointError(f"{path} does not exist; is {folder} a run folder of mncompress train?")
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read ({error.strerror or error})") from None
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is not valid JSON ({error}); restore the file, or train again") from None
     schema = document.get("schema") if isinstance(document, dict) else None
@@ -173,7 +178,7 @@ def load_record(folder: Path) -> RunRecord:
 
 def save_run(folder: Path, run: Run) -> None:
     """Write the results of a finished run; `config.json` comes last, and only with it does the run count as finished."""
-    metadata = {"producer": "mncompress", "schema": SCHEMA}
+    metadata = {"producer": "mncompress", "schema": SCHEMA, "epochs": str(run.config.epochs)}
     save_tensors(folder / "replicates.safetensors", run.replicates, metadata)
     save_tensors(folder / "model.safetensors", select_replicate(run.replicates, run.best), metadata)
     save_record(folder, run.record)
@@ -189,24 +194,22 @@ def load_run(folder: Path) -> Run:
     record = load_record(folder)
     if record.best is None:
         raise CheckpointError(f"{folder} holds an unfinished run; continue it with: mncompress train --resume --out {folder}")
-    replicates, _ = load_tensors(folder / "replicates.safetensors")
+    replicates, metadata = load_tensors(folder / "replicates.safetensors")
+    if metadata.get("epochs") != str(record.config.epochs):     # interrupted while a longer run replaced a finished one
+        raise CheckpointError(f"{folder} holds tensors after {metadata.get('epochs')} epochs, but config.json after "
+                              f"{record.config.epochs}; continue it with: mncompress train --resume and the former --epochs")
     check_state(record, replicates, folder / "replicates.safetensors")
     return Run(record, replicates, folder)
 
 
 def check_state(record: RunRecord, replicates: Mapping[str, Tensor], path: Path) -> None:
-    """Compare names, types and shapes of stacked tensors with what the configuration says.
+    """Compare stacked tensors, and the results of a finished run, with what the configuration says.
 
     Raises:
-        CheckpointError: naming the first tensor that differs.
+        CheckpointError: naming the first thing that differs.
     """
-    with torch.device("meta"):
-        layers = make_body(record.network)
-        expected = {f"body.{name}": (record.config.replicates, *value.shape)
-                    for name, value in torch.nn.Sequential(*layers).state_dict().items()}
-    expected |= {f"features.{name}": (record.network.in_features,) for name in ("shift", "scale")}
-    if record.network.task == "regression":
-        expected |= {f"targets.{name}": (record.network.out_features,) for name in ("shift", "scale")}
+    _check_record(record, path.parent / "config.json")
+    expected = _expected_shapes(record)
     if expected.keys() != replicates.keys():
         different = sorted(expected.keys() ^ replicates.keys())
         raise CheckpointError(f"{path} does not fit config.json: tensor {different[0]!r} is missing or unknown")
@@ -215,8 +218,28 @@ def check_state(record: RunRecord, replicates: Mapping[str, Tensor], path: Path)
         if tuple(value.shape) != shape or value.dtype != torch.float32:
             raise CheckpointError(f"{path} does not fit config.json: {name} is {value.dtype} {tuple(value.shape)}, "
                                   f"expected torch.float32 {shape}")
-    if not 0 <= (record.best or 0) < record.config.replicates or len(record.validation_metric) not in (0, record.config.replicates):
-        raise CheckpointError(f"{path.parent / 'config.json'} is inconsistent: best replicate {record.best} of "
-                              f"{record.config.replicates}, {len(record.validation_metric)} validation results")
-    if record.best is not None and not all(bool(v.isfinite().all()) for v in select_replicate(replicates, record.best).values()):
-        raise CheckpointError(f"{path} holds values that are not finite in its best replicate; train again with a lower --lr")
+    for k, metric in enumerate(record.validation_metric):
+        if metric is not None and not all(bool(v.isfinite().all()) for v in select_replicate(replicates, k).values()):
+            raise CheckpointError(f"{path} holds values that are not finite in replicate {k}; restore the file, or train again")
+
+
+def _check_record(record: RunRecord, path: Path) -> None:
+    config, network, metrics = record.config, record.network, record.validation_metric
+    if config.make_spec(network.in_features, network.out_features, network.task) != network:
+        raise CheckpointError(f"{path} is inconsistent: its network is not that of its config; restore the file, or train again")
+    if len(metrics) != (0 if record.best is None else config.replicates) or not all(
+            metric is None or math.isfinite(metric) for metric in metrics):
+        raise CheckpointError(f"{path} is inconsistent: validation_metric is {metrics} for {config.replicates} replicates")
+    if record.best is not None and (not 0 <= record.best < config.replicates or metrics[record.best] is None):
+        raise CheckpointError(f"{path} is inconsistent: best is {record.best} of {config.replicates} replicates")
+
+
+def _expected_shapes(record: RunRecord) -> dict[str, tuple[int, ...]]:
+    network = record.network
+    with torch.device("meta"):
+        body = torch.nn.Sequential(*make_body(network)).state_dict()
+    shapes: dict[str, tuple[int, ...]] = {f"body.{name}": (record.config.replicates, *value.shape) for name, value in body.items()}
+    shapes |= {f"features.{name}": (network.in_features,) for name in ("shift", "scale")}
+    if network.task == "regression":
+        shapes |= {f"targets.{name}": (network.out_features,) for name in ("shift", "scale")}
+    return shapes

@@ -30,7 +30,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or error}; free space or choose another --out") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):      # gone after the rename; or its folder could not even be made
+            temporary.unlink()
 
 
 def write_text(path: Path, text: str) -> None:
@@ -44,16 +45,33 @@ def write_json(path: Path, document: Any) -> None:
     write_text(path, json.dumps(document, indent=2, allow_nan=False) + "\n")
 
 
-def check_output_folder(folder: Path, *, overwrite: bool) -> None:
-    """Refuse a folder that holds something, unless `overwrite`.
+def remove_file(path: Path) -> None:
+    """Remove a file if it is there.
 
     Raises:
-        OutputError: `folder` is a file, or is not empty and `overwrite` is false.
+        OutputError: it cannot be removed.
     """
-    if folder.exists() and not folder.is_dir():
-        raise OutputError(f"{folder} is a file, not a folder; choose another --out")
-    if folder.is_dir() and any(folder.iterdir()) and not overwrite:
-        raise OutputError(f"{folder} is not empty; choose another --out, or pass --overwrite")
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot remove {path}: {error.strerror or error}; choose another --out") from error
+
+
+def check_output_folder(folder: Path, *, overwrite: bool) -> None:
+    """Refuse a folder that cannot be written, or that holds something, unless `overwrite`. Nothing is left changed.
+
+    Raises:
+        OutputError: `folder` is a file, cannot be written, or is not empty and `overwrite` is false.
+    """
+    try:
+        if folder.exists() and not folder.is_dir():
+            raise OutputError(f"{folder} is a file, not a folder; choose another --out")
+        if folder.is_dir() and any(folder.iterdir()) and not overwrite:
+            raise OutputError(f"{folder} is not empty; choose another --out, or pass --overwrite")
+        there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
+        tempfile.TemporaryDirectory(prefix=".", suffix=".tmp", dir=there).cleanup()
+    except OSError as error:
+        raise OutputError(f"cannot write {folder}: {error.strerror or error}; choose another --out") from error
 
 
 @contextlib.contextmanager
@@ -66,7 +84,7 @@ def atomic_folder(folder: Path, *, overwrite: bool = False) -> Iterator[Path]:
         OutputError: see `check_output_folder`; or the place cannot be written, or the disk is full.
     """
     check_output_folder(folder, overwrite=overwrite)
-    folder = folder.absolute()
+    folder = folder.resolve()       # behind a symbolic link, the folder is replaced and the link stays
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent))
@@ -78,8 +96,12 @@ def atomic_folder(folder: Path, *, overwrite: bool = False) -> Iterator[Path]:
         if folder.exists():
             previous = temporary.with_suffix(".old")
             os.replace(folder, previous)
-            os.replace(temporary, folder)
-            shutil.rmtree(previous)
+            try:
+                os.replace(temporary, folder)
+            except BaseException:
+                os.replace(previous, folder)
+                raise
+            shutil.rmtree(previous, ignore_errors=True)
         else:
             os.replace(temporary, folder)
     except OSError as error:

@@ -26,7 +26,19 @@ from mncompress.files import atomic_folder, check_output_folder, write_json
 from mncompress.nn import LearnedActivation, Network, count_macs, count_parameters, make_relu_twin
 from mncompress.report import Curves, Inspection, inspect_curves, load_curves, make_grid, save_curves, write_html
 from mncompress.training import TrainProgress, train
-from mncompress.types import KINDS, Budget, LatencyRow, ModelSummary, NeuronRow, PathLike, Plan, Report, Speedup, TrainConfig, to_json
+from mncompress.types import (
+    KINDS,
+    Budget,
+    LatencyRow,
+    ModelSummary,
+    NeuronRow,
+    PathLike,
+    Plan,
+    Report,
+    Speedup,
+    TrainConfig,
+    to_json,
+)
 
 BATCH_SIZES = (1, 32, 1024)
 LATENCY_SECONDS = 1.0
@@ -150,7 +162,7 @@ def export_onnx(source: Result | Network, path: PathLike, *, opset_version: int 
         OutputError: the file cannot be written.
     """
     network = source.network if isinstance(source, Result) else source
-    write_onnx(network, Path(path), opset_version=opset_version, inline=inline, metadata=_metadata({}))
+    write_onnx(network, Path(path), opset_version=opset_version, inline=inline, metadata=_metadata(None))
     return Path(path)
 
 
@@ -219,15 +231,19 @@ def _folder(out: Path | None, overwrite: bool) -> Iterator[Path]:
             yield folder
 
 
-def _metadata(config: Mapping[str, Any]) -> dict[str, str]:
-    recipe = json.dumps(config, sort_keys=True).encode()
-    return {"producer": "mncompress", "version": version("mncompress"), "recipe_hash": f"sha256:{hashlib.sha256(recipe).hexdigest()}"}
+def _metadata(run: Run | None) -> dict[str, str]:
+    """What an ONNX file says of itself; the seed decides which rows of a data set are its test split."""
+    metadata = {"producer": "mncompress", "version": version("mncompress")}
+    if run is not None:
+        recipe = json.dumps(to_json(run.config), sort_keys=True).encode()
+        metadata |= {"recipe_hash": f"sha256:{hashlib.sha256(recipe).hexdigest()}", "seed": str(run.config.seed)}
+    return metadata
 
 
 def _write_models(folder: Path, network: Network, compressed: Network, dataset: Dataset, run: Run, opset_version: int,
                   tell: Tell) -> dict[str, _Export]:
     """Write the four files and check each against its torch network on the test split."""
-    metadata = _metadata(to_json(run.config))
+    metadata = _metadata(run)
     networks = {"original": network, "compressed": compressed, "portable": compressed, "relu_twin": make_relu_twin(network)}
     exports = {}
     for name, module in networks.items():
@@ -305,8 +321,8 @@ def _notes(speedups: tuple[Speedup, ...], compressed: Compressed, certificate: C
     notes = []
     slower = [s for s in speedups if s.high < NOISE_FLOOR]
     if slower:
-        where = ", ".join(f"{1 / s.ratio:.2f} times at batch {s.batch} ({s.provider})" for s in slower)
-        notes.append(f"The compressed network is slower than its original here: it takes {where} as long. "
+        where = ", ".join(f"{1 / s.ratio:.2f} times as long at batch {s.batch} ({s.provider})" for s in slower)
+        notes.append(f"The compressed network is slower than its original here: {where}. "
                      "In standard operators a table or a sum of kinks can cost more than the small inner network it replaces.")
     kept = sum(d.kind == "kept" for d in compressed.plan.decisions)
     if kept:

@@ -207,7 +207,9 @@ def test_a_bug_keeps_its_traceback(run, tmp_path, monkeypatch):
     monkeypatch.setattr("mncompress.training.train", fail)
     result = run(*SMALL, "--out", tmp_path / "run")
     assert isinstance(result.exception, ZeroDivisionError)
-    code = f"{START}import mncompress.training as t; t.train = lambda *a, **k: 1 / 0; app({[*SMALL]!r})"
+    code = (f"import sys, types\n{START}"
+            "sys.modules['mncompress.training'] = types.SimpleNamespace(train=lambda *a, **k: 1 / 0)\n"
+            f"app({[*SMALL]!r})")
     done = subprocess.run([sys.executable, "-P", "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr.startswith("Traceback (most recent call last)")

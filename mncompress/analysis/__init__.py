@@ -5,6 +5,7 @@ from mncompress.analysis._bounds import bound_lipschitz as bound_lipschitz
 from mncompress.analysis._bounds import bound_range as bound_range
 from mncompress.analysis._choose import Choice as Choice
 from mncompress.analysis._choose import choose as choose
+from mncompress.analysis._choose import keep_all as keep_all
 from mncompress.analysis._convert import make_inner_networks as make_inner_networks
 from mncompress.analysis._inner import InnerNetworks as InnerNetworks
 from mncompress.analysis._options import Affine as Affine

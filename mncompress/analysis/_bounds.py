@@ -20,7 +20,7 @@ from mncompress.analysis._inner import Array, Indices, InnerNetworks, from_nativ
 from mncompress.analysis._jets import Jet, magnitude, propagate
 from mncompress.analysis._kinks import extract_piecewise_linear
 from mncompress.analysis._maximum import bound_maximum
-from mncompress.analysis._rounding import FLOAT64, AnyForm, bound_arithmetic, bound_rounding
+from mncompress.analysis._rounding import FLOAT64, AnyForm, bound_arithmetic
 from mncompress.spline import CubicSpline, Native, PiecewiseLinear, Polynomial
 from mncompress.types import RELU_LIKE
 
@@ -59,7 +59,7 @@ def bound_error(inner: InnerNetworks, form: AnyForm, lo: ArrayLike, hi: ArrayLik
 
     edges = _make_edges([f, g], low, high)
     bound = bound_maximum(edges, cells, _width(f), score, lambda best: (1 + SLACK) * best + FLOOR)
-    return bound + _allowance(f, low, high) + _allowance(g, low, high)
+    return bound + _allowance(inner, f, low, high) + _allowance(form, g, low, high)
 
 
 def bound_lipschitz(function: InnerNetworks | AnyForm, lo: ArrayLike, hi: ArrayLike, cells: int = 64) -> Array:
@@ -98,7 +98,7 @@ def bound_range(
             return sign * jet.value, sign * jet.value + jet.deviation(radius)
 
         ends.append(bound_maximum(edges, cells, _width(curve), score, lambda best: best + slack))
-    allowance = _allowance(curve, low, high)
+    allowance = _allowance(function, curve, low, high)
     return -ends[0] - allowance, ends[1] + allowance
 
 
@@ -179,8 +179,9 @@ def _polynomial_curvatures(curve: Polynomial, middle: Array, radius: Array) -> t
     return at_middle - change, at_middle + change
 
 
-def _allowance(curve: Curve, low: Array, high: Array) -> Array:
+def _allowance(function: InnerNetworks | AnyForm, curve: Curve, low: Array, high: Array) -> Array:
     """Cells end at the knots as float64 has them, and each takes its own interval's polynomial up to both ends."""
-    if isinstance(curve, InnerNetworks):
-        return 4 * bound_rounding(curve, low, high, FLOAT64)
-    return 4 * bound_arithmetic(curve, low, high, FLOAT64)
+    error = bound_arithmetic(function, low, high, FLOAT64)
+    if isinstance(curve, PiecewiseLinear) and curve is not function:  # exact pieces, extracted in float64
+        error = error + bound_arithmetic(curve, low, high, FLOAT64)
+    return 4 * error

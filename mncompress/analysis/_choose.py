@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from mncompress.analysis._inner import Array
 from mncompress.analysis._options import LayerOptions, kind_of
+from mncompress.types import KINDS, Kind
 
 ELEMENT_NS: Mapping[str, float] = {
     "constant": -1.0, "affine": 0.0, "native:relu": 0.1, "native:leaky_relu": 0.2, "native:sigmoid": 0.3, "native:tanh": 0.3,
@@ -44,7 +45,10 @@ class Choice:
 def choose(options: LayerOptions, tolerance: Array) -> Choice:
     """The cheapest assignment of a layer within the tolerances (n,)."""
     names = list(options.errors)
-    allowed = np.stack([options.exact[key] | (options.errors[key] <= tolerance) for key in names], 1)
+    if not names:
+        return keep_all(options, tolerance)
+    allowed = np.stack([options.exact[key] | (np.isfinite(options.errors[key]) & (options.errors[key] <= tolerance))
+                        for key in names], 1)
     price = np.stack([_element_price(key, options) for key in names], 1)
     hopeless = ~allowed.any(1)
     use = np.ones(len(names), bool)
@@ -52,18 +56,21 @@ def choose(options: LayerOptions, tolerance: Array) -> Choice:
     while True:
         used = np.zeros_like(use)
         used[best[1][~hopeless]] = True
-        trials = []
-        for column in np.flatnonzero(used):
-            for pool in (use, used):            # move its neurons to any other form, or only to those already there
-                without = pool.copy()
-                without[column] = False
-                if (allowed[:, without].any(1) | hopeless).all():
-                    trials.append((_assign(names, allowed, price, without, hopeless), without))
+        pools = [pool & (np.arange(len(names)) != column) for column in np.flatnonzero(used)
+                 for pool in (use, used)]       # move its neurons to any other form, or only to those already there
+        pools += list(np.eye(len(names), dtype=bool) | (np.array(names) == "constant"))    # one form, and constants
+        trials = [(_assign(names, allowed, price, pool, hopeless), pool) for pool in pools
+                  if (allowed[:, pool].any(1) | hopeless).all()]
         if not trials or (cheapest := min(trials, key=lambda trial: trial[0][0]))[0][0] >= best[0]:
             break
         best, use = cheapest
     keys = np.where(hopeless, "kept", np.array(names)[best[1]])
     return Choice(keys, tuple(_explain(options, tolerance, row, str(keys[row])) for row in range(options.n)))
+
+
+def keep_all(options: LayerOptions, tolerance: Array) -> Choice:
+    """Replace nothing: where no option exists, or where even float32 rounding of exact ones exceeds the budget."""
+    return Choice(np.full(options.n, "kept"), tuple(_explain(options, tolerance, row, "kept") for row in range(options.n)))
 
 
 def _element_price(key: str, options: LayerOptions) -> Array:
@@ -90,19 +97,20 @@ def _assign(names: list[str], allowed: NDArray[np.bool_], price: Array, use: NDA
 
 def _explain(options: LayerOptions, tolerance: Array, row: int, key: str) -> dict[str, str]:
     """Why each kind cheaper than the chosen one was not taken for this neuron."""
-    refused: dict[str, str] = {}
-    for kind in ("constant", "affine", "native", "piecewise_linear", "polynomial", "cubic_spline"):
-        if kind == kind_of(key):
-            break
-        keys = [name for name in options.errors if kind_of(name) == kind]
-        if not keys:
-            continue
-        name = min(keys, key=lambda candidate: float(options.errors[candidate][row]))
-        error = float(options.errors[name][row])
-        if error == np.inf:
-            refused[kind] = "the function is not of this form"
-        elif not options.exact[name][row] and error > tolerance[row]:
-            refused[kind] = f"its error, {error:.2g}, is above the {tolerance[row]:.2g} allowed"
-        else:
-            refused[kind] = "one more form in this layer would cost more than it saves"
-    return refused
+    cheaper = KINDS[:KINDS.index(kind_of(key))]
+    return {kind: _refusal(options, float(tolerance[row]), row, kind, key) for kind in cheaper}
+
+
+def _refusal(options: LayerOptions, tolerance: float, row: int, kind: Kind, key: str) -> str:
+    names = [name for name in options.errors if kind_of(name) == kind]
+    error = min((float(options.errors[name][row]) for name in names), default=np.inf)
+    if any(options.exact[name][row] for name in names):
+        return ("it is exact, but even its float32 rounding exceeds the budget" if key == "kept"
+                else "one more form in this layer would cost more than it saves")
+    if tolerance < 0:
+        return "it is not exact for every input"
+    if error == np.inf:
+        return "the function is not of this form"
+    if error > tolerance:
+        return f"its error, {error:.2g}, is above the {tolerance:.2g} allowed"
+    return "one more form in this layer would cost more than it saves"

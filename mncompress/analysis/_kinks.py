@@ -30,7 +30,7 @@ from mncompress.types import RELU_LIKE
 
 ROUNDING = 1e-15
 FARTHEST = 1e30
-NEGLIGIBLE = 1e-13
+NEGLIGIBLE = 1e-15
 LEAK = 0.01
 
 
@@ -54,7 +54,7 @@ class ExactForms:
 class _Pieces:
     """Affine units on the pieces of the real line: piece j lies before break j.
 
-    `breaks` (N, P) ascend and are padded with inf; `slope` and `intercept` are (N, H, P + 1): unit = slope u + intercept.
+    `breaks` (N, P) ascend and are padded with inf. `slope`, `intercept` (N, H, P + 1): unit = slope u + intercept.
     """
 
     breaks: Array

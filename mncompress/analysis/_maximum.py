@@ -37,7 +37,9 @@ def bound_maximum(edges: Array, cells: int, width: int, score: Score, tolerate: 
         low, high = _split(edges[index, :-1], edges[index, 1:], parts)
         for rounds_left in range(ROUNDS, -1, -1):
             middle = (low + high) / 2
-            lower, upper = score(index, middle, np.maximum(high - middle, middle - low))
+            with np.errstate(over="ignore", invalid="ignore"):  # what overflows has no bound
+                lower, upper = score(index, middle, np.maximum(high - middle, middle - low))
+            upper = np.where(np.isnan(upper), np.inf, upper)
             best[index] = np.maximum(best[index], lower.max(1))
             limit = np.maximum(tolerate(best), bound)[index]
             chosen = _choose(upper, limit, MOST_CELLS if rounds_left else 0)

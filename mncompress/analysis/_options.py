@@ -61,7 +61,8 @@ class LayerOptions:
         domain: (n, 2).
         errors: per key the largest absolute error on the domain, (n,); infinite where the option does not exist.
         exact: per key, where the option equals the learned activation at every input, (n,).
-        ladder: errors by polynomial degree and by number of intervals, (n, rungs): the first rung within the tolerance wins.
+        ladder: errors by polynomial degree and by number of intervals, (n, rungs), each the largest from that rung on, so
+            that a rung that is within one neuron's tolerance can be raised for another's: the first within all wins.
         found: replacements that need no tolerance to be built, by key, for all n neurons.
         knots: knots of the exact piecewise-linear form, (n,), or zeros.
     """
@@ -82,14 +83,14 @@ class LayerOptions:
     def rung(self, key: str, tolerance: Array, indices: Indices) -> int:
         """The lowest degree or fewest intervals with which all of `indices` stay within their tolerance."""
         steps = DEGREES if key == "polynomial" else spline.INTERVALS
-        within = self.ladder[key][indices] <= tolerance[indices, None]
-        assert within.any(1).all(), f"{key} does not reach the tolerance"
-        together = within.all(0)
-        position = int(together.argmax()) if together.any() else int(within.argmax(1).max())
-        return steps[position]
+        within = (self.ladder[key][indices] <= tolerance[indices, None]).all(0)
+        assert within[-1], f"{key} does not reach the tolerance"
+        return steps[int(within.argmax())]
 
     def build(self, key: str, tolerance: Array, indices: Indices) -> Replacement:
         """The replacement of the neurons `indices`, in that order."""
+        if key == "piecewise_linear":
+            return _select_pieces(self.found[key], indices, int(self.knots[indices].max(initial=1)))
         if key in self.found:
             return self.found[key].select(indices)
         inner, (lo, hi) = self.inner.select(indices), self.domain[indices].T
@@ -124,8 +125,16 @@ def find_options(inner: InnerNetworks, family: Family, domain: Array, preset: Pr
                 ladder["polynomial"] = np.stack([spline.fit_polynomial(inner, lo, hi, d)[1] for d in DEGREES], 1)
                 ladder["cubic_spline"] = np.stack([spline.fit_cubic_spline(inner, lo, hi, k)[1] for k in spline.INTERVALS], 1)
     for key, values in ladder.items():
-        errors[key], exact[key] = values.min(1), np.zeros(inner.n, bool)
+        ladder[key] = np.maximum.accumulate(values[:, ::-1], 1)[:, ::-1]
+        errors[key], exact[key] = ladder[key][:, -1], np.zeros(inner.n, bool)
     return LayerOptions(inner, domain, errors, exact, ladder, found, knots)
+
+
+def _select_pieces(form: Replacement, indices: Indices, knots: int) -> spline.PiecewiseLinear:
+    """The functions at `indices` in as many columns as they need: every column costs all of them."""
+    assert isinstance(form, spline.PiecewiseLinear)
+    part = form.select(indices)
+    return spline.PiecewiseLinear(part.knots[:, :knots], part.slope_changes[:, :knots], part.slope, part.intercept)
 
 
 def _as_native_form(inner: InnerNetworks) -> spline.Native:
@@ -156,16 +165,32 @@ def _add_piecewise_linear_(errors: dict[str, Array], exact: dict[str, NDArray[np
 def _add_lines_(errors: dict[str, Array], exact: dict[str, NDArray[np.bool_]], found: dict[str, Replacement],
                 inner: InnerNetworks, lo: Array, hi: Array) -> None:
     value, error = spline.fit_constant(inner, lo, hi)
-    _merge_(errors, exact, found, "constant", Affine(np.zeros(inner.n), value), error)
+    constant = Affine(np.zeros(inner.n), value)
+    _merge_(errors, exact, found, "constant", constant, np.maximum(error, _error_at_kinks(inner, constant, lo, hi)))
     slope, intercept, error = spline.fit_affine(inner, lo, hi)
-    _merge_(errors, exact, found, "affine", Affine(slope, intercept), error)
+    line = Affine(slope, intercept)
+    _merge_(errors, exact, found, "affine", line, np.maximum(error, _error_at_kinks(inner, line, lo, hi)))
 
 
 def _add_natives_(errors: dict[str, Array], exact: dict[str, NDArray[np.bool_]], found: dict[str, Replacement],
                   inner: InnerNetworks, lo: Array, hi: Array) -> None:
     acts = sorted(RELU_LIKE) if inner.act in RELU_LIKE else ACTS
     for act in acts:
-        _merge_(errors, exact, found, f"native:{act}", *spline.fit_native(inner, lo, hi, act))
+        form, error = spline.fit_native(inner, lo, hi, act)
+        _merge_(errors, exact, found, f"native:{act}", form, np.maximum(error, _error_at_kinks(inner, form, lo, hi)))
+
+
+def _error_at_kinks(inner: InnerNetworks, form: Affine | spline.Native, lo: Array, hi: Array) -> Array:
+    """The largest error at the kinks of either function, (n,): between the points of a grid it peaks there."""
+    kinks = [np.stack([lo, hi])]
+    if inner.act in RELU_LIKE:
+        kinks.append(extract_piecewise_linear(inner).knots.T)
+    if isinstance(form, spline.Native) and form.act in RELU_LIKE:
+        kinks.append(-(form.delta / form.beta)[None])
+    u = np.clip(np.concatenate(kinks), lo, hi)
+    with np.errstate(over="ignore", invalid="ignore"):
+        error = np.abs(form.evaluate(u) - inner.evaluate(u)).max(0)
+    return np.where(np.isnan(error), np.inf, error)
 
 
 def _merge_(errors: dict[str, Array], exact: dict[str, NDArray[np.bool_]], found: dict[str, Replacement], key: str,

@@ -94,8 +94,10 @@ def bound_form_rounding(form: AnyForm, lo: ArrayLike, hi: ArrayLike, precision: 
     return bound_arithmetic(form, lo, hi, precision)
 
 
-def bound_arithmetic(form: AnyForm, lo: ArrayLike, hi: ArrayLike, precision: Precision) -> Array:
+def bound_arithmetic(form: InnerNetworks | AnyForm, lo: ArrayLike, hi: ArrayLike, precision: Precision) -> Array:
     """As `bound_form_rounding`, where s does not round across a knot of a spline, or the spline is continuous there."""
+    if isinstance(form, InnerNetworks):
+        return bound_rounding(form, lo, hi, precision)
     if isinstance(form, Native):
         return bound_rounding(from_native(form), lo, hi, precision)
     ends = np.stack([np.broadcast_to(np.asarray(end, np.float64), (form.n,)) for end in (lo, hi)])

@@ -64,9 +64,10 @@ def check_budget(budget: Budget, task: Task, original: Floats, compressed: Float
         y: labels (n,) or targets (n, out_features).
         flips_elsewhere: counts changed classes in the training and calibration splits; called only where needed.
     """
+    for name, outputs in (("original", original), ("compressed", compressed)):
+        if not np.isfinite(outputs).all():
+            return Verdict(False, f"the {name} network's outputs are not finite", {"max_abs_logit_error": None})
     error = float(np.abs(compressed - original).max(initial=0.0))
-    if not np.isfinite(compressed).all():
-        return Verdict(False, "the compressed network's outputs are not finite", {"max_abs_logit_error": None})
     paired = _paired_classification if task == "classification" else _paired_regression
     evidence = {"samples": len(y), "max_abs_logit_error": error, "confidence": CONFIDENCE, **paired(original, compressed, y)}
     if budget.max_logit_error is not None and error > budget.max_logit_error:

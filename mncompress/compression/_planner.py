@@ -3,7 +3,7 @@
 One number, the planner's tolerance, is how much a single neuron may contribute to the outputs (root mean square, in the
 outputs' units); a neuron's own tolerance is that divided by its measured sensitivity. From loose to tight, each tolerance
 gives a choice for every layer and so a network, which is run on the validation split; the first one that keeps the budget
-is taken. The last resort admits only what is exact for every input.
+is taken. Then comes what is exact for every input; and where even its float32 rounding exceeds the budget, nothing is replaced.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,7 +13,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from mncompress.analysis import Choice, LayerOptions, choose, find_options, kind_of, make_inner_networks
+from mncompress.analysis import Choice, LayerOptions, choose, find_options, keep_all, kind_of, make_inner_networks
 from mncompress.calibration import LayerCalibration, calibrate, run_network
 from mncompress.compression._budget import Verdict, check_budget, complete_budget
 from mncompress.compression._rewrite import Group, rewrite
@@ -24,6 +24,8 @@ from mncompress.types import Budget, Decision, Plan, Preset
 
 TOLERANCES: tuple[float, ...] = tuple(float(t) for t in np.geomspace(0.3, 1e-8, 16))
 """Relative to the root mean square of the outputs around their mean."""
+SENSITIVITY_FLOOR = 1e-3
+"""Of a layer's largest: a gradient that is zero on all calibration samples need not be so on others."""
 
 Floats = NDArray[np.float64]
 
@@ -70,9 +72,9 @@ def compress_network(network: Network, dataset: Dataset, budget: Budget,
     original = run_network(network, dataset.validation.x)
     scale = float(np.sqrt(np.var(original, axis=0).mean())) or 1.0
     steps = [] if budget.preset == "exact" else [scale * tolerance for tolerance in TOLERANCES]
-    for tolerance in (*steps, 0.0):
+    for tolerance, pick in (*((step, choose) for step in steps), (0.0, choose), (0.0, keep_all)):
         tolerances = [_tolerances(tolerance, found.sensitivity) for found in calibration]
-        choices = [choose(*pair) for pair in zip(options, tolerances, strict=True)]
+        choices = [pick(*pair) for pair in zip(options, tolerances, strict=True)]
         groups = tuple(_make_groups(*each) for each in zip(options, choices, tolerances, strict=True))
         compressed = rewrite(network, groups)
         verdict = check_budget(budget, dataset.task, original, run_network(compressed, dataset.validation.x), dataset.validation.y,
@@ -97,11 +99,11 @@ def _options_of(activation: object, calibration: LayerCalibration, preset: Prese
 
 
 def _tolerances(tolerance: float, sensitivity: Floats) -> Floats:
-    """Per neuron; infinite where the outputs do not depend on it, zero where only exact replacements count."""
+    """Per neuron; infinite where the outputs depend on none of the layer, -1 where only exact replacements count."""
     if tolerance == 0:
         return np.full(len(sensitivity), -1.0)
     with np.errstate(divide="ignore"):
-        return tolerance / sensitivity
+        return tolerance / np.maximum(sensitivity, SENSITIVITY_FLOOR * sensitivity.max())
 
 
 def _make_groups(options: LayerOptions, choice: Choice, tolerance: Floats) -> tuple[Group, ...]:
@@ -129,16 +131,18 @@ def _decide(layer: int, options: LayerOptions, choice: Choice, tolerance: Floats
             decisions[index] = Decision(
                 layer, index, kind_of(group.key), (low, high), float(errors[position]),
                 allowed if np.isfinite(allowed) else float(np.finfo(np.float32).max), float(calibration.sensitivity[index]),
-                _reason(group, float(errors[position]), allowed, bool(group.exact[position])), choice.refused[index],
-                _settings(group, options, index))
+                _reason(group, float(errors[position]), allowed, bool(group.exact[position])),
+                choice.refused[index], _settings(group, options, index))
     return [decisions[index] for index in range(options.n)]
 
 
 def _errors_of(group: Group, options: LayerOptions) -> Floats:
     if group.form is None:
         return np.zeros(len(group.indices))
+    if group.key in options.found:
+        return options.errors[group.key][group.indices]
     lo, hi = options.domain[group.indices].T
-    return np.where(group.exact, 0.0, max_abs_error(options.inner.select(group.indices), group.form, lo, hi))
+    return max_abs_error(options.inner.select(group.indices), group.form, lo, hi)
 
 
 def _settings(group: Group, options: LayerOptions, index: int) -> dict[str, int | float | str]:

@@ -17,7 +17,17 @@ from torch import nn
 
 from mncompress import spline
 from mncompress.analysis import Affine, Replacement
-from mncompress.nn import CubicSpline, Grouped, Layer, LearnedActivation, Network, PiecewiseLinear, Polynomial, Scale, make_activation
+from mncompress.nn import (
+    CubicSpline,
+    Grouped,
+    Layer,
+    LearnedActivation,
+    Network,
+    PiecewiseLinear,
+    Polynomial,
+    Scale,
+    make_activation,
+)
 from mncompress.types import ActivationSpec
 
 Floats = NDArray[np.float64]

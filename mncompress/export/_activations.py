@@ -55,7 +55,7 @@ def emit_linear(
     name: str,
     out_layout: Layout = "batch_first",
 ) -> Value:
-    """weight · x + bias, as one Gemm from and to either layout.
+    """Weight · x + bias, as one Gemm from and to either layout.
 
     Args:
         builder: collects the node.
@@ -99,14 +99,13 @@ def _act(builder: GraphBuilder, x: str, act: Act) -> str:
 
 
 def _silu(builder: GraphBuilder, x: str) -> str:
-    if builder.opset_version >= 24:
-        return builder.node("Swish", [x], f"{x}/silu")
+    """X · sigmoid(x) in two ops: the single op Swish of opset 24 has no kernel in ONNX Runtime, which refuses it at 26."""
     gate = builder.node("Sigmoid", [x], f"{x}/silu/gate")
     return builder.node("Mul", [x, gate], f"{x}/silu")
 
 
 def _gelu(builder: GraphBuilder, x: str) -> str:
-    """x / 2 · (1 + erf(x / √2)); below opset 20 in the order of operations that ONNX Runtime fuses."""
+    """X / 2 · (1 + erf(x / √2)); below opset 20 in the order of operations that ONNX Runtime fuses."""
     if builder.opset_version >= 20:
         return builder.node("Gelu", [x], f"{x}/gelu")
     scaled = builder.node("Div", [x, builder.constant(np.sqrt(2))], f"{x}/gelu/scaled")
@@ -117,7 +116,7 @@ def _gelu(builder: GraphBuilder, x: str) -> str:
 
 
 def emit_affine(builder: GraphBuilder, value: Value, scale: Array, shift: Array, name: str) -> Value:
-    """scale · x + shift; a factor of 1 and a shift of 0 cost nothing.
+    """Scale · x + shift; a factor of 1 and a shift of 0 cost nothing.
 
     Args:
         builder: collects the nodes.

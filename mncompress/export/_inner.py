@@ -6,7 +6,6 @@ Inner network of one neuron: h₁ = act(w₁·a + b₁), hₗ = act(Wₗ·hₗ�
 - `elementwise`: (batch, H, n), multiplied and summed over H. One inner layer only.
 - `block_gemm`: (batch, n·H), matrix products with block-diagonal matrices.
 - `grouped_conv`: (1, n·H, batch), 1×1 convolutions with a group per neuron; the value is feature first.
-- `batched_matmul`: (n, batch, H), a batch of matrix products; the value is feature first.
 - `shared_conv`: (1, H, batch·n), ordinary 1×1 convolutions, for neurons that share one inner network.
 """
 
@@ -20,9 +19,9 @@ from mncompress.export._activations import emit_act, to_layout
 from mncompress.export._graph import Array, GraphBuilder, Layout, Value
 from mncompress.types import Act
 
-Form = Literal["elementwise", "block_gemm", "grouped_conv", "batched_matmul", "shared_conv"]
-LARGEST_BLOCKS = 6144
-"""Multiply-adds of a block-diagonal product, most of them with zeros, up to which it beats the other forms."""
+Form = Literal["elementwise", "block_gemm", "grouped_conv", "shared_conv"]
+LARGEST_BLOCKS = 10_000
+"""Multiply-adds of a block-diagonal product, most of them by zero, up to which `block_gemm` is the fastest form."""
 Linear = Callable[[str, Array, Array, str], str]
 """Adds weight·x + bias per neuron: x, weight (n, to, from), bias (n, to), name -> the new value."""
 
@@ -58,19 +57,19 @@ class InnerNetwork:
 def choose_form(neurons: int, width: int, depth: int, act: Act, *, shared: bool = False) -> Form:
     """The form that is fastest for these sizes in ONNX Runtime on one CPU thread.
 
-    A file serves every batch size, so the rule minimizes the geometric mean of the times of batches of 1, 32 and 1024
-    (docs/forms.md). The activation does not change the order of the forms.
+    A file serves every batch size, so the rule goes by the geometric mean of the times of batches of 1, 32 and 1024
+    (docs/forms.md). tanh and relu order the forms alike, so `act` does not enter it.
     """
-    if shared and depth > 1:
+    if shared:
         return "shared_conv"
-    if neurons**2 * width**depth <= LARGEST_BLOCKS:
+    if neurons**2 * width ** min(depth, 2) <= LARGEST_BLOCKS:
         return "block_gemm"
     return "elementwise" if depth == 1 else "grouped_conv"
 
 
 def form_layout(form: Form) -> Layout:
     """The layout in which `form` takes and gives a value; the Gemm before and behind have either for free."""
-    return "feature_first" if form in ("grouped_conv", "batched_matmul") else "batch_first"
+    return "feature_first" if form == "grouped_conv" else "batch_first"
 
 
 def emit_meta(
@@ -166,23 +165,10 @@ def _convolution(builder: GraphBuilder) -> Linear:
     return linear
 
 
-def _batched_matmul(builder: GraphBuilder, x: str, act: Act, inner: InnerNetwork, name: str) -> str:
-    def linear(value: str, weight: Array, bias: Array, label: str) -> str:
-        matrices = builder.initializer(f"{label}/weight", weight.transpose(0, 2, 1))
-        product = builder.node("MatMul" if weight.shape[2] > 1 else "Mul", [value, matrices], f"{label}/product")
-        return builder.node("Add", [product, builder.initializer(f"{label}/bias", bias[:, None])], label)
-
-    axis = builder.constant([2], np.int64)
-    column = builder.node("Unsqueeze", [x, axis], f"{name}/column")
-    y = _emit_layers(builder, column, act, inner, linear, name)
-    return builder.node("Squeeze", [y, axis], f"{name}/squeezed")
-
-
 _FORMS = {
     "elementwise": _elementwise,
     "block_gemm": _block_gemm,
     "grouped_conv": _grouped_conv,
-    "batched_matmul": _batched_matmul,
     "shared_conv": _shared_conv,
 }
 
@@ -193,8 +179,3 @@ def _block_diagonal(weight: Array) -> Array:
     matrix = np.zeros((neurons, to, neurons, origin), weight.dtype)
     matrix[np.arange(neurons), :, np.arange(neurons)] = weight
     return matrix.reshape(neurons * to, neurons * origin)
-
-
-def choose_form(neurons: int, width: int, depth: int, act: Act, *, shared: bool = False) -> Form:
-    """Provisional: the measured rule replaces it."""
-    return "elementwise" if depth == 1 else "grouped_conv"

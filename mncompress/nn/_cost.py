@@ -33,8 +33,10 @@ def _activation_macs(form: nn.Module | None) -> int:
         return len(form.center) * (form.coefficients.shape[1] - 1)
     if isinstance(form, Scale):
         return len(form.scale)
-    if isinstance(form, Grouped | nn.Sequential):
-        return sum(_activation_macs(part) for part in form.modules() if part is not form and not isinstance(part, nn.Sequential))
+    if isinstance(form, Grouped):
+        return sum(_activation_macs(part) for part in form.forms)
+    if isinstance(form, nn.Sequential):
+        return sum(_activation_macs(part) for part in form)
     return 0
 
 

@@ -45,10 +45,10 @@ class LearnedActivation(nn.Module):
 
     def select(self, indices: Sequence[int]) -> Self:
         """The same activations for a subset of the neurons, with copied parameters; `(k,)` indices to k neurons."""
-        subset = type(self)(self.spec, len(indices))
+        subset = type(self)(self.spec, len(indices)).to(next((p.dtype for p in self.parameters()), torch.float32))
         rows = [0] if self.spec.shared else list(indices)
         subset.load_state_dict({name: value[rows] for name, value in self.state_dict().items()})
-        return subset.to(next((p.dtype for p in self.parameters()), torch.float32))
+        return subset
 
     def extra_repr(self) -> str:
         """Shown by `print(network)`."""
@@ -69,6 +69,11 @@ class Meta(LearnedActivation):
     Parameters: `first_weight`, `first_bias` (n, H); for each further hidden layer `weights[l]` (n, H, H) as [to][from] and
     `biases[l]` (n, H), with a residual connection around it; `out_weight` (n, H), `out_bias` (n,).
     """
+
+    first_weight: Tensor
+    first_bias: Tensor
+    out_weight: Tensor
+    out_bias: Tensor
 
     def __init__(self, spec: ActivationSpec, n: int) -> None:
         super().__init__(spec, n)
@@ -92,6 +97,11 @@ class Meta(LearnedActivation):
 class Vaf(LearnedActivation):
     """One inner hidden layer between linear ends: `first_weight`, `first_bias`, `out_weight` (n, H), `out_bias` (n,)."""
 
+    first_weight: Tensor
+    first_bias: Tensor
+    out_weight: Tensor
+    out_bias: Tensor
+
     def __init__(self, spec: ActivationSpec, n: int) -> None:
         super().__init__(spec, n)
         self.add_parameters(first_weight=(spec.width,), first_bias=(spec.width,), out_weight=(spec.width,), out_bias=())
@@ -105,6 +115,9 @@ class Vaf(LearnedActivation):
 class AGSig(LearnedActivation):
     """alpha sigmoid(beta u), parameters (n,)."""
 
+    alpha: Tensor
+    beta: Tensor
+
     def __init__(self, spec: ActivationSpec, n: int) -> None:
         super().__init__(spec, n)
         self.add_parameters(alpha=(), beta=())
@@ -117,6 +130,9 @@ class AGSig(LearnedActivation):
 class FReLU(LearnedActivation):
     """relu(u + delta) + eta, parameters (n,)."""
 
+    delta: Tensor
+    eta: Tensor
+
     def __init__(self, spec: ActivationSpec, n: int) -> None:
         super().__init__(spec, n)
         self.add_parameters(delta=(), eta=())
@@ -128,6 +144,11 @@ class FReLU(LearnedActivation):
 
 class Warp(LearnedActivation):
     """alpha act(beta u + delta) + eta, parameters (n,): stretch and shift of both axes."""
+
+    alpha: Tensor
+    beta: Tensor
+    delta: Tensor
+    eta: Tensor
 
     def __init__(self, spec: ActivationSpec, n: int) -> None:
         super().__init__(spec, n)

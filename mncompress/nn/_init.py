@@ -166,7 +166,7 @@ def _ridge(features: Tensor, target: Tensor, slope: Tensor) -> Tensor:
 
 
 def _preimage(act: Act, values: Tensor) -> tuple[Tensor, Tensor]:
-    """z on the rising branch with act(z) = values, and act's slope there, by bisection in float64."""
+    """Z on the rising branch with act(z) = values, and act's slope there, by bisection in float64."""
     function = ACT_FUNCTIONS[act]
     lowest = torch.linspace(-5, 5, 100001, dtype=torch.float64)
     start = lowest[function(lowest).argmin()] if act in ("silu", "gelu") else torch.tensor(-20.0, dtype=torch.float64)

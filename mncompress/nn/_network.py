@@ -24,8 +24,8 @@ class Standardize(nn.Module):
 
     def __init__(self, shift: NDArray[np.floating], scale: NDArray[np.floating]) -> None:
         super().__init__()
-        self.register_buffer("shift", torch.as_tensor(np.asarray(shift, np.float32)))
-        self.register_buffer("scale", torch.as_tensor(np.asarray(scale, np.float32)))
+        self.register_buffer("shift", torch.tensor(np.asarray(shift, np.float32)))
+        self.register_buffer("scale", torch.tensor(np.asarray(scale, np.float32)))
 
     def forward(self, x: Tensor) -> Tensor:
         """Raw features `(..., d)`, uint8 or float, to standardized ones."""

@@ -85,7 +85,8 @@ def make_grid(domain: NDArray[np.float64], points: int = 241) -> NDArray[np.floa
     """
     lo, hi = domain[:, :1], domain[:, 1:]
     pad = np.maximum(MARGIN * (hi - lo), 1e-3 * np.maximum(1.0, np.maximum(np.abs(lo), np.abs(hi))))
-    return (lo - pad + (hi - lo + 2 * pad) * np.linspace(0.0, 1.0, points)).astype(np.float32)
+    grid: NDArray[np.float64] = lo - pad + (hi - lo + 2 * pad) * np.linspace(0.0, 1.0, points)
+    return grid.astype(np.float32)
 
 
 def save_curves(path: Path, curves: Curves) -> None:

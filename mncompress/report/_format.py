@@ -1,5 +1,6 @@
 """How numbers are written: the one place, so that a number reads the same wherever it stands. None reads as an em dash."""
 
+import math
 from collections.abc import Callable
 
 _MINUS, _NARROW, _NONE = "\N{MINUS SIGN}", "\N{NARROW NO-BREAK SPACE}", "\N{EM DASH}"
@@ -20,6 +21,24 @@ def error(value: float | None) -> str:
     if value is None:
         return _NONE
     return "0" if value == 0 else f"{value:.1e}"
+
+
+def at_most(bound: float | None) -> str:
+    """An upper bound to two digits, rounded up: what is written is a bound too."""
+    if bound is None or bound == 0:
+        return error(bound)
+    unit = 10.0 ** (math.floor(math.log10(bound)) - 1)
+    return error(math.ceil(bound / unit * (1 - 1e-12)) * unit)
+
+
+def share_at_least(share: float | None) -> str:
+    """A guaranteed share as per cent, rounded down."""
+    return percent(None if share is None else math.floor(1000 * share * (1 + 1e-12)) / 1000, 1)
+
+
+def fixed(value: float | None, digits: int = 5) -> str:
+    """A number to so many significant digits, trailing zeros kept: for numbers to be compared."""
+    return _NONE if value is None else f"{value:#.{digits}g}".rstrip(".").replace("-", _MINUS)
 
 
 def number(value: float | None, digits: int = 4) -> str:
@@ -48,5 +67,6 @@ def words(name: object) -> str:
 
 
 FILTERS: dict[str, Callable[..., str]] = {
-    function.__name__: function for function in (percent, count, error, number, ratio, microseconds, kilobytes, words)
+    function.__name__: function for function in (
+        percent, share_at_least, count, error, at_most, fixed, number, ratio, microseconds, kilobytes, words)
 }

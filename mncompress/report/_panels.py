@@ -44,6 +44,7 @@ def make_panel(curves: Curves, row: int) -> Panel:
     u, original = _finite(curves.u[row]), _finite(curves.original[row])
     replacement = None if curves.replacement is None else _finite(curves.replacement[row])
     lo, hi = (float(value) for value in curves.domain[row])
+    first, last = (float(value) for value in curves.histogram_range[row])
     counts = curves.histogram[row].astype(np.float64)
     return Panel(
         name=f"{curves.layer[row]}.{curves.index[row]}",
@@ -53,7 +54,7 @@ def make_panel(curves: Curves, row: int) -> Panel:
         u=u,
         original=original,
         replacement=replacement,
-        bin_edges=np.linspace(*curves.histogram_range[row], len(counts) + 1),
+        bin_edges=np.linspace(first, last, len(counts) + 1),
         heights=counts / max(counts.max(initial=0.0), 1.0),
         x_limits=(float(u[0]), float(u[-1])),
         y_limits=_y_limits([original] if replacement is None else [original, replacement], (u >= lo) & (u <= hi)),

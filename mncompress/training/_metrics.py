@@ -50,7 +50,8 @@ def metric_per_replicate(outputs: Tensor, y: Tensor, task: Task, target_scale: T
     if task == "classification":
         return (outputs.argmax(-1) == y).float().mean(1)
     assert target_scale is not None
-    return ((outputs - y) * target_scale).square().mean((1, 2)).sqrt()
+    largest = target_scale.max()        # taken out of the square, which would overflow for large units
+    return ((outputs - y) * (target_scale / largest)).square().mean((1, 2)).sqrt() * largest
 
 
 def write_metrics(path: Path, rows: list[EpochMetrics]) -> None:
@@ -73,5 +74,5 @@ def read_metrics(path: Path) -> list[EpochMetrics]:
             return [EpochMetrics(int(row["epoch"]), int(row["replicate"]), float(row["train_loss"]),
                                  float(row["validation_loss"]), float(row["validation_metric"]), float(row["seconds"]))
                     for row in csv.DictReader(file)]
-    except (OSError, KeyError, TypeError, ValueError) as error:
+    except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
         raise CheckpointError(f"{path} is missing or damaged ({error}); start again with --overwrite") from None

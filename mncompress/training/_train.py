@@ -6,6 +6,8 @@ which the seed and the epoch determine, so an interrupted run continues as if no
 
 import dataclasses
 import json
+import math
+import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,10 +16,19 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mncompress.checkpoint import Run, RunRecord, load_record, load_run, load_tensors, save_record, save_run, save_tensors
+from mncompress.checkpoint import (
+    Run,
+    RunRecord,
+    load_record,
+    load_run,
+    load_tensors,
+    save_record,
+    save_run,
+    save_tensors,
+)
 from mncompress.data import Dataset, Split, load_dataset, standardization_of
 from mncompress.errors import CheckpointError, ConfigError, TrainingError
-from mncompress.files import check_output_folder
+from mncompress.files import check_output_folder, remove_file
 from mncompress.training._device import choose_device
 from mncompress.training._metrics import (
     METRIC_NAMES,
@@ -27,7 +38,7 @@ from mncompress.training._metrics import (
     read_metrics,
     write_metrics,
 )
-from mncompress.training._population import Population, make_population
+from mncompress.training._population import make_population
 from mncompress.types import TrainConfig, to_json
 
 EVALUATION_ROWS = 8192
@@ -114,15 +125,21 @@ class _Trainer:
         return state
 
     def load_state_(self, state: dict[str, Tensor]) -> None:
-        """Continue from what `state` returned."""
+        """Continue from what `state` returned.
+
+        Raises:
+            KeyError, ValueError: a tensor is missing, or has another shape or type.
+        """
         for name, value in self.population.parameters.items():
-            saved = state[f"parameters.{name}"]
-            if saved.shape != value.shape:
-                raise KeyError(f"parameters.{name} has shape {tuple(saved.shape)}, expected {tuple(value.shape)}")
+            saved = {key: state[f"{key}.{name}"] for key in ("parameters", "exp_avg", "exp_avg_sq", "step")}
+            for key, found in saved.items():
+                shape = () if key == "step" else value.shape
+                if found.shape != shape or found.dtype != torch.float32:
+                    raise ValueError(f"{key}.{name} is {found.dtype} {tuple(found.shape)}, expected torch.float32 {tuple(shape)}")
             with torch.no_grad():
-                value.copy_(saved)
-            self.optimizer.state[value] = {"step": state[f"step.{name}"]} | {
-                key: state[f"{key}.{name}"].to(self.device) for key in ("exp_avg", "exp_avg_sq")}
+                value.copy_(saved["parameters"])
+            self.optimizer.state[value] = {"step": saved["step"]} | {
+                key: saved[key].to(self.device) for key in ("exp_avg", "exp_avg_sq")}
 
     def record(self) -> RunRecord:
         """What `config.json` holds of an unfinished run."""
@@ -150,7 +167,7 @@ def train(config: TrainConfig, *, out: Path | None = None, resume: bool = False,
     Raises:
         ConfigError, DataError: the configuration or the data cannot be used.
         OutputError: `out` is not empty (and neither `resume` nor `overwrite`), or cannot be written.
-        CheckpointError: `out` holds another or a damaged run.
+        CheckpointError: `out` holds a damaged run, or one of other data.
         TrainingError: every network diverged.
     """
     out = None if out is None else Path(out)
@@ -162,7 +179,7 @@ def train(config: TrainConfig, *, out: Path | None = None, resume: bool = False,
     if out is not None and saved is not None and saved.best is not None and saved.config.epochs == config.epochs:
         return load_run(out)
     trainer = _Trainer(config, dataset)
-    if out is not None and saved is not None:
+    if out is not None and saved is not None and (saved.best is not None or (out / "checkpoint.safetensors").exists()):
         _load_checkpoint_(trainer, out)
     while trainer.epoch < config.epochs:
         _run_epoch_(trainer, progress)
@@ -183,7 +200,7 @@ def _check_folder(config: TrainConfig, out: Path | None, *, resume: bool, overwr
     if not resume:
         check_output_folder(out, overwrite=overwrite)
         return None
-    if not (out / "config.json").exists():
+    if not os.path.exists(out / "config.json"):     # unlike Path.exists, false for a name that is too long
         check_output_folder(out, overwrite=False)
         return None
     saved = load_record(out)
@@ -221,16 +238,17 @@ def _run_epoch_(trainer: _Trainer, progress: Callable[[TrainProgress], None] | N
 
 
 def _finite_replicates(trainer: _Trainer) -> list[bool]:
-    """Which replicates have finite parameters and a finite validation loss."""
+    """Which replicates have finite parameters and finite validation results."""
     finite = torch.ones(trainer.config.replicates, dtype=torch.bool, device=trainer.device)
     for value in trainer.population.parameters.values():
         finite &= value.detach().isfinite().flatten(1).all(1)
-    losses = torch.tensor([row.validation_loss for row in trainer.rows[-trainer.config.replicates:]])
-    return (finite.cpu() & losses.isfinite()).tolist()
+    last = trainer.rows[-trainer.config.replicates:]
+    return [ok and math.isfinite(row.validation_loss) and math.isfinite(row.validation_metric)
+            for ok, row in zip(finite.tolist(), last, strict=True)]
 
 
 def _best_metric(values: list[float], task: str) -> float | None:
-    finite = [value for value in values if value == value]
+    finite = [value for value in values if math.isfinite(value)]
     if not finite:
         return None
     return max(finite) if task == "classification" else min(finite)
@@ -243,28 +261,36 @@ def _identity(config: TrainConfig) -> str:
 
 
 def _save_checkpoint(trainer: _Trainer, out: Path) -> None:
-    """Metrics first: a reader drops rows after the checkpoint's epoch, so no moment of interruption loses or doubles one."""
+    """Write what `--resume` needs. Whenever this is interrupted, the folder holds the old run or continues the new one.
+
+    Metrics come before the checkpoint: a reader drops rows after the checkpoint's epoch, so none is lost or doubled.
+    """
     if trainer.epoch == 1:
-        for name in ("config.json", "checkpoint.safetensors", "model.safetensors", "replicates.safetensors"):
-            (out / name).unlink(missing_ok=True)
+        remove_file(out / "checkpoint.safetensors")
+        save_record(out, trainer.record())
+        for name in ("model.safetensors", "replicates.safetensors"):
+            remove_file(out / name)
     write_metrics(out / "metrics.csv", trainer.rows)
     save_tensors(out / "checkpoint.safetensors", trainer.state(),
                  {"epoch": str(trainer.epoch), "config": _identity(trainer.config)})
-    if trainer.epoch == 1 or not (out / "config.json").exists():
-        save_record(out, trainer.record())
 
 
 def _load_checkpoint_(trainer: _Trainer, out: Path) -> None:
-    path = out / "checkpoint.safetensors"
+    path, config = out / "checkpoint.safetensors", trainer.config
     state, metadata = load_tensors(path)
     try:
-        if metadata["config"] != _identity(trainer.config):
+        if metadata["config"] != _identity(config):
             raise CheckpointError(f"{path} belongs to another configuration than {out / 'config.json'}; start again with --overwrite")
         trainer.load_state_(state)
         trainer.epoch = int(metadata["epoch"])
     except (KeyError, ValueError) as error:
         raise CheckpointError(f"{path} does not fit {out / 'config.json'} ({error}); start again with --overwrite") from None
+    if trainer.epoch > config.epochs:
+        raise ConfigError(f"{out} is already trained for {trainer.epoch} epochs, more than the {config.epochs} asked for")
     trainer.rows = [row for row in read_metrics(out / "metrics.csv") if row.epoch <= trainer.epoch]
+    expected = [(epoch, k) for epoch in range(1, trainer.epoch + 1) for k in range(config.replicates)]
+    if not expected or [(row.epoch, row.replicate) for row in trainer.rows] != expected or not any(_finite_replicates(trainer)):
+        raise CheckpointError(f"{out / 'metrics.csv'} and {path} do not fit each other or are damaged; start again with --overwrite")
 
 
 def _finish(trainer: _Trainer, out: Path | None) -> Run:

@@ -1,0 +1,64 @@
+"""What a report comes to, in sentences. They state the numbers; they do not praise them."""
+
+import math
+
+from mncompress.report._format import count, fixed, number, percent, ratio
+from mncompress.report._latency import Condition
+from mncompress.types import Report, Speedup
+
+
+def describe_quality(report: Report) -> str:
+    """What compression changed in the answers on the test split."""
+    if report.argmax_flips is None:
+        before, after = fixed(rmse(report.original.loss)), fixed(rmse(report.compressed.loss))
+        return f"RMSE {before} before and {after} after compression, on {count(report.samples)} test samples."
+    before, after = percent(report.original.accuracy), percent(report.compressed.accuracy)
+    if report.argmax_flips == 0:
+        return f"Not one of {count(report.samples)} test samples changed its class; accuracy stays at {before}."
+    return (f"Accuracy {before} before and {after} after compression: {count(report.argmax_flips)} of "
+            f"{count(report.samples)} test samples changed their class.")
+
+
+def describe_speed(conditions: tuple[Condition, ...]) -> str:
+    """How fast the compressed network is, in the first condition measured."""
+    if not conditions:
+        return ""
+    first, parts = conditions[0], []
+    if first.speedup is not None:
+        parts.append(f"is {_compare(first.speedup)}")
+    if first.compressed_to_twin is not None:
+        parts.append(f"takes {ratio(first.compressed_to_twin)} the time of the same network with ReLU")
+    return f"At batch {first.batch} ({first.provider}) it {' and '.join(parts)}." if parts else ""
+
+
+def describe_drop(drop: float) -> str:
+    """A drop in percentage points, or a gain."""
+    if drop == 0:
+        return "unchanged"
+    size = f"{abs(drop):.2f}" if abs(drop) >= 0.01 else f"{abs(drop):.1g}"
+    return f"{size} points {'lower' if drop > 0 else 'higher'}"
+
+
+def describe_budget(report: Report) -> str:
+    """What the user allowed."""
+    budget = report.budget
+    unit = "% of RMSE" if report.argmax_flips is None else "points"
+    limits = [f"preset {budget.preset}"]
+    if budget.max_drop is not None:
+        limits.append(f"a drop of at most {number(budget.max_drop)} {unit}")
+    if budget.max_logit_error is not None:
+        limits.append(f"outputs changed by at most {number(budget.max_logit_error)}")
+    return ", ".join(limits)
+
+
+def rmse(loss: float) -> float:
+    """The root of a mean squared error."""
+    return math.sqrt(loss)
+
+
+def _compare(speedup: Speedup) -> str:
+    if speedup.low <= 1 <= speedup.high:
+        return f"about as fast as its original ({ratio(speedup.ratio)}, no clear difference)"
+    if speedup.ratio > 1:
+        return f"{ratio(speedup.ratio)} as fast as its original"
+    return f"slower than its original ({ratio(speedup.ratio)} its speed)"
