@@ -19,18 +19,24 @@ def evaluate(
                                           show_default=False)],
     data: RequiredData,
     data_dir: DataDir = None,
-    seed: Annotated[int, typer.Option(
-        help="That of the run: it draws the test split where the data has none of its own.")] = 0,
+    seed: Annotated[int | None, typer.Option(
+        help="Draws the test split where the data has none of its own.  [default: the run's, as the file has it]",
+        show_default=False)] = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Measure any ONNX file on the test split of a data set."""
     from mncompress.benchmark import evaluate as evaluate_model
     from mncompress.data import load_dataset
+    from mncompress.runtime import make_session, model_info
 
     with open_output(as_json, quiet) as output:
+        session = make_session(model)
+        if seed is None:
+            written = model_info(session).metadata.get("seed", "")
+            seed = int(written) if written.isdecimal() else 0
         test = load_dataset(data, data_dir=data_dir, seed=seed).test
-        evaluation = evaluate_model(model, test.x, test.y)
+        evaluation = evaluate_model(session, test.x, test.y)
         metric = describe(evaluation)
         output.show(to_json(evaluation), f"{metric}, loss {evaluation.loss:.6g} on {evaluation.samples} test samples",
                     essential=metric)

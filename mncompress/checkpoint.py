@@ -209,7 +209,11 @@ def check_state(record: RunRecord, replicates: Mapping[str, Tensor], path: Path)
         CheckpointError: naming the first thing that differs.
     """
     _check_record(record, path.parent / "config.json")
-    expected = _expected_shapes(record)
+    try:
+        expected = _expected_shapes(record)
+    except (RuntimeError, TypeError, OverflowError):
+        raise CheckpointError(f"{path.parent / 'config.json'} describes a network of impossible size: "
+                              f"{record.network.sizes = }; restore the file, or train again") from None
     if expected.keys() != replicates.keys():
         different = sorted(expected.keys() ^ replicates.keys())
         raise CheckpointError(f"{path} does not fit config.json: tensor {different[0]!r} is missing or unknown")

@@ -69,7 +69,7 @@ def check_output_folder(folder: Path, *, overwrite: bool) -> None:
         if folder.is_dir() and any(folder.iterdir()) and not overwrite:
             raise OutputError(f"{folder} is not empty; choose another --out, or pass --overwrite")
         there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
-        tempfile.TemporaryDirectory(prefix=".", suffix=".tmp", dir=there).cleanup()
+        os.rmdir(tempfile.mkdtemp(prefix=".", suffix=".tmp", dir=there))
     except OSError as error:
         raise OutputError(f"cannot write {folder}: {error.strerror or error}; choose another --out") from error
 

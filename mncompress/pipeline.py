@@ -21,7 +21,7 @@ from mncompress.checkpoint import Run, load_run
 from mncompress.compression import Certificate, Compressed, certify, compress_network
 from mncompress.data import Dataset, load_dataset
 from mncompress.errors import CheckpointError, DataError
-from mncompress.export import ExportCheck, check_export, write_onnx
+from mncompress.export import ExportCheck, check_export, check_opset_version, write_onnx
 from mncompress.files import atomic_folder, check_output_folder, write_json
 from mncompress.nn import LearnedActivation, Network, count_macs, count_parameters, make_relu_twin
 from mncompress.report import Curves, Inspection, inspect_curves, load_curves, make_grid, save_curves, write_html
@@ -95,10 +95,11 @@ def compress(run: Run, budget: Budget | None = None, *, out: Path | None = None,
 
     Raises:
         DataError: the data is not what the network was trained on, or does not fit it.
-        ExportError: a file does not compute what the network computes.
+        ExportError: the opset cannot be written, or a file does not compute what the network computes.
         OutputError: `out` is not empty, or cannot be written.
     """
     tell = progress or (lambda line: None)
+    check_opset_version(opset_version)
     if out is not None:
         check_output_folder(Path(out), overwrite=overwrite)
     network = run.network(replicate)
@@ -173,8 +174,8 @@ def make_curves(network: Network, calibration: tuple[LayerCalibration, ...], com
              f"{' ' + spec.activations[0].act if spec.activations else ''}")
     parts = [_layer_curves(number, layer.activation, found, compressed)
              for number, (layer, found) in enumerate(zip(network.activated_layers, calibration, strict=True))]
-    parts = parts or [_no_curves()]
-    arrays = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    parts = parts or [_no_curves(compressed)]
+    arrays: dict[str, Any] = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     if compressed is None:
         return Curves(**arrays, title=title)
     decisions = compressed.plan.decisions
@@ -182,12 +183,14 @@ def make_curves(network: Network, calibration: tuple[LayerCalibration, ...], com
                   max_abs_error=np.array([d.max_abs_error for d in decisions]))
 
 
-def _no_curves() -> dict[str, NDArray[Any]]:
+def _no_curves(compressed: Compressed | None) -> dict[str, NDArray[Any]]:
     """The curves of a network without activations."""
     none = np.zeros((0, 2))
     u = make_grid(none)
-    return {"layer": np.zeros(0, np.int64), "index": np.zeros(0, np.int64), "domain": none, "u": u, "original": u,
-            "replacement": u, "histogram": np.zeros((0, BINS), np.int64), "histogram_range": none}
+    curves: dict[str, NDArray[Any]] = {
+        "layer": np.zeros(0, np.int64), "index": np.zeros(0, np.int64), "domain": none, "u": u, "original": u,
+        "histogram": np.zeros((0, BINS), np.int64), "histogram_range": none}
+    return curves if compressed is None else {**curves, "replacement": u}
 
 
 def _layer_curves(number: int, activation: object, found: LayerCalibration, compressed: Compressed | None
@@ -216,8 +219,9 @@ def _load_data(run: Run, data: str | None, data_dir: str | None) -> Dataset:
         raise DataError(f"the content of {config.data!r} is not what the run was trained on ({dataset.content_hash}, then "
                         f"{run.data_hash}); restore the data, or name another set with --data")
     if (dataset.in_features, dataset.out_features, dataset.task) != (spec.in_features, spec.out_features, spec.task):
-        raise DataError(f"{dataset.name!r} has {dataset.in_features} features and {dataset.out_features} outputs for {dataset.task}, "
-                        f"the network takes {spec.in_features} and gives {spec.out_features} for {spec.task}")
+        raise DataError(f"{dataset.name!r} has {dataset.in_features} features and {dataset.out_features} outputs for "
+                        f"{dataset.task}, the network takes {spec.in_features} and gives {spec.out_features} for {spec.task}; "
+                        "name a data set like the one it was trained on")
     return dataset
 
 
@@ -262,13 +266,14 @@ def _make_report(exports: Mapping[str, _Export], network: Network, compressed: C
     summaries = {name: _summarize(export, scores[name]) for name, export in exports.items()}
     tell("certifying the outputs' change")
     certificate = certify(network, compressed, test.x)
-    latency, speedups = _measure_latency(exports, tell)
+    latency, speedups = _measure_latency(exports, test.x, tell)
     flips = int((outputs["original"].argmax(1) != outputs["compressed"].argmax(1)).sum())
     before, after = scores["original"], scores["compressed"]
     is_classification = before.accuracy is not None and after.accuracy is not None
     decisions = compressed.plan.decisions
     return Report(
-        **summaries,
+        original=summaries["original"], compressed=summaries["compressed"], portable=summaries["portable"],
+        relu_twin=summaries["relu_twin"],
         accuracy_drop=100 * (before.accuracy - after.accuracy) if is_classification else None,  # type: ignore[operator]
         argmax_flips=flips if is_classification else None,
         samples=len(test.x),
@@ -277,7 +282,7 @@ def _make_report(exports: Mapping[str, _Export], network: Network, compressed: C
         replacement_error_bound=certificate.replacement_bound,
         logit_error_bound_reason=certificate.reason,
         certified_unchanged=certificate.certified,
-        rmse_increase_percent=None if is_classification else 100 * ((after.rmse or 0) / max(before.rmse or 0, 1e-300) - 1),
+        rmse_increase_percent=_rmse_increase_percent(before.rmse, after.rmse),
         kinds={kind: sum(d.kind == kind for d in decisions) for kind in KINDS},
         left=sum(d.left for d in decisions),
         neurons=_neuron_rows(network, compressed, test.x),
@@ -286,9 +291,15 @@ def _make_report(exports: Mapping[str, _Export], network: Network, compressed: C
         budget=compressed.plan.budget,
         config=to_json(run.config),
         notes=_notes(speedups, compressed, certificate),
-        environment={**runtime.describe_environment(), "data_hash": run.data_hash,
+        environment={**runtime.describe_environment(), "data": dataset.name, "data_hash": dataset.content_hash,
                      "checks": {name: dataclasses.asdict(export.check) for name, export in exports.items()}},
         speedups=speedups)
+
+
+def _rmse_increase_percent(before: float | None, after: float | None) -> float | None:
+    if before is None or after is None:
+        return None
+    return 100 * (after - before) / max(before, float(np.finfo(np.float32).tiny))   # a network can be exact
 
 
 def _summarize(export: _Export, score: benchmark.Evaluation) -> ModelSummary:
@@ -302,14 +313,16 @@ def _neuron_rows(network: Network, compressed: Compressed, x: NDArray[Any]) -> t
                            int(outside[d.layer][d.index]), d.reason, d.refused, d.settings) for d in compressed.plan.decisions)
 
 
-def _measure_latency(exports: Mapping[str, _Export], tell: Tell) -> tuple[tuple[LatencyRow, ...], tuple[Speedup, ...]]:
+def _measure_latency(exports: Mapping[str, _Export], x: NDArray[Any], tell: Tell
+                     ) -> tuple[tuple[LatencyRow, ...], tuple[Speedup, ...]]:
+    """Time all files on rows of the test split: what activations are given decides how fast some of them are."""
     paths = {name: export.path for name, export in exports.items()}
     rows: list[LatencyRow] = []
     speedups = []
     for provider in runtime.available_providers():
         for batch in BATCH_SIZES:
             tell(f"measuring latency: provider {provider}, 1 thread, batch {batch}")
-            measured = benchmark.measure(paths, provider=provider, batch=batch, seconds=LATENCY_SECONDS)
+            measured = benchmark.measure(paths, provider=provider, batch=batch, seconds=LATENCY_SECONDS, inputs=x)
             rows += benchmark.summarize(measured)
             ratio = benchmark.ratio(measured, "original", "compressed")
             speedups.append(Speedup(provider, 1, batch, ratio.median, ratio.low, ratio.high))

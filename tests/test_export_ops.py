@@ -23,6 +23,7 @@ from mncompress.export._activations import (
     emit_linear,
     emit_piecewise_linear,
     emit_polynomial,
+    polynomial_layout,
     to_layout,
 )
 from mncompress.export._functions import FEW_NEURONS, make_functions
@@ -38,11 +39,11 @@ OP_INPUTS = {
     "CubicSpline": ("start", "inverse_step", "coefficients"),
     "PiecewiseLinear": ("knots", "slope_changes", "slope", "intercept"),
 }
-RANK_1_TO_3 = [case for case in CASES if case.startswith(("cubic_spline", "piecewise_linear"))]
+OP_CASES = [case for case in CASES if case.startswith(("cubic_spline", "piecewise_linear"))]
 MANY = FEW_NEURONS + 1
 EPS = float(np.finfo(np.float32).eps)
-# The reference evaluator's GatherElements goes through numpy.choose, which takes at most 64 rows: K + 2 <= 64.
-REFERENCE_INTERVALS = 62
+# The reference evaluator's GatherElements goes through numpy.choose, which takes at most 63 rows, and K + 2 are needed.
+REFERENCE_INTERVALS = 61
 
 
 def newest_opset() -> int:
@@ -91,7 +92,9 @@ def op_parameters(case: str) -> dict[str, np.ndarray]:
     return {key: VECTORS[f"{case}/{key}"] for key in OP_INPUTS[op_of(case)]}
 
 
-def op_model(op_type: str, parameters: dict[str, np.ndarray], *, rank: int = 2, body: int = 0, opset: int = 18) -> onnx.ModelProto:
+def op_model(
+    op_type: str, parameters: dict[str, np.ndarray], *, rank: int = 2, body: int = 0, opset: int = 18
+) -> onnx.ModelProto:
     """A model of one op; `body` is the number of neurons that the body is written for."""
     builder = GraphBuilder(opset)
     neurons = len(parameters[OP_INPUTS[op_type][0]])
@@ -117,21 +120,25 @@ def f32(array: np.ndarray) -> np.ndarray:
     return np.asarray(array, np.float32)
 
 
-@pytest.mark.parametrize("runtime", RUNTIMES)
+def runs_in_reference(case: str) -> bool:
+    return op_of(case) == "PiecewiseLinear" or VECTORS[f"{case}/coefficients"].shape[1] <= REFERENCE_INTERVALS
+
+
 @pytest.mark.parametrize("opset", OPSETS)
 @pytest.mark.parametrize("body", [FEW_NEURONS, MANY])
-@pytest.mark.parametrize("case", RANK_1_TO_3)
+@pytest.mark.parametrize(
+    ("case", "runtime"),
+    [(case, runtime) for case in OP_CASES for runtime in RUNTIMES if runtime is not run_reference or runs_in_reference(case)],
+)
 def test_op_conforms(case: str, body: int, opset: int, runtime: Runtime) -> None:
     x, expected, parameters = VECTORS[f"{case}/x"], VECTORS[f"{case}/y"], op_parameters(case)
-    if runtime is run_reference and op_of(case) == "CubicSpline" and parameters["coefficients"].shape[1] > REFERENCE_INTERVALS:
-        pytest.skip("the reference evaluator's GatherElements takes at most 64 rows")
     y = runtime(op_model(op_of(case), parameters, rank=x.ndim, body=body, opset=opset), x)
     assert y.dtype == np.float32
     assert y.shape == expected.shape
     # s = (x - start) * inverse_step is rounded at a magnitude of up to K, which the slope per interval (below 6) carries
     # into y; the terms of a sum of kinks are rounded at their own magnitude, up to 10 each. Far out, the relative error is
     # that of the boundary slope, a float32 sum of coefficients up to a hundred times as large.
-    pieces = parameters[OP_INPUTS[op_of(case)][-1] if op_of(case) == "CubicSpline" else "knots"].shape[1]
+    pieces = parameters["coefficients" if "coefficients" in parameters else "knots"].shape[1]
     np.testing.assert_allclose(y, expected, rtol=64 * EPS, atol=12 * EPS * (pieces + 4))
 
 
@@ -236,7 +243,8 @@ def test_builder_shares_constants_and_makes_names_unique() -> None:
     assert builder.constant(1) == builder.constant(1.0)
     assert builder.constant(1) != builder.constant([1])
     assert builder.constant(1) != builder.constant(1, np.int64)
-    assert [builder.initializer("w", [0]), builder.initializer("w", [0]), builder.node("Relu", [INPUT], "w")] == ["w", "w_1", "w_2"]
+    names = [builder.initializer("w", [0]), builder.initializer("w", [0]), builder.node("Relu", [INPUT], "w")]
+    assert names == ["w", "w_1", "w_2"]
 
 
 @pytest.mark.parametrize("opset", [17, 99])
@@ -306,19 +314,23 @@ def inner_case(case: str, neurons: int = 1) -> InnerNetwork:
         return np.repeat(f32(VECTORS[f"{case}/{key}"])[None], neurons, 0)
 
     biases = tuple(stacked(bias if layer == 0 else f"b{layer}") for layer in range(depth))
-    return InnerNetwork(stacked(first), biases, tuple(stacked(f"w{layer}") for layer in range(1, depth)), stacked(out), stacked(shift))
+    weights = tuple(stacked(f"w{layer}") for layer in range(1, depth))
+    return InnerNetwork(stacked(first), biases, weights, stacked(out), stacked(shift))
 
 
 INNER_FORMS: list[Form] = ["elementwise", "block_gemm", "grouped_conv", "shared_conv"]
 
 
-@pytest.mark.parametrize("form", INNER_FORMS)
-@pytest.mark.parametrize("case", [case for case in CASES if case.startswith(("meta", "vaf"))])
+INNER_CASES = [case for case in CASES if case.startswith(("meta", "vaf"))]
+
+
+@pytest.mark.parametrize(
+    ("case", "form"),
+    [(case, form) for case in INNER_CASES for form in INNER_FORMS if form != "elementwise" or not inner_case(case).weights],
+)
 def test_inner_networks_conform(case: str, form: Form) -> None:
     inner = inner_case(case)
-    if form == "elementwise" and inner.weights:
-        pytest.skip("the elementwise form has one inner layer")
-    act: Any = case.removeprefix("meta_").removeprefix("vaf_").split("_l")[0] if "leaky" not in case else "leaky_relu"
+    act = next(act for act in ACTS if case.split("_", 1)[1].startswith(act))
     emit = emit_meta if case.startswith("meta") else emit_vaf
     builder = GraphBuilder()
     u = emit_linear(builder, Value(INPUT), np.array([[1], [-1]]), np.zeros(2), "layer0", form_layout(form))
@@ -365,11 +377,23 @@ def vaf_reference(u: np.ndarray, inner: InnerNetwork) -> np.ndarray:
 
 
 def test_form_rule() -> None:
-    assert choose_form(7, 5, 1, "tanh") == "block_gemm"
-    assert choose_form(64, 5, 1, "tanh") == "elementwise"
+    assert choose_form(64, 5, 1, "tanh") == "block_gemm"
+    assert choose_form(64, 16, 1, "tanh") == "elementwise"
     assert choose_form(16, 5, 2, "relu") == "block_gemm"
     assert choose_form(7, 16, 2, "relu") == "grouped_conv"
     assert choose_form(7, 5, 1, "tanh", shared=True) == "shared_conv"
+    assert [polynomial_layout(neurons) for neurons in (32, 33)] == ["feature_first", "batch_first"]
+
+
+def test_shared_inner_network_survives_inlining() -> None:
+    rng = np.random.default_rng(2)
+    builder = GraphBuilder()
+    inner = InnerNetwork(rng.standard_normal((1, 3)), (rng.standard_normal((1, 3)),), (), rng.standard_normal((1, 3)), np.ones(1))
+    value = emit_vaf(builder, Value(INPUT), "tanh", inner, 5, "shared_conv", "act")
+    kinks = PiecewiseLinearParameters(*rng.standard_normal((2, 5, 2)), *rng.standard_normal((2, 5)))
+    model = value_model(builder, emit_piecewise_linear(builder, value, kinks, "kinks"), 5, 5)
+    x = f32(rng.standard_normal((4, 5)))
+    assert np.array_equal(run(inline_functions(model), x), run(model, x))
 
 
 def test_merged_linears_compute_the_same() -> None:
@@ -377,10 +401,12 @@ def test_merged_linears_compute_the_same() -> None:
     builder = GraphBuilder()
     value, features = Value(INPUT), 3
     for layer in range(2):
-        inner = InnerNetwork(rng.standard_normal((8, 5)), (rng.standard_normal((8, 5)),), (), rng.standard_normal((8, 5)), rng.standard_normal(8))
+        first, bias, out = rng.standard_normal((3, 8, 5))
+        inner = InnerNetwork(first, (bias,), (), out, rng.standard_normal(8))
         u = emit_linear(builder, value, rng.standard_normal((8, features)), rng.standard_normal(8), f"layer{layer}")
         value, features = emit_vaf(builder, u, "tanh", inner, 8, "block_gemm", f"layer{layer}/act"), 8
-    model = value_model(builder, emit_linear(builder, value, rng.standard_normal((2, 8)), rng.standard_normal(2), "out"), 3, 2)
+    out = emit_linear(builder, value, rng.standard_normal((2, 8)), rng.standard_normal(2), "out")
+    model = value_model(builder, out, 3, 2)
     merged = merge_linears(model)
     onnx.checker.check_model(merged, full_check=True)
     assert [node.op_type for node in merged.graph.node] == ["Gemm", "Tanh", "Gemm", "Gemm", "Tanh", "Gemm"]
@@ -405,7 +431,8 @@ def test_dearer_or_shared_linears_stay() -> None:
 @pytest.mark.parametrize("degree", [1, 2, 7])
 def test_polynomial(degree: int, layout: Any, runtime: Runtime) -> None:
     rng = np.random.default_rng(degree)
-    center, inverse, coefficients = f32(rng.standard_normal(4)), f32(rng.random(4) + 0.5), f32(rng.standard_normal((4, degree + 1)))
+    center, inverse = f32(rng.standard_normal(4)), f32(rng.random(4) + 0.5)
+    coefficients = f32(rng.standard_normal((4, degree + 1)))
     parameters = PolynomialParameters(center, inverse, coefficients)
     u = f32(np.concatenate([rng.standard_normal((50, 4)) * 3, [center + 1 / inverse, center - 1 / inverse]]))
     expected = polynomial_reference(u.astype(np.float64), parameters)

@@ -2,7 +2,6 @@
 
 import errno
 import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -201,7 +200,7 @@ def test_relative_folder_and_change_of_directory(tmp_path: Path, monkeypatch: py
 
 def test_old_folder_that_cannot_be_removed_does_not_undo_the_new_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_text(tmp_path / "out" / "old", "1")
-    monkeypatch.setattr(shutil, "_rmtree_safe_fd", fail_with(errno.EBUSY))
+    monkeypatch.setattr(os, "unlink", fail_with(errno.EBUSY))
     with atomic_folder(tmp_path / "out", overwrite=True) as temporary:
         (temporary / "new").write_text("2")
     assert entries(tmp_path / "out") == {"new": "2"}

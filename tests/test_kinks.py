@@ -147,6 +147,11 @@ def test_knots_merge_and_dead_units_have_none():
     ones = np.ones((1, 4))
     twins = InnerNetworks("relu", True, ones, (-ones / 3,), (), ones, np.ones(1))
     assert count_knots(extract_piecewise_linear(twins)).tolist() == [1]
+    # -1 / 3, -0.1 / 0.3 and -1e-3 / 3e-3 differ in the last place
+    close = InnerNetworks("relu", False, np.array([[3, 0.3, 3e-3]]), (np.array([[1, 0.1, 1e-3]]),), (), np.ones((1, 3)),
+                          np.zeros(1))
+    assert len({*(-close.biases[0] / close.first_weight).ravel()}) > 1
+    assert count_knots(extract_piecewise_linear(close)).tolist() == [1]
     dead = InnerNetworks("relu", True, -ones, (-ones,), (), ones, np.ones(1))
     form = extract_piecewise_linear(dead)
     assert count_knots(form).tolist() == [0]

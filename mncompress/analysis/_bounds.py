@@ -50,7 +50,7 @@ def bound_error(inner: InnerNetworks, form: AnyForm, lo: ArrayLike, hi: ArrayLik
     low, high = _as_ends(inner.n, lo, hi)
 
     def score(index: Indices, middle: Array, radius: Array) -> tuple[Array, Array]:
-        a, b = (_enclose(curve.select(index), middle, radius) for curve in (f, g))
+        a, b = (enclose(curve.select(index), middle, radius) for curve in (f, g))
         difference = Jet(b.value - a.value, b.slope - a.slope,
                          (b.slopes[0] - a.slopes[1], b.slopes[1] - a.slopes[0]),
                          (b.curvatures[0] - a.curvatures[1], b.curvatures[1] - a.curvatures[0]))
@@ -71,7 +71,7 @@ def bound_lipschitz(function: InnerNetworks | AnyForm, lo: ArrayLike, hi: ArrayL
     low, high = _as_ends(curve.n, lo, hi)
 
     def score(index: Indices, middle: Array, radius: Array) -> tuple[Array, Array]:
-        jet = _enclose(curve.select(index), middle, radius)
+        jet = enclose(curve.select(index), middle, radius)
         return np.abs(jet.slope), magnitude(jet.slopes)
 
     bound = bound_maximum(_make_edges([curve], low, high), cells, _width(curve), score,
@@ -94,7 +94,7 @@ def bound_range(
     ends = []
     for sign in (-1.0, 1.0):
         def score(index: Indices, middle: Array, radius: Array, sign: float = sign) -> tuple[Array, Array]:
-            jet = _enclose(curve.select(index), middle, radius)
+            jet = enclose(curve.select(index), middle, radius)
             return sign * jet.value, sign * jet.value + jet.deviation(radius)
 
         ends.append(bound_maximum(edges, cells, _width(curve), score, lambda best: best + slack))
@@ -134,7 +134,7 @@ def _make_edges(curves: list[Curve], low: Array, high: Array) -> Array:
     return np.sort(np.clip(np.concatenate(parts, 1), low[:, None], high[:, None]), 1)
 
 
-def _enclose(curve: Curve, middle: Array, radius: Array) -> Jet:
+def enclose(curve: Curve, middle: Array, radius: Array) -> Jet:
     """The jets (N, C) of functions over cells without a knot inside."""
     if isinstance(curve, InnerNetworks):
         return propagate(curve, middle, radius)

@@ -50,15 +50,16 @@ def choose(options: LayerOptions, tolerance: Array) -> Choice:
     allowed = np.stack([options.exact[key] | (np.isfinite(options.errors[key]) & (options.errors[key] <= tolerance))
                         for key in names], 1)
     price = np.stack([_element_price(key, options) for key in names], 1)
-    hopeless = ~allowed.any(1)
+    hopeless = np.asarray(~allowed.any(1))
     use = np.ones(len(names), bool)
     best = _assign(names, allowed, price, use, hopeless)
     while True:
         used = np.zeros_like(use)
         used[best[1][~hopeless]] = True
-        pools = [pool & (np.arange(len(names)) != column) for column in np.flatnonzero(used)
+        single = np.eye(len(names), dtype=bool)
+        pools = [pool & ~single[column] for column in np.flatnonzero(used)
                  for pool in (use, used)]       # move its neurons to any other form, or only to those already there
-        pools += list(np.eye(len(names), dtype=bool) | (np.array(names) == "constant"))    # one form, and constants
+        pools += list(single | (np.array(names) == "constant"))     # one form, and constants
         trials = [(_assign(names, allowed, price, pool, hopeless), pool) for pool in pools
                   if (allowed[:, pool].any(1) | hopeless).all()]
         if not trials or (cheapest := min(trials, key=lambda trial: trial[0][0]))[0][0] >= best[0]:

@@ -83,7 +83,7 @@ class LayerOptions:
     def rung(self, key: str, tolerance: Array, indices: Indices) -> int:
         """The lowest degree or fewest intervals with which all of `indices` stay within their tolerance."""
         steps = DEGREES if key == "polynomial" else spline.INTERVALS
-        within = (self.ladder[key][indices] <= tolerance[indices, None]).all(0)
+        within = np.asarray((self.ladder[key][indices] <= tolerance[indices, None]).all(0))
         assert within[-1], f"{key} does not reach the tolerance"
         return steps[int(within.argmax())]
 

@@ -68,20 +68,19 @@ def check_budget(budget: Budget, task: Task, original: Floats, compressed: Float
         if not np.isfinite(outputs).all():
             return Verdict(False, f"the {name} network's outputs are not finite", {"max_abs_logit_error": None})
     error = float(np.abs(compressed - original).max(initial=0.0))
-    paired = _paired_classification if task == "classification" else _paired_regression
-    evidence = {"samples": len(y), "max_abs_logit_error": error, "confidence": CONFIDENCE, **paired(original, compressed, y)}
+    paired = (_paired_classification if task == "classification" else _paired_regression)(original, compressed, y)
+    evidence: Evidence = {"samples": len(y), "max_abs_logit_error": error, "confidence": CONFIDENCE, **paired}
     if budget.max_logit_error is not None and error > budget.max_logit_error:
         return Verdict(False, f"an output changes by {error:.3g}, more than {budget.max_logit_error:g}", evidence)
-    limit, upper = budget.max_drop, evidence["drop_upper_bound"]
-    assert isinstance(upper, float)
+    limit, upper = budget.max_drop, paired["drop_upper_bound"]
     if limit is None:
         return Verdict(True, "the budget holds on the validation split", evidence)
     if task == "classification" and 100 * _upper(0, len(y)) > limit:
         return _check_small(limit, evidence, flips_elsewhere)
     if upper > limit:
         return Verdict(False, f"the drop may be {upper:.3g}, more than {limit:g}", evidence)
-    if task == "regression" and evidence["change_percent"] > 100 * np.sqrt((1 + limit / 100) ** 2 - 1):  # type: ignore[operator]
-        return Verdict(False, f"the outputs change by {evidence['change_percent']:.3g} % of the RMSE, too much to be the same "
+    if task == "regression" and paired["change_percent"] > 100 * np.sqrt((1 + limit / 100) ** 2 - 1):
+        return Verdict(False, f"the outputs change by {paired['change_percent']:.3g} % of the RMSE, too much to be the same "
                               f"network within {limit:g} %", evidence)
     return Verdict(True, "the budget holds on the validation split", evidence)
 
@@ -99,16 +98,16 @@ def _check_small(limit: float, evidence: Evidence, flips_elsewhere: Callable[[],
                          f"{CONFIDENCE:.0%} confidence", evidence)
 
 
-def _paired_classification(original: Floats, compressed: Floats, y: NDArray[np.generic]) -> Evidence:
+def _paired_classification(original: Floats, compressed: Floats, y: NDArray[np.generic]) -> dict[str, float]:
     was, became = original.argmax(1) == y, compressed.argmax(1) == y
     worse, better, n = int((was & ~became).sum()), int((~was & became).sum()), len(y)
     return {"drop": 100 * (worse - better) / n, "drop_upper_bound": 100 * (_upper(worse, n) - _lower(better, n)),
             "flips": int((original.argmax(1) != compressed.argmax(1)).sum()), "worse": worse, "better": better}
 
 
-def _paired_regression(original: Floats, compressed: Floats, y: NDArray[np.generic]) -> Evidence:
+def _paired_regression(original: Floats, compressed: Floats, y: NDArray[np.generic]) -> dict[str, float]:
     """Relative increase of the RMSE, and the outputs' own change relative to it, in per cent."""
-    before, after = ((outputs - y) ** 2 for outputs in (original, compressed))
+    before, after = ((outputs - y.astype(np.float64)) ** 2 for outputs in (original, compressed))
     difference = (after - before).mean(1)
     mse = max(float(before.mean()), float(np.finfo(np.float32).tiny))
     spread = float(difference.std(ddof=1) / np.sqrt(len(y))) if len(y) > 1 else float("inf")

@@ -1,18 +1,25 @@
-"""The certificate: a bound on how much any output can change, for every input whose first pre-activations stay in range.
+"""The certificate: a bound on how much any output can change, in float32 and with everything that rounding does.
 
-For each neuron, with original activation f and replacement g, over the union of its calibrated domain and the range that
-the evaluated samples visit (widened by the error that arrives there),
+It holds for the evaluated samples, and for every other input that stays, layer by layer, within the ranges of
+pre-activations and the magnitudes of terms |W| |h| + |b| that the original network shows on them (or within the calibrated
+domains, if these are wider). Let f be a learned activation and g its replacement, u and v the pre-activations that the two
+networks give them. Over the range of u, widened on either side by the bound of |v - u|,
 
-    |g(v) - f(u)| <= sup |g - f| + L |v - u|,        L the Lipschitz constant of f,
+    |g(v) - f(u)| <= sup |g - f| + L |v - u|,        L the smaller Lipschitz constant of f and g,
 
-where sup and L come from analysis, not from samples. Carried through |W| from layer to layer this bounds the outputs. Both
-networks run in float32: each linear layer adds gamma(n + 4) (|W| |h| + |b|), the folding of weights included, and each
-activation its own rounding bound, once for either network (Higham 2002, chapter 3).
+where sup and L come from analysis, not from samples. Carried through |W| from layer to layer, and added to what a residual
+connection brings along, this bounds the outputs in exact arithmetic.
 
-A sample keeps its class for certain if its top-1 margin exceeds the sum of the bounds of the two logits compared.
+Both networks run in float32. A linear layer with n inputs adds gamma(n + 4) times the magnitude of its terms (Higham 2002,
+chapter 3): n + 1 for the sum, the rest for the rounding of weights and of standardization, folded or not. In a compressed
+network the terms are larger by what was folded into them: y = alpha act(beta u + delta) + eta leaves eta in the next bias
+and delta in its own, where they may cancel. Activations and residual sums add their own rounding bounds.
+
+The bound covers any two float32 evaluations, in any order of summation, of the original and of either network: so the ranges,
+magnitudes and margins that one evaluation of the original shows will do for all. A sample keeps its class for certain if its
+top-1 margin exceeds the sum of the bounds of the two logits compared.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,63 +65,107 @@ class Certificate:
 
 def certify(network: Network, compressed: Compressed, x: NDArray[np.generic]) -> Certificate:
     """Bound the outputs' change on samples x (rows, d) of raw features."""
-    bounds = _propagate(network, compressed, x, UNIT_ROUNDOFF)
-    exact_arithmetic = float(_propagate(network, compressed, x, 0.0).max())
-    if not np.isfinite(bounds).all():
+    with np.errstate(over="ignore", invalid="ignore"):
+        bound = _propagate(network, compressed, x)
+    if not np.isfinite(bound.total).all():
         return Certificate(None, None, "an activation has no finite bound on the range its pre-activations visit", None)
+    replacement = float(bound.replacements.max())
     reason = ("sup-norm errors from interval analysis, carried through the weights and the activations' Lipschitz constants, "
               "with float32 rounding of both networks")
     if network.spec.task == "regression":
-        return Certificate(bounds, exact_arithmetic, reason, None)
+        return Certificate(bound.total, replacement, reason, None)
     logits = run_network(network, x)
     top = logits.argmax(1)
     margins = np.take_along_axis(logits, top[:, None], 1) - logits
-    doubt = bounds[top][:, None] + bounds[None, :]
+    doubt = bound.total[top][:, None] + bound.total[None, :]
     safe = (margins > doubt) | (np.arange(logits.shape[1]) == top[:, None])
-    return Certificate(bounds, exact_arithmetic, reason, float(safe.all(1).mean()))
+    return Certificate(bound.total, replacement, reason, float(safe.all(1).mean()))
 
 
-def _propagate(network: Network, compressed: Compressed, x: NDArray[np.generic], unit: float) -> Floats:
-    """Bound per output; `unit` is the unit roundoff, 0 for exact arithmetic."""
-    visited, magnitudes = visited_ranges(network, x), _term_magnitudes(network, x)
-    arriving = np.zeros(network.spec.in_features)
-    activated = 0
-    for layer, magnitude in zip(network.layers, magnitudes, strict=True):
+@dataclass(frozen=True)
+class _Bound:
+    """How far the networks may be apart at one place, (n,): with rounding, and by the replacements in exact arithmetic."""
+
+    total: Floats
+    replacements: Floats
+
+
+def _propagate(network: Network, compressed: Compressed, x: NDArray[np.generic]) -> _Bound:
+    """The bound at the outputs; not finite where a step has none."""
+    visited, seen = iter(visited_ranges(network, x)), _magnitudes(network, x)
+    activated = iter(zip(compressed.options, compressed.groups, strict=True))
+    nothing = np.zeros(network.spec.in_features)
+    arriving, folded = _Bound(nothing, nothing), nothing
+    for layer, (terms, outputs) in zip(network.layers, seen, strict=True):
         weight = np.abs(layer.linear.weight.detach().double().numpy())
-        terms = (layer.linear.in_features + 4) * unit
-        error = weight @ arriving + 2 * terms / (1 - terms) * (magnitude + weight @ arriving)
+        gamma = _gamma(layer.linear.in_features + 4)
+        own = weight @ arriving.total + gamma * (2 * (terms + weight @ arriving.total) + 2 * weight @ folded)
+        bound, folded = _Bound(own, weight @ arriving.replacements), np.zeros(len(own))
         if layer.activation is not None:
-            options, groups = compressed.options[activated], compressed.groups[activated]
-            low = np.minimum(options.domain[:, 0], visited[activated][:, 0]) - error
-            high = np.maximum(options.domain[:, 1], visited[activated][:, 1]) + error
-            error = _activation_error(options.inner, groups, low, high, error, rounding=unit > 0)
-            activated += 1
-        arriving = error + arriving if layer.residual else error
+            options, groups = next(activated)
+            observed = np.concatenate([options.domain, next(visited)], 1)
+            bound, folded = _activate(_Layer(options.inner, groups, observed.min(1), observed.max(1), gamma), bound)
+        if layer.residual:
+            total = bound.total + arriving.total
+            bound = _Bound(total + 2 * _gamma(1) * (outputs + total), bound.replacements + arriving.replacements)
+        arriving = bound
     if network.targets is None:
         return arriving
     scale, shift = (value.double().numpy() for value in (network.targets.scale, network.targets.shift))
-    largest = np.abs(run_network(network, x)).max(0) + 2 * np.abs(shift)
-    return np.asarray(arriving * scale + 8 * unit * largest)
+    rounding = 2 * (gamma + _gamma(4)) * (np.abs(shift) + scale * (outputs + arriving.total))
+    return _Bound(arriving.total * scale + rounding, arriving.replacements * scale)
 
 
-def _activation_error(inner: InnerNetworks, groups: Sequence[Group], low: Floats, high: Floats, arriving: Floats, *,
-                      rounding: bool) -> Floats:
-    """Bound of |g(v) - f(u)| per neuron where |v - u| <= arriving, with the rounding of both if asked for."""
-    error = np.full(inner.n, np.nan)
-    for group in groups:
+@dataclass(frozen=True)
+class _Layer:
+    """An activated layer: its learned activations, what they became, and the ranges (n,) of their pre-activations."""
+
+    inner: InnerNetworks
+    groups: tuple[Group, ...]
+    low: Floats
+    high: Floats
+    gamma: float
+    """Relative rounding error of its linear part."""
+
+
+def _activate(layer: _Layer, bound: _Bound) -> tuple[_Bound, Floats]:
+    """The bound behind the activations, and what each of them leaves in the next layer's bias."""
+    total, replacements, left = np.full((3, layer.inner.n), np.nan)
+    for group in layer.groups:
         mine = group.indices
-        part, lo, hi = inner.select(mine), low[mine], high[mine]
-        change = bound_lipschitz(part, lo, hi) * arriving[mine]
-        if rounding:
-            change += bound_rounding(part, lo, hi)
-            change += bound_rounding(part, lo, hi) if group.form is None else bound_form_rounding(_for_bounds(group.form), lo, hi)
-        if group.form is not None:
-            form = _for_bounds(group.form)
+        form = None if group.form is None else _for_bounds(group.form)
+        before = bound.total[mine] + 2 * layer.gamma * _inner_shift(group)
+        low, high = layer.low[mine] - before, layer.high[mine] + before
+        if not (np.isfinite(low) & np.isfinite(high)).all():
+            continue
+        part = layer.inner.select(mine)
+        slope, own = bound_lipschitz(part, low, high), bound_rounding(part, low, high)
+        error, other = np.zeros(len(mine)), own
+        if form is not None:
+            slope = np.where(group.exact, slope, np.minimum(slope, bound_lipschitz(form, low, high)))
+            other = bound_form_rounding(form, low, high) + layer.gamma * _outer_shift(group)
             inexact = np.flatnonzero(~group.exact)
             if inexact.size:
-                change[inexact] += bound_error(part.select(inexact), form.select(inexact), lo[inexact], hi[inexact])
-        error[mine] = change
-    return error
+                error[inexact] = bound_error(part.select(inexact), form.select(inexact), low[inexact], high[inexact])
+        total[mine] = slope * before + own + np.maximum(own, other + error)
+        replacements[mine] = slope * bound.replacements[mine] + error
+        left[mine] = np.abs(group.form.eta) if isinstance(group.form, spline.Native) else 0.0
+    return _Bound(total, replacements), left
+
+
+def _inner_shift(group: Group) -> Floats:
+    """What folding a form's inner affine map adds to the terms of its own linear layer, in units of u."""
+    form = group.form
+    if isinstance(form, spline.Native):
+        return np.abs(np.divide(form.delta, form.beta, out=np.zeros(form.n), where=form.beta != 0))
+    if isinstance(form, spline.CubicSpline):
+        return np.abs(form.start)
+    return np.abs(form.center) if isinstance(form, spline.Polynomial) else np.zeros(len(group.indices))
+
+
+def _outer_shift(group: Group) -> Floats:
+    """The same for a line, which is folded whole, in units of its value: it may be too flat to speak of u."""
+    return np.abs(group.form.intercept) if isinstance(group.form, Affine) else np.zeros(len(group.indices))
 
 
 def _for_bounds(form: Replacement) -> spline.CubicSpline | spline.PiecewiseLinear | spline.Polynomial | spline.Native:
@@ -124,16 +175,23 @@ def _for_bounds(form: Replacement) -> spline.CubicSpline | spline.PiecewiseLinea
     return spline.PiecewiseLinear(none, none, form.slope, form.intercept)
 
 
-def _term_magnitudes(network: Network, x: NDArray[np.generic]) -> list[Floats]:
-    """Per linear layer, the largest |W| |h| + |b| of each neuron over all rows of x: what rounding is relative to."""
+def _gamma(n: int) -> float:
+    """Relative error of n successive float32 roundings."""
+    return n * UNIT_ROUNDOFF / (1 - n * UNIT_ROUNDOFF)
+
+
+@torch.no_grad()
+def _magnitudes(network: Network, x: NDArray[np.generic]) -> list[tuple[Floats, Floats]]:
+    """Per layer the largest |W| |h| + |b| and the largest |output| of each neuron over all rows of x."""
     features = network.features
-    largest: list[Floats] = [np.zeros(layer.linear.out_features) for layer in network.layers]
+    largest = [(np.zeros(layer.linear.out_features), np.zeros(layer.linear.out_features)) for layer in network.layers]
     for rows in torch.as_tensor(x).split(BATCH_ROWS):
         h = features(rows)
-        size = (rows.to(h.dtype).abs() + features.shift.abs()) / features.scale
+        size = (rows.double().abs() + features.shift.abs()) / features.scale
         for position, layer in enumerate(network.layers):
-            terms = (size @ layer.linear.weight.abs().T + layer.linear.bias.abs()).amax(0).double().numpy()
-            largest[position] = np.maximum(largest[position], terms)
+            terms = size @ layer.linear.weight.double().abs().T + layer.linear.bias.double().abs()
             h = layer(h)
-            size = h.abs()
+            size = h.double().abs()
+            found = terms.amax(0).numpy(), size.amax(0).numpy()
+            largest[position] = np.maximum(largest[position][0], found[0]), np.maximum(largest[position][1], found[1])
     return largest

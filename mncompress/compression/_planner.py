@@ -103,7 +103,7 @@ def _tolerances(tolerance: float, sensitivity: Floats) -> Floats:
     if tolerance == 0:
         return np.full(len(sensitivity), -1.0)
     with np.errstate(divide="ignore"):
-        return tolerance / np.maximum(sensitivity, SENSITIVITY_FLOOR * sensitivity.max())
+        return np.asarray(tolerance / np.maximum(sensitivity, SENSITIVITY_FLOOR * sensitivity.max()))
 
 
 def _make_groups(options: LayerOptions, choice: Choice, tolerance: Floats) -> tuple[Group, ...]:
@@ -131,8 +131,8 @@ def _decide(layer: int, options: LayerOptions, choice: Choice, tolerance: Floats
             decisions[index] = Decision(
                 layer, index, kind_of(group.key), (low, high), float(errors[position]),
                 allowed if np.isfinite(allowed) else float(np.finfo(np.float32).max), float(calibration.sensitivity[index]),
-                _reason(group, float(errors[position]), allowed, bool(group.exact[position])),
-                choice.refused[index], _settings(group, options, index))
+                _reason(group, options, index, float(errors[position]), allowed), choice.refused[index],
+                _settings(group, options, index))
     return [decisions[index] for index in range(options.n)]
 
 
@@ -157,16 +157,18 @@ def _settings(group: Group, options: LayerOptions, index: int) -> dict[str, int 
     return {"act": group.key.partition(":")[2]} if kind == "native" else {}
 
 
-def _reason(group: Group, error: float, allowed: float, exact: bool) -> str:
+def _reason(group: Group, options: LayerOptions, index: int, error: float, allowed: float) -> str:
     kind = kind_of(group.key)
     if kind == "kept":
+        if any(exact[index] for exact in options.exact.values()):
+            return "even the float32 rounding of an exact replacement would exceed the budget"
         return "nothing cheaper is exact for every input" if allowed == 0 else "nothing cheaper is within the tolerance"
     what = {
         "constant": "does not vary", "affine": "is a straight line", "piecewise_linear": "its inner network is piecewise linear",
         "native": f"is a scaled and shifted {group.key.partition(':')[2]}", "polynomial": "is smooth and gentle on its domain",
         "cubic_spline": "is smooth",
     }[kind]
-    if exact:
+    if options.exact[group.key][index]:
         return f"{what}, exactly and for every input"
     limit = "its outputs do not reach the network's" if not np.isfinite(allowed) else f"{allowed:.2g} is allowed"
     return f"{what}: the error on its domain is {error:.2g}, {limit}"

@@ -7,6 +7,7 @@ Neurons are permuted so that those with one form lie together; where the order m
 Everything is computed in float64 and rounded to float32 once.
 """
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -59,7 +60,7 @@ class _Weights:
     bias: Floats
 
     def make_linear(self) -> nn.Linear:
-        linear = nn.utils.skip_init(nn.Linear, self.weight.shape[1], self.weight.shape[0])
+        linear: nn.Linear = nn.utils.skip_init(nn.Linear, self.weight.shape[1], self.weight.shape[0])
         linear.load_state_dict({"weight": torch.as_tensor(self.weight.astype(np.float32)),
                                 "bias": torch.as_tensor(self.bias.astype(np.float32))})
         return linear
@@ -87,7 +88,8 @@ def rewrite(network: Network, groups: Sequence[Sequence[Group]]) -> Network:
                                            next(remaining)))
     rewritten = [Layer(w.make_linear(), activation, layer.residual)
                  for w, activation, layer in zip(weights, activations, layers, strict=True)]
-    return Network(network.spec, rewritten, network.features, network.targets).eval().requires_grad_(False)
+    features, targets = copy.deepcopy((network.features, network.targets))
+    return Network(network.spec, rewritten, features, targets).eval().requires_grad_(False)
 
 
 def _rewrite_layer_(own: _Weights, following: _Weights | None, activation: LearnedActivation,

@@ -3,5 +3,6 @@
 from mncompress.export._check import ExportCheck as ExportCheck
 from mncompress.export._check import check_export as check_export
 from mncompress.export._check import run_reference as run_reference
+from mncompress.export._graph import check_opset_version as check_opset_version
 from mncompress.export._network import make_model as make_model
 from mncompress.export._network import write_onnx as write_onnx

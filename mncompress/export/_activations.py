@@ -13,6 +13,8 @@ from mncompress.export._graph import Array, GraphBuilder, Layout, Value
 from mncompress.types import Act
 
 LEAK = 0.01
+FEW_NEURONS = 32
+"""Up to here a parameter per neuron is broadcast faster along (n, batch) than along (batch, n) (docs/forms.md)."""
 _SINGLE_OPS = {"relu": "Relu", "sigmoid": "Sigmoid", "tanh": "Tanh", "softplus": "Softplus", "elu": "Elu"}
 
 
@@ -169,6 +171,11 @@ def _emit_op(
     value = to_layout(builder, value, "batch_first")
     names = [builder.initializer(f"{name}/{key}", array) for key, array in arrays.items()]
     return Value(builder.function(op_type, [value.name, *names], neurons, name))
+
+
+def polynomial_layout(neurons: int) -> Layout:
+    """The layout in which `emit_polynomial` and `emit_affine` run fastest; the Gemm around them have either for free."""
+    return "feature_first" if neurons <= FEW_NEURONS else "batch_first"
 
 
 def emit_polynomial(

@@ -2,7 +2,8 @@
 
 The reference is the network itself in float64. An ONNX file runs in float32, so it may differ by rounding; how much rounding
 matters for this network shows in the torch network's own float32 outputs. The tolerance is `FACTOR` times that difference
-plus `RELATIVE` of the largest output.
+plus `RELATIVE` of the largest output, or of 1 where that is larger. Targets of a regression are compared as the network has
+them, standardized: else a large offset, or another target in larger units, would hide any error.
 
 The onnx reference evaluator is given the file with its function bodies inlined, and a `GatherElements` of our own: its own
 goes through `numpy.choose`, which takes at most 64 rows, and the tables of fine splines have more.
@@ -30,7 +31,7 @@ REFERENCE_ROWS = 512
 BATCH_ROWS = 2048
 
 
-class GatherElements(OpRun):  # type: ignore[misc]
+class GatherElements(OpRun):
     """The standard operator, for any number of rows."""
 
     op_domain = ""
@@ -46,7 +47,8 @@ class ExportCheck:
     Attributes:
         samples: rows compared under ONNX Runtime.
         reference_samples: rows compared under the onnx reference evaluator.
-        max_abs_error: largest difference to the torch network in float64, over both.
+        max_abs_error: largest difference to the torch network in float64, over both; for regression in units of the
+            targets' standard deviation.
         tolerance: what was allowed.
         nodes: operators of the graph, as the file has them.
     """
@@ -62,18 +64,21 @@ def check_export(path: Path, network: Network, x: NDArray[np.generic]) -> Export
     """Compare a file with the torch network on raw features x (rows, d).
 
     Raises:
-        ExportError: the outputs differ by more than the tolerance; the file is removed.
+        ExportError: the outputs differ by more than the tolerance, or the network's own are not finite; the file is removed.
     """
-    expected = _run_torch(copy.deepcopy(network).double(), x)
-    rounding = float(np.abs(_run_torch(network, x) - expected).max())
-    tolerance = FACTOR * rounding + RELATIVE * float(np.abs(expected).max())
+    expected = _standardized(network, _run_torch(copy.deepcopy(network).double(), x))
+    rounding = _difference(network, _run_torch(network, x), expected)
+    tolerance = FACTOR * rounding + RELATIVE * max(1.0, float(np.abs(expected).max()))
     model = onnx.load(path)
     few = x[:REFERENCE_ROWS].astype(np.float32)
     try:
+        if not np.isfinite(tolerance):
+            raise ExportError(f"{path.name} cannot be checked: the network's outputs are not finite on the test split; "
+                              "look for enormous values in the data")
         found = {"ONNX Runtime": runtime.run(runtime.make_session(path), x),
                  "ONNX Runtime without optimization": runtime.run(runtime.make_session(path, optimize=False), few),
                  "the onnx reference evaluator": run_reference(model, few)}
-        errors = {where: float(np.abs(values - expected[:len(values)]).max()) for where, values in found.items()}
+        errors = {where: _difference(network, values, expected[:len(values)]) for where, values in found.items()}
         worst = max(errors, key=lambda where: errors[where] if np.isfinite(errors[where]) else np.inf)
         if not errors[worst] <= tolerance:
             raise ExportError(f"{path.name} does not compute what the network computes: outputs differ by {errors[worst]:.3g} in "
@@ -87,7 +92,25 @@ def check_export(path: Path, network: Network, x: NDArray[np.generic]) -> Export
 def run_reference(model: onnx.ModelProto, x: NDArray[np.float32]) -> NDArray[np.float32]:
     """Outputs of a model on x (rows, d) in the onnx reference evaluator."""
     evaluator = ReferenceEvaluator(inliner.inline_local_functions(model), new_ops=[GatherElements])
-    return np.asarray(evaluator.run(None, {"input": x})[0])
+    outputs = evaluator.run(None, {"input": x})
+    assert isinstance(outputs, list)
+    return np.asarray(outputs[0])
+
+
+def _standardized(network: Network, outputs: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Outputs (rows, out_features) in the units of the network's last layer."""
+    if network.targets is None:
+        return outputs.astype(np.float64)
+    shift, scale = (value.double().numpy() for value in (network.targets.shift, network.targets.scale))
+    return np.asarray((outputs - shift) / scale)
+
+
+def _difference(network: Network, values: NDArray[np.floating], expected: NDArray[np.float64]) -> float:
+    """Largest difference of outputs to the standardized `expected`."""
+    if values.shape != expected.shape:
+        return np.inf
+    with np.errstate(invalid="ignore"):     # infinity less infinity
+        return float(np.abs(_standardized(network, values) - expected).max())
 
 
 @torch.no_grad()

@@ -27,23 +27,26 @@ from onnx import parser
 
 from mncompress.export._graph import DOMAIN
 
-FEW_NEURONS = 32
+FEW_NEURONS = 16
 """Up to here a body works on the transposed net: with few neurons ONNX Runtime walks X's rows in short runs, which costs
 more than the two transpositions."""
 
 # Per neuron, the table holds the K pieces, the continuation above and, reached by index -1, the continuation below, which
 # takes t = s + 1. The index is clipped again after the cast, because NaN casts to anything. `inside` keeps t in [0, 1]
-# where it meets the zeros of the continuations, since 0 * infinity would be NaN.
+# where it meets the zeros of the continuations, since 0 * infinity would be NaN. The boundary slope is summed in double,
+# because it can be small beside its terms. Of all nodes in a file only those that bring X into two dimensions and back
+# reshape with `allowzero`: `inline_functions` knows them by it.
 _TABLES = """
     minus_one = Constant <value = float {-1.0}> ()
     zero = Constant <value = float {0.0}> ()
     one = Constant <value = float {1.0}> ()
-    two = Constant <value = float {2.0}> ()
-    three = Constant <value = float {3.0}> ()
+    two = Constant <value = double {2.0}> ()
+    three = Constant <value = double {3.0}> ()
     minus_one_i32 = Constant <value = int32 {-1}> ()
     axis_0 = Constant <value = int64[1] {0}> ()
     axis_1 = Constant <value = int64[1] {1}> ()
     axis_2 = Constant <value = int64[1] {2}> ()
+    any_rows = Constant <value = int64[1] {-1}> ()
     interval_shape = Shape <start = 1, end = 2> (coefficients)
     intervals = Squeeze (interval_shape)
     above_f32 = Cast <to = 1> (intervals)
@@ -52,20 +55,25 @@ _TABLES = """
     first = Slice (coefficients, axis_0, axis_1, axis_1)
     last = Slice (coefficients, last_interval, interval_shape, axis_1)
     a0, a1, a2, a3 = Split <axis = 2, num_outputs = 4> (first)
-    e0, e1, e2, e3 = Split <axis = 2, num_outputs = 4> (last)
+    below_value = Sub (a0, a1)
     column = Shape (a0)
     zeros = Expand (zero, column)
-    below_value = Sub (a0, a1)
+    last_f64 = Cast <to = 11> (last)
+    e0, e1, e2, e3 = Split <axis = 2, num_outputs = 4> (last_f64)
     e01 = Add (e0, e1)
     e23 = Add (e2, e3)
-    end_value = Add (e01, e23)
+    end_value_f64 = Add (e01, e23)
     twice_e2 = Mul (e2, two)
     thrice_e3 = Mul (e3, three)
     e12 = Add (e1, twice_e2)
-    end_slope = Add (e12, thrice_e3)
+    end_slope_f64 = Add (e12, thrice_e3)
+    end_value = Cast <to = 1> (end_value_f64)
+    end_slope = Cast <to = 1> (end_slope_f64)
     below = Concat <axis = 2> (below_value, a1, zeros, zeros)
     above = Concat <axis = 2> (end_value, end_slope, zeros, zeros)
     pieces = Concat <axis = 1> (coefficients, above, below)
+    neurons = Shape (start)
+    matrix_shape = Concat <axis = 0> (any_rows, neurons)
 """
 
 _LOOK_UP = """
@@ -100,7 +108,7 @@ CubicSpline (X, start, inverse_step, coefficients) => (Y)
     table3 = Squeeze (t3, axis_0)
     origin = Identity (start)
     scale = Identity (inverse_step)
-    x = Flatten <axis = -1> (X)
+    x = Reshape <allowzero = 1> (X, matrix_shape)
 {_LOOK_UP.replace("AXIS", "0")}
     shape = Shape (X)
     Y = Reshape <allowzero = 1> (y, shape)
@@ -117,7 +125,7 @@ CubicSpline (X, start, inverse_step, coefficients) => (Y)
     table3 = Squeeze (t3, axis_2)
     origin = Unsqueeze (start, axis_1)
     scale = Unsqueeze (inverse_step, axis_1)
-    matrix = Flatten <axis = -1> (X)
+    matrix = Reshape <allowzero = 1> (X, matrix_shape)
     x = Transpose <perm = [1, 0]> (matrix)
 {_LOOK_UP.replace("AXIS", "1")}
     y_by_row = Transpose <perm = [1, 0]> (y)
@@ -131,6 +139,9 @@ _ROWS = """
     zero = Constant <value = float {0.0}> ()
     lowest = Constant <value = float {-inf}> ()
     axis_0 = Constant <value = int64[1] {0}> ()
+    any_rows = Constant <value = int64[1] {-1}> ()
+    neurons = Shape (slope)
+    matrix_shape = Concat <axis = 0> (any_rows, neurons)
     slope_row = Unsqueeze (slope, axis_0)
     slope_shape = Shape (slope_row)
     zero_row = Expand (zero, slope_shape)
@@ -147,13 +158,16 @@ _ROWS = """
 _PIECEWISE_LINEAR = f"""
 PiecewiseLinear (X, knots, slope_changes, slope, intercept) => (Y)
 {{{_ROWS}
-    before_last = Constant <value = int64[1] {{-2}}> ()
-    x = Unsqueeze (X, before_last)
+    axis_1 = Constant <value = int64[1] {{1}}> ()
+    matrix = Reshape <allowzero = 1> (X, matrix_shape)
+    x = Unsqueeze (matrix, axis_1)
     distances = Sub (x, offsets)
     floored = Max (distances, floors)
     terms = Mul (floored, scales)
-    total = ReduceSum <keepdims = 0> (terms, before_last)
-    Y = Add (total, intercept)
+    total = ReduceSum <keepdims = 0> (terms, axis_1)
+    y = Add (total, intercept)
+    shape = Shape (X)
+    Y = Reshape <allowzero = 1> (y, shape)
 }}
 """
 
@@ -165,7 +179,7 @@ PiecewiseLinear (X, knots, slope_changes, slope, intercept) => (Y)
     floor_columns = Unsqueeze (floors, last)
     scale_columns = Unsqueeze (scales, last)
     intercept_column = Unsqueeze (intercept, last)
-    matrix = Flatten <axis = -1> (X)
+    matrix = Reshape <allowzero = 1> (X, matrix_shape)
     x = Transpose <perm = [1, 0]> (matrix)
     distances = Sub (x, offset_columns)
     floored = Max (distances, floor_columns)

@@ -55,12 +55,11 @@ def _fold(
 
 def _without_no_ops(nodes: list[onnx.NodeProto], constants: dict[str, Array], output: str) -> list[onnx.NodeProto]:
     """The nodes that do something and are used, with the others bypassed."""
-    shapes = {node.output[0] for node in nodes if node.op_type == "Shape"}
     source: dict[str, str] = {}
     working = []
     for node in nodes:
         node.input[:] = [source.get(name, name) for name in node.input]
-        if node.output[0] != output and _is_no_op(node, constants, shapes):
+        if node.output[0] != output and _is_no_op(node, constants):
             source[node.output[0]] = node.input[0]
         else:
             working.append(node)
@@ -73,10 +72,10 @@ def _without_no_ops(nodes: list[onnx.NodeProto], constants: dict[str, Array], ou
     return kept[::-1]
 
 
-def _is_no_op(node: onnx.NodeProto, constants: dict[str, Array], shapes: set[str]) -> bool:
+def _is_no_op(node: onnx.NodeProto, constants: dict[str, Array]) -> bool:
     """Whether the node's output equals its first input, where that has two dimensions."""
-    if node.op_type == "Reshape":
-        return node.input[1] in shapes
     if node.op_type in ("Sub", "Mul") and node.input[1] in constants:
         return bool(np.all(constants[node.input[1]] == (node.op_type == "Mul")))
-    return node.op_type in ("Identity", "Flatten")
+    if node.op_type == "Reshape":  # see mncompress.export._functions: only the bodies reshape so
+        return any(attribute.name == "allowzero" and attribute.i for attribute in node.attribute)
+    return False

@@ -7,6 +7,8 @@ Inner network of one neuron: h₁ = act(w₁·a + b₁), hₗ = act(Wₗ·hₗ�
 - `block_gemm`: (batch, n·H), matrix products with block-diagonal matrices.
 - `grouped_conv`: (1, n·H, batch), 1×1 convolutions with a group per neuron; the value is feature first.
 - `shared_conv`: (1, H, batch·n), ordinary 1×1 convolutions, for neurons that share one inner network.
+
+In `block_gemm` an infinity or NaN in one neuron reaches the others of the layer, as it would in the next linear layer.
 """
 
 from collections.abc import Callable
@@ -20,8 +22,10 @@ from mncompress.export._graph import Array, GraphBuilder, Layout, Value
 from mncompress.types import Act
 
 Form = Literal["elementwise", "block_gemm", "grouped_conv", "shared_conv"]
-LARGEST_BLOCKS = 10_000
-"""Multiply-adds of a block-diagonal product, most of them by zero, up to which `block_gemm` is the fastest form."""
+LARGEST_BLOCKS = 20_480
+LARGEST_DEEP_BLOCKS = 10_000
+"""Multiply-adds of the largest block-diagonal product, most of them by zero, up to which `block_gemm` is fastest: with one
+inner layer, where `merge_linears` may save some of them, and with more."""
 Linear = Callable[[str, Array, Array, str], str]
 """Adds weight·x + bias per neuron: x, weight (n, to, from), bias (n, to), name -> the new value."""
 
@@ -62,9 +66,9 @@ def choose_form(neurons: int, width: int, depth: int, act: Act, *, shared: bool 
     """
     if shared:
         return "shared_conv"
-    if neurons**2 * width ** min(depth, 2) <= LARGEST_BLOCKS:
-        return "block_gemm"
-    return "elementwise" if depth == 1 else "grouped_conv"
+    if depth == 1:
+        return "block_gemm" if neurons**2 * width <= LARGEST_BLOCKS else "elementwise"
+    return "block_gemm" if (neurons * width) ** 2 <= LARGEST_DEEP_BLOCKS else "grouped_conv"
 
 
 def form_layout(form: Form) -> Layout:

@@ -104,8 +104,6 @@ def make_model(network: Network, *, opset_version: int, metadata: Mapping[str, s
     if network.targets is not None and network.layers[-1].activation is not None:
         value = emit_affine(builder, value, _numpy(network.targets.scale), _numpy(network.targets.shift), "targets")
     value = to_layout(builder, value, "batch_first")
-    if value.name == "input":
-        value = Value(builder.node("Identity", [value.name]))
     functions = make_functions(opset_version, builder.functions)
     return builder.build(value.name, in_features=network.spec.in_features, out_features=network.spec.out_features,
                          output_name=OUTPUT_NAMES[network.spec.task], functions=functions, metadata=metadata)

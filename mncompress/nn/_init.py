@@ -55,11 +55,8 @@ def initialize_activation_(activation: LearnedActivation, init: Init, generator:
     for name, parameter in activation.named_parameters():
         fan_in, fan_out = _fans(activation, name)
         is_bias = "bias" in name or name in ("delta", "eta")
-        if init == "uniform":
-            limit = 1 / math.sqrt(fan_in)
-        else:
-            limit = 0.0 if is_bias else math.sqrt(6 / (fan_in + fan_out))
-        _uniform_(parameter, limit, generator)
+        glorot = 0.0 if is_bias else math.sqrt(6 / (fan_in + fan_out))
+        _uniform_(parameter, 1 / math.sqrt(fan_in) if init == "uniform" else glorot, generator)
 
 
 @torch.no_grad()
@@ -162,7 +159,8 @@ def _ridge(features: Tensor, target: Tensor, slope: Tensor) -> Tensor:
     """
     design = torch.cat([features, torch.ones_like(features[..., :1])], -1) * slope[:, None]
     normal = design.mT @ design + RIDGE * torch.eye(design.shape[-1], dtype=design.dtype)
-    return torch.linalg.solve(normal, design.mT @ (target * slope)[:, None]).squeeze(-1)
+    solution: Tensor = torch.linalg.solve(normal, design.mT @ (target * slope)[:, None])
+    return solution.squeeze(-1)
 
 
 def _preimage(act: Act, values: Tensor) -> tuple[Tensor, Tensor]:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from mncompress.errors import CheckpointError
 from mncompress.files import atomic_path
@@ -97,9 +97,10 @@ def save_curves(path: Path, curves: Curves) -> None:
     """
     arrays = {name: getattr(curves, name) for name in _ARRAYS}
     document = {"schema": SCHEMA, "title": curves.title, "kinds": curves.kinds}
+    content = save({name: np.ascontiguousarray(value) for name, value in arrays.items() if value is not None},
+                   metadata={"mncompress": json.dumps(document)})
     with atomic_path(path) as temporary:
-        save_file({name: np.ascontiguousarray(value) for name, value in arrays.items() if value is not None},
-                  temporary, metadata={"mncompress": json.dumps(document)})
+        temporary.write_bytes(content)  # not save_file: it makes files that only their owner can read
 
 
 def load_curves(path: Path) -> Curves:

@@ -20,15 +20,21 @@ def describe_quality(report: Report) -> str:
 
 
 def describe_speed(conditions: tuple[Condition, ...]) -> str:
-    """How fast the compressed network is, in the first condition measured."""
-    if not conditions:
-        return ""
-    first, parts = conditions[0], []
-    if first.speedup is not None:
-        parts.append(f"is {_compare(first.speedup)}")
-    if first.compressed_to_twin is not None:
-        parts.append(f"takes {ratio(first.compressed_to_twin)} the time of the same network with ReLU")
-    return f"At batch {first.batch} ({first.provider}) it {' and '.join(parts)}." if parts else ""
+    """How fast the compressed network is under the first provider measured, at its first and its last batch size.
+
+    Both, since a small network can lose at batch 1 and win at large ones, or the other way round.
+    """
+    same = [condition for condition in conditions if condition.provider == conditions[0].provider]
+    return " ".join(filter(None, map(_describe_condition, dict.fromkeys([*same[:1], *same[-1:]]))))
+
+
+def _describe_condition(condition: Condition) -> str:
+    parts = []
+    if condition.speedup is not None:
+        parts.append(f"is {_compare(condition.speedup)}")
+    if condition.compressed_to_twin is not None:
+        parts.append(f"takes {ratio(condition.compressed_to_twin)} the time of the same network with ReLU")
+    return f"At batch {condition.batch} ({condition.provider}) it {' and '.join(parts)}." if parts else ""
 
 
 def describe_drop(drop: float) -> str:

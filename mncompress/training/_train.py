@@ -280,7 +280,7 @@ def _load_checkpoint_(trainer: _Trainer, out: Path) -> None:
     state, metadata = load_tensors(path)
     try:
         if metadata["config"] != _identity(config):
-            raise CheckpointError(f"{path} belongs to another configuration than {out / 'config.json'}; start again with --overwrite")
+            raise CheckpointError(f"{path} belongs to another configuration than config.json; start again with --overwrite")
         trainer.load_state_(state)
         trainer.epoch = int(metadata["epoch"])
     except (KeyError, ValueError) as error:
@@ -290,7 +290,7 @@ def _load_checkpoint_(trainer: _Trainer, out: Path) -> None:
     trainer.rows = [row for row in read_metrics(out / "metrics.csv") if row.epoch <= trainer.epoch]
     expected = [(epoch, k) for epoch in range(1, trainer.epoch + 1) for k in range(config.replicates)]
     if not expected or [(row.epoch, row.replicate) for row in trainer.rows] != expected or not any(_finite_replicates(trainer)):
-        raise CheckpointError(f"{out / 'metrics.csv'} and {path} do not fit each other or are damaged; start again with --overwrite")
+        raise CheckpointError(f"{path} and metrics.csv do not fit each other or are damaged; start again with --overwrite")
 
 
 def _finish(trainer: _Trainer, out: Path | None) -> Run:

@@ -1,0 +1,292 @@
+"""Which form of an activation is fastest in ONNX Runtime: the measurements behind the bodies and `choose_form`.
+
+    python benchmarks/forms.py [--section cubic|kinks|inner|polynomial] [--features 64]
+
+Prints markdown tables of whole networks `features`-N-10 on the CPU provider with one thread: median microseconds of
+processor time per run (so that other processes count little), all columns of a row interleaved in one process, inputs and
+outputs bound, after a warm-up. Forms that lost and so exist nowhere else are written out here.
+"""
+
+import argparse
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from onnx import parser
+
+from mncompress.export import _functions
+from mncompress.export._activations import (
+    CubicSplineParameters,
+    PiecewiseLinearParameters,
+    PolynomialParameters,
+    emit_act,
+    emit_cubic_spline,
+    emit_linear,
+    emit_piecewise_linear,
+    emit_polynomial,
+)
+from mncompress.export._functions import make_functions
+from mncompress.export._graph import DOMAIN, INPUT, GraphBuilder, Layout, Value
+from mncompress.export._inline import inline_functions
+from mncompress.export._inner import Form, InnerNetwork, choose_form, emit_vaf, form_layout
+from mncompress.export._merge import merge_linears
+
+BATCHES = (1, 32, 1024)
+ROUNDS = 15
+SECONDS_A_CELL = 0.1
+OPSET = 18
+Emit = Callable[[GraphBuilder, Value], Value]
+
+_ROW_GATHER = _functions._TABLES + """
+    rows_shape = Constant <value = int64[2] {-1, 4}> ()
+    table = Reshape (pieces, rows_shape)
+    zero_i64 = Constant <value = int64 {0}> ()
+    one_i64 = Constant <value = int64 {1}> ()
+    neuron_count = Squeeze (neurons)
+    intervals_shape = Shape <start = 1, end = 2> (pieces)
+    row_count = Squeeze (intervals_shape)
+    neuron = Range (zero_i64, neuron_count, one_i64)
+    offset_i64 = Mul (neuron, row_count)
+    offset = Cast <to = 6> (offset_i64)
+    x = Reshape (X, matrix_shape)
+    shifted = Sub (x, start)
+    s = Mul (shifted, inverse_step)
+    clipped = Clip (s, zero, above_f32)
+    piece = Floor (clipped)
+    t = Sub (s, piece)
+    any_index = Cast <to = 6> (piece)
+    zero_i32 = Cast <to = 6> (zero_i64)
+    index = Clip (any_index, zero_i32, above_i32)
+    row = Add (index, offset)
+    coefficient_rows = Gather <axis = 0> (table, row)
+    r0, r1, r2, r3 = Split <axis = 2, num_outputs = 4> (coefficient_rows)
+    c0 = Squeeze (r0, axis_2)
+    c1 = Squeeze (r1, axis_2)
+    c2 = Squeeze (r2, axis_2)
+    c3 = Squeeze (r3, axis_2)
+    y3 = Mul (c3, t)
+    y2 = Add (y3, c2)
+    y2t = Mul (y2, t)
+    y1 = Add (y2t, c1)
+    y1t = Mul (y1, t)
+    y0 = Add (y1t, c0)
+    shape = Shape (X)
+    Y = Reshape (y0, shape)
+"""
+"""One row of four coefficients per look-up; without the continuation below, which would only make it slower."""
+
+_KNOTS_LAST = """
+    before_last = Constant <value = int64[1] {-1}> ()
+    zero = Constant <value = float {0.0}> ()
+    x = Unsqueeze (X, before_last)
+    distances = Sub (x, knots)
+    positive = Relu (distances)
+    terms = Mul (positive, slope_changes)
+    total = ReduceSum <keepdims = 0> (terms, before_last)
+    line = Mul (X, slope)
+    sum = Add (total, line)
+    Y = Add (sum, intercept)
+"""
+"""The formula as it is written."""
+
+
+def make_session(model: onnx.ModelProto) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+def make_run(session: ort.InferenceSession, x: np.ndarray) -> Callable[[], None]:
+    binding, output = session.io_binding(), session.get_outputs()[0].name
+    binding.bind_ortvalue_input(INPUT, ort.OrtValue.ortvalue_from_numpy(x))
+    binding.bind_ortvalue_output(output, ort.OrtValue.ortvalue_from_numpy(session.run(None, {INPUT: x})[0]))
+    return lambda: session.run_with_iobinding(binding)
+
+
+def time_us(runs: Sequence[Callable[[], None]]) -> list[float]:
+    """Median microseconds of each, in interleaved rounds of equal duration."""
+    repeats = []
+    for run in runs:
+        started = time.process_time()
+        for _ in range(5):
+            run()
+        repeats.append(max(1, int(SECONDS_A_CELL / ROUNDS / (time.process_time() - started) * 5)))
+    samples: list[list[float]] = [[] for _ in runs]
+    for _ in range(ROUNDS):
+        for run, count, sample in zip(runs, repeats, samples, strict=True):
+            started = time.process_time()
+            for _ in range(count):
+                run()
+            sample.append((time.process_time() - started) / count)
+    return [float(np.median(sample)) * 1e6 for sample in samples]
+
+
+def make_network(
+    features: int, neurons: int, emit: Emit, layout: Layout = "batch_first", body: str = "", few: bool | None = None
+) -> onnx.ModelProto:
+    """A network features -> Gemm -> activation -> Gemm -> 10, with the op's body replaced by `body`, or chosen by `few`."""
+    rng = np.random.default_rng(1)
+    builder = GraphBuilder(OPSET)
+    weight = rng.standard_normal((neurons, features)) / np.sqrt(features)
+    u = emit_linear(builder, Value(INPUT), weight, np.zeros(neurons), "hidden", layout)
+    out = emit_linear(builder, emit(builder, u), rng.standard_normal((10, neurons)), np.zeros(10), "out")
+    sizes = builder.functions if few is None else dict.fromkeys(builder.functions, 1 if few else _functions.FEW_NEURONS + 1)
+    functions = make_functions(OPSET, sizes)
+    if body:
+        names = {"CubicSpline": "start, inverse_step, coefficients", "PiecewiseLinear": "knots, slope_changes, slope, intercept"}
+        op_type = next(iter(builder.functions))
+        header = f'<domain: "{DOMAIN}", opset_import: ["" : {OPSET}]> {op_type} (X, {names[op_type]}) => (Y) '
+        functions = [parser.parse_function(f"{header}{{{body}}}")]
+    return builder.build(out.name, in_features=features, out_features=10, functions=functions)
+
+
+def print_table(title: str, features: int, rows: Mapping[str, Mapping[str, onnx.ModelProto]]) -> None:
+    columns = list(next(iter(rows.values())))
+    print(f"\n{title}\n\n| size | batch | {' | '.join(columns)} |\n|---|---|{'---|' * len(columns)}")
+    for size, models in rows.items():
+        sessions = {column: make_session(model) for column, model in models.items()}
+        for batch in BATCHES:
+            x = np.random.default_rng(0).standard_normal((batch, features)).astype(np.float32)
+            times = dict(zip(sessions, time_us([make_run(session, x) for session in sessions.values()]), strict=True))
+            cells = (f"{times[column]:.1f}" if column in times else "" for column in columns)
+            print(f"| {size} | {batch} | {' | '.join(cells)} |", flush=True)
+
+
+def relu(builder: GraphBuilder, value: Value) -> Value:
+    return emit_act(builder, value, "relu")
+
+
+def cubic(features: int) -> None:
+    rows = {}
+    for neurons in (7, 16, 32, 64, 128, 1024):
+        for intervals in (8, 128) if neurons == 64 else (32,):
+            rng = np.random.default_rng(0)
+            start, inverse = -2 - rng.random(neurons), np.full(neurons, intervals / 4)
+            coefficients = rng.standard_normal((neurons, intervals, 4))
+            parameters = CubicSplineParameters(start, inverse, coefficients)
+            folded = CubicSplineParameters(0 * start, 0 * inverse + 1, coefficients)
+
+            def emit(builder: GraphBuilder, value: Value, p: CubicSplineParameters = parameters) -> Value:
+                return emit_cubic_spline(builder, value, p, "activation")
+
+            def emit_folded(builder: GraphBuilder, value: Value, p: CubicSplineParameters = folded) -> Value:
+                return emit_cubic_spline(builder, value, p, "activation")
+
+            text = _functions._CUBIC_SPLINE
+            int64 = text[text.index("{") + 1 : text.rindex("}")].replace("to = 6", "to = 7").replace("int32 {", "int64 {")
+            rows[f"{features}-{neurons}-10, K = {intervals}"] = {
+                "ReLU": make_network(features, neurons, relu),
+                "few neurons": make_network(features, neurons, emit, few=True),
+                "many neurons": make_network(features, neurons, emit, few=False),
+                "many, int64 index": make_network(features, neurons, emit, body=int64),
+                "row Gather": make_network(features, neurons, emit, body=_ROW_GATHER),
+                "few, portable": inline_functions(make_network(features, neurons, emit, few=True)),
+                "many, portable": inline_functions(make_network(features, neurons, emit, few=False)),
+                "chosen, start 0, step 1": make_network(features, neurons, emit_folded),
+                "the same, portable": inline_functions(make_network(features, neurons, emit_folded)),
+            }
+    print_table("CubicSpline", features, rows)
+
+
+def kinks(features: int) -> None:
+    rows = {}
+    for neurons in (7, 16, 32, 64, 1024):
+        for count in (2, 5, 12):
+            rng = np.random.default_rng(0)
+            knots = np.sort(rng.standard_normal((neurons, count)), 1)
+            changes, line = rng.standard_normal((neurons, count)), rng.standard_normal((2, neurons))
+            parameters = PiecewiseLinearParameters(knots, changes, *line)
+
+            def emit(builder: GraphBuilder, value: Value, p: PiecewiseLinearParameters = parameters) -> Value:
+                return emit_piecewise_linear(builder, value, p, "activation")
+
+            rows[f"{features}-{neurons}-10, K = {count}"] = {
+                "ReLU": make_network(features, neurons, relu),
+                "few neurons": make_network(features, neurons, emit, few=True),
+                "many neurons": make_network(features, neurons, emit, few=False),
+                "knots on the last axis": make_network(features, neurons, emit, body=_KNOTS_LAST),
+                "few, portable": inline_functions(make_network(features, neurons, emit, few=True)),
+                "many, portable": inline_functions(make_network(features, neurons, emit, few=False)),
+            }
+    print_table("PiecewiseLinear", features, rows)
+
+
+def natural(builder: GraphBuilder, value: Value, inner: InnerNetwork) -> Value:
+    """The inner width on the last axis, as one writes it first; one inner layer."""
+    last = builder.constant([-1], np.int64)
+    names = [builder.initializer("inner", array) for array in (inner.first_weight, inner.biases[0], inner.out_weight)]
+    column = builder.node("Unsqueeze", [value.name, last])
+    hidden = builder.node("Tanh", [builder.node("Add", [builder.node("Mul", [column, names[0]]), names[1]])])
+    total = builder.node("ReduceSum", [builder.node("Mul", [hidden, names[2]]), last], keepdims=0)
+    return Value(builder.node("Add", [total, builder.initializer("c", inner.out_bias)]))
+
+
+def inner_networks(features: int) -> None:
+    forms: tuple[Form, ...] = ("elementwise", "block_gemm", "grouped_conv", "shared_conv")
+    for shared in (False, True):
+        rows = {}
+        for depth, width, neurons in [(d, w, n) for d in (1, 2) for w in (5, 16) for n in (7, 16, 32, 64, 128)]:
+            rng, copies = np.random.default_rng(0), 1 if shared else neurons
+            inner = InnerNetwork(
+                rng.standard_normal((copies, width)),
+                tuple(rng.standard_normal((copies, width)) for _ in range(depth)),
+                tuple(rng.standard_normal((copies, width, width)) for _ in range(depth - 1)),
+                rng.standard_normal((copies, width)),
+                rng.standard_normal(copies),
+            )
+            models = {"ReLU": make_network(features, neurons, relu)}
+            if depth == 1:
+                repeated = inner.repeated(neurons)
+                models["natural"] = make_network(features, neurons, lambda b, v, p=repeated: natural(b, v, p))
+            for form in forms:
+                skipped = neurons**2 * width**depth > 1e6 and form == "block_gemm"
+                if skipped or (form == "elementwise" and depth > 1) or (form == "shared_conv" and not shared):
+                    continue
+                models[form] = make_network(
+                    features, neurons, lambda b, v, p=inner, n=neurons, f=form: emit_vaf(b, v, "tanh", p, n, f, "act"),
+                    form_layout(form),
+                )
+            if "block_gemm" in models:
+                models["block_gemm, merged"] = merge_linears(models["block_gemm"])
+            chosen = choose_form(neurons, width, depth, "tanh", shared=shared)
+            rows[f"L = {depth}, H = {width}, N = {neurons}: {chosen}"] = models
+        print_table(f"vaf, meta without its ends; tanh{', shared' if shared else ''}; {features}-N-10", features, rows)
+
+
+def polynomial(features: int) -> None:
+    rows = {}
+    for neurons in (7, 16, 32, 64):
+        for degree in (3, 7):
+            rng = np.random.default_rng(0)
+            coefficients = rng.standard_normal((neurons, degree + 1))
+            parameters = PolynomialParameters(np.zeros(neurons), np.ones(neurons), coefficients)
+
+            def emit(builder: GraphBuilder, value: Value, p: PolynomialParameters = parameters) -> Value:
+                return emit_polynomial(builder, value, p, "activation", already_scaled=True)
+
+            def emit_scaled(builder: GraphBuilder, value: Value, p: PolynomialParameters = parameters) -> Value:
+                return emit_polynomial(builder, value, p, "activation")
+
+            rows[f"{features}-{neurons}-10, degree {degree}"] = {
+                "ReLU": make_network(features, neurons, relu),
+                "batch first": make_network(features, neurons, emit),
+                "feature first": make_network(features, neurons, emit, "feature_first"),
+                "batch first, scaling in the graph": make_network(features, neurons, emit_scaled),
+            }
+    print_table("Polynomial", features, rows)
+
+
+SECTIONS = {"cubic": cubic, "kinks": kinks, "inner": inner_networks, "polynomial": polynomial}
+
+if __name__ == "__main__":
+    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    options.add_argument("--section", choices=SECTIONS, default=None)
+    options.add_argument("--features", type=int, default=64)
+    arguments = options.parse_args()
+    print(f"onnxruntime {ort.__version__}, one thread, {ROUNDS} interleaved rounds; median µs of processor time")
+    for name, section in SECTIONS.items():
+        if arguments.section in (None, name):
+            section(arguments.features)

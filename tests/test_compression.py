@@ -1,0 +1,472 @@
+"""Rewriting networks, the budget's arithmetic, and the planner that brings both together."""
+
+import dataclasses
+import itertools
+import json
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from mncompress.analysis import Affine, find_options, kind_of, make_inner_networks
+from mncompress.calibration import calibrate, run_network
+from mncompress.checkpoint import make_template
+from mncompress.compression import Group, check_budget, compress_network, rewrite
+from mncompress.compression._budget import _lower, _upper, complete_budget
+from mncompress.compression._planner import TOLERANCES
+from mncompress.data import Dataset, Split, Standardization, load_dataset
+from mncompress.nn import initialize_
+from mncompress.training import train
+from mncompress.types import ACTS, KINDS, RELU_LIKE, ActivationSpec, Budget, NetworkSpec, Plan, TrainConfig, from_json, to_json
+
+FIXED_ACT = {"agsig": "sigmoid", "frelu": "relu"}
+PARAMETRIC = ("fixed", "agsig", "frelu", "warp")
+
+
+def make_spec(family, act, depth=1, width=4, shared=False):
+    inner = family in ("meta", "vaf")
+    return ActivationSpec(family, FIXED_ACT.get(family, act), width * inner, (depth if family == "meta" else 1) * inner, shared)
+
+
+def make_network(rng, sizes, activations, *, task="classification", output_activation=False, residual=False, noise=0.3):
+    """A matched network moved away from its start: weights of trained-like scale."""
+    spec = NetworkSpec(sizes[0], tuple(sizes[1:-1]), sizes[-1], tuple(activations), task, output_activation, residual)
+    targets = Standardization(rng.normal(size=sizes[-1]) * 3, rng.uniform(0.5, 4, sizes[-1])) if task == "regression" else None
+    network = make_template(spec, Standardization(rng.normal(size=sizes[0]), rng.uniform(0.5, 2, sizes[0])), targets)
+    generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
+    initialize_(network.layers, "matched", generator)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter += noise * torch.randn(parameter.shape, generator=generator)
+    return network.eval().requires_grad_(False)
+
+
+def make_dataset(rng, network, rows=300, shift=0.0):
+    """Samples that the network itself labels, a tenth of them wrongly, or with a tenth of noise."""
+    x = rng.normal(size=(4 * rows, network.spec.in_features)).astype(np.float32)
+    outputs, task = run_network(network, x), network.spec.task
+    if task == "regression":
+        y = (outputs + 0.1 * outputs.std(0) * rng.normal(size=outputs.shape)).astype(np.float32)
+    else:
+        y = np.where(rng.random(len(x)) < 0.1, rng.integers(0, network.spec.out_features, len(x)), outputs.argmax(1))
+    splits = [Split(x[part::4] + np.float32(shift), y[part::4]) for part in range(4)]
+    return Dataset("made", task, *splits, network.spec.out_features, "sha256:0")
+
+
+def run_reference(network, groups, x):
+    """The network in float64 NumPy with every activation replaced by its form, or the learned one where there is none."""
+    h = (x.astype(np.float64) - network.features.shift.numpy()) / network.features.scale.numpy()
+    remaining = iter(groups)
+    for layer in network.layers:
+        u = h @ layer.linear.weight.double().numpy().T + layer.linear.bias.double().numpy()
+        y = u
+        if layer.activation is not None:
+            learned = make_inner_networks(layer.activation)
+            y = np.full_like(u, np.nan)
+            for group in next(remaining):
+                form = learned.select(group.indices) if group.form is None else group.form
+                y[:, group.indices] = form.evaluate(u[:, group.indices])
+        h = y + h if layer.residual else y
+    return h if network.targets is None else h * network.targets.scale.double().numpy() + network.targets.shift.double().numpy()
+
+
+def random_groups(rng, network, x):
+    """For every activated layer a random assignment of the options that are not absurd there, all neurons constant at times."""
+    groups = []
+    for layer, found in zip(network.activated_layers, calibrate(network, x), strict=True):
+        options = find_options(make_inner_networks(layer.activation), layer.activation.spec.family, found.domain, "default")
+        n, tolerance = options.n, np.full(options.n, 2.0)
+        keys = rng.choice([*options.errors, "kept", "constant"], n)
+        keys = np.where([key == "kept" or options.errors[key][row] <= 2.0 for row, key in enumerate(keys)], keys, "constant")
+        keys[rng.random(n) < 0.25] = "constant"
+        if rng.random() < 0.15:
+            keys[:] = "constant"
+        parts = []
+        for key in rng.permutation(sorted(set(keys.tolist()))).tolist():
+            indices = rng.permutation(np.flatnonzero(keys == key))
+            form = None if key == "kept" else options.build(key, np.maximum(tolerance, options.errors.get(key, 0)), indices)
+            parts.append(Group(key, indices, form, np.zeros(len(indices), bool)))
+        groups.append(tuple(parts))
+    return tuple(groups)
+
+
+def random_network(rng):
+    depth = int(rng.integers(0, 5))
+    residual, output_activation = bool(rng.random() < 0.5), bool(rng.random() < 0.4)
+    hidden = [int(rng.integers(2, 7)) for _ in range(depth)]
+    if residual and depth >= 2:
+        place = int(rng.integers(1, depth))
+        hidden[place] = hidden[place - 1]
+    residual = residual and any(a == b for a, b in itertools.pairwise(hidden))
+    families = rng.choice([*PARAMETRIC, "meta", "vaf", "meta", "vaf"], depth + output_activation).tolist()
+    activations = [make_spec(family, str(rng.choice(ACTS)), depth=2, shared=rng.random() < 0.3) for family in families]
+    task = str(rng.choice(["classification", "regression"]))
+    sizes = (int(rng.integers(1, 6)), *hidden, int(rng.integers(1, 4)))
+    return make_network(rng, sizes, activations, task=task, output_activation=output_activation, residual=residual)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_rewritten_networks_compute_the_forms(seed):
+    rng = np.random.default_rng(seed)
+    network = random_network(rng)
+    x = rng.normal(size=(200, network.spec.in_features)).astype(np.float32)
+    groups = random_groups(rng, network, x)
+    rewritten = rewrite(network, groups)
+    expected = run_reference(network, groups, x)
+    # Folded weights are rounded to float32 once; float64 evaluation leaves only that: 6e-8 times the layers' condition.
+    actual = run_network(rewritten.double(), x.astype(np.float64))
+    assert actual.shape == expected.shape
+    np.testing.assert_allclose(actual, expected, rtol=2e-5, atol=2e-5 * max(1.0, np.abs(expected).max()))
+    remaining = iter(groups)
+    for position, (old, new) in enumerate(zip(network.layers, rewritten.layers, strict=True)):
+        parts = next(remaining) if old.activation is not None else ()
+        constants = sum(len(part.indices) for part in parts if part.key == "constant")
+        follower = network.layers[position + 1] if position + 1 < len(network.layers) else None
+        free = follower is not None and not old.residual and not follower.residual
+        kept = old.linear.out_features - (constants if free else 0)
+        assert new.linear.out_features == (max(kept, 1) if parts else old.linear.out_features)
+        assert follower is None or new.linear.out_features == rewritten.layers[position + 1].linear.in_features
+
+
+def test_rewriting_leaves_the_original_unchanged():
+    rng = np.random.default_rng(0)
+    network = make_network(rng, (3, 5, 5, 2), [make_spec("warp", "tanh")] * 2)
+    x = rng.normal(size=(50, 3)).astype(np.float32)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    rewrite(network, random_groups(rng, network, x))
+    assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
+
+
+def test_kept_activations_change_no_bit():
+    rng = np.random.default_rng(1)
+    network = make_network(rng, (3, 6, 6, 2), [make_spec("meta", "tanh"), make_spec("warp", "gelu", shared=True)], residual=True)
+    x = rng.normal(size=(100, 3)).astype(np.float32)
+    kept = [(Group("kept", np.arange(6), None, np.ones(6, bool)),)] * 2
+    np.testing.assert_array_equal(run_network(rewrite(network, kept), x), run_network(network, x))
+
+
+def test_a_layer_of_constants_keeps_one_neuron():
+    rng = np.random.default_rng(2)
+    network = make_network(rng, (3, 4, 2), [make_spec("warp", "tanh")])
+    values = np.array([1.0, -2.0, 0.5, 3.0])
+    group = Group("constant", np.array([2, 0, 3, 1]), Affine(np.zeros(4), values[[2, 0, 3, 1]]), np.zeros(4, bool))
+    rewritten = rewrite(network, [[group]])
+    assert [layer.linear.out_features for layer in rewritten.layers] == [1, 2]
+    last = network.layers[-1].linear
+    expected = last.weight.double().numpy() @ values + last.bias.double().numpy()
+    outputs = run_network(rewritten, rng.normal(size=(7, 3)).astype(np.float32))
+    np.testing.assert_allclose(outputs, np.tile(expected, (7, 1)), rtol=1e-6, atol=1e-6)
+
+
+# The budget
+
+
+def classes(correct, n_classes=3):
+    """Logits of samples of class 0 that are right or wrong."""
+    logits = np.zeros((len(correct), n_classes))
+    logits[np.arange(len(correct)), np.where(correct, 0, 1)] = 1.0
+    return logits
+
+
+def refuse_to_count():
+    raise AssertionError("flips elsewhere are counted only where the validation split is too small")
+
+
+def paired_case(n, worse, better):
+    was = np.ones(n, bool)
+    was[:better] = False
+    became = np.ones(n, bool)
+    became[better:better + worse] = False
+    return classes(was), classes(became), np.zeros(n, np.int64)
+
+
+def test_clopper_pearson_limits():
+    for n, count in ((10, 0), (10, 3), (10, 10), (5000, 7)):
+        interval = stats.binomtest(count, n).proportion_ci(confidence_level=0.95, method="exact")
+        np.testing.assert_allclose([_lower(count, n), _upper(count, n)], [interval.low, interval.high], rtol=1e-12, atol=1e-15)
+    # An independent statement of the upper limit: as few or fewer happen with probability 2.5 %.
+    assert stats.binom.cdf(7, 5000, _upper(7, 5000)) == pytest.approx(0.025, rel=1e-9)
+    assert stats.binom.sf(6, 5000, _lower(7, 5000)) == pytest.approx(0.025, rel=1e-9)
+    assert _upper(0, 100) == pytest.approx(1 - 0.025 ** (1 / 100), rel=1e-12)
+
+
+def test_paired_change_of_a_large_split():
+    original, compressed, y = paired_case(5000, worse=3, better=1)
+    verdict = check_budget(Budget(max_drop=0.5), "classification", original, compressed, y, refuse_to_count)
+    evidence = verdict.evidence
+    assert verdict.ok
+    assert (evidence["worse"], evidence["better"], evidence["flips"], evidence["samples"]) == (3, 1, 4, 5000)
+    assert evidence["drop"] == pytest.approx(0.04, rel=1e-12)
+    low = stats.binomtest(1, 5000).proportion_ci(0.95, "exact").low
+    high = stats.binomtest(3, 5000).proportion_ci(0.95, "exact").high
+    assert evidence["drop_upper_bound"] == pytest.approx(100 * (high - low), rel=1e-9)
+    tight = check_budget(Budget(max_drop=0.1), "classification", original, compressed, y, refuse_to_count)
+    assert not tight.ok
+    assert "may be" in tight.reason
+    unlimited = check_budget(Budget(preset="exact"), "classification", original, compressed, y, refuse_to_count)
+    assert unlimited.ok
+
+
+def test_small_splits_follow_a_stricter_rule():
+    n = 200
+    assert 100 * _upper(0, n) > 0.1
+    same, better = paired_case(n, 0, 0), paired_case(n, 0, 2)
+    for original, compressed, y in (same, better):
+        verdict = check_budget(Budget(max_drop=0.1), "classification", original, compressed, y, lambda: 0)
+        assert verdict.ok
+        assert "too few to show" in verdict.reason
+        assert verdict.evidence["flips_elsewhere"] == 0
+    verdict = check_budget(Budget(max_drop=0.1), "classification", *better, lambda: 1)
+    assert not verdict.ok
+    assert verdict.reason == "1 training and calibration samples changed their class"
+    verdict = check_budget(Budget(max_drop=0.1), "classification", *paired_case(n, 1, 3), refuse_to_count)
+    assert not verdict.ok
+    assert verdict.reason == "1 of 200 validation samples became wrong"
+
+
+def test_largest_change_of_an_output():
+    original, y = np.zeros((1000, 2)), np.zeros(1000, np.int64)
+    compressed = original.copy()
+    compressed[7, 1] = -0.25
+    assert check_budget(Budget(max_logit_error=0.25), "classification", original, compressed, y, refuse_to_count).ok
+    verdict = check_budget(Budget(max_logit_error=0.2499), "classification", original, compressed, y, refuse_to_count)
+    assert not verdict.ok
+    assert verdict.reason == "an output changes by 0.25, more than 0.2499"
+    both = check_budget(Budget(max_drop=50, max_logit_error=0.1), "classification", original, compressed, y, refuse_to_count)
+    assert not both.ok
+
+
+def test_regression_bound_by_hand():
+    rng = np.random.default_rng(0)
+    y = rng.normal(size=(400, 2)).astype(np.float32)
+    original = y + 0.1 * rng.normal(size=y.shape)
+    compressed = original + 0.002 * rng.normal(size=y.shape)
+    evidence = check_budget(Budget(max_drop=1.0), "regression", original, compressed, y, refuse_to_count).evidence
+    before, after = ((part - y) ** 2 for part in (original, compressed))
+    assert evidence["rmse"] == pytest.approx(np.sqrt(before.mean()), rel=1e-12)
+    assert evidence["rmse_compressed"] == pytest.approx(np.sqrt(after.mean()), rel=1e-12)
+    assert evidence["drop"] == pytest.approx(100 * (np.sqrt(after.mean() / before.mean()) - 1), rel=1e-6)
+    difference = (after - before).mean(1)
+    upper = difference.mean() + 1.6448536269514722 * difference.std(ddof=1) / 20
+    assert evidence["drop_upper_bound"] == pytest.approx(100 * (np.sqrt(1 + upper / before.mean()) - 1), rel=1e-9)
+    change = np.sqrt(((compressed - original) ** 2).mean() / before.mean())
+    assert evidence["change_percent"] == pytest.approx(100 * change, rel=1e-9)
+
+
+def test_regression_closer_by_chance_is_refused():
+    rng = np.random.default_rng(1)
+    y = rng.normal(size=(500, 1)).astype(np.float32)
+    original = y + 0.5
+    closer = y + 0.1 + 0 * original          # a quite different network that happens to be nearer to the targets
+    verdict = check_budget(Budget(max_drop=1.0), "regression", original, closer, y, refuse_to_count)
+    assert not verdict.ok
+    assert "too much to be the same network" in verdict.reason
+    assert verdict.evidence["drop_upper_bound"] < 0
+    # At the limit rms(change)^2 = ((1 + p)^2 - 1) rmse^2.
+    limit = 0.5 * np.sqrt(1.01**2 - 1)
+    for factor, ok in ((0.999, True), (1.001, False)):
+        shifted = original - factor * limit
+        assert check_budget(Budget(max_drop=1.0), "regression", original, shifted, y, refuse_to_count).ok == ok
+
+
+@pytest.mark.filterwarnings("error")
+def test_outputs_that_are_not_finite_are_refused():
+    fine, y = np.zeros((4, 2)), np.zeros(4, np.int64)
+    for value in (np.nan, np.inf):
+        broken = fine.copy()
+        broken[2, 0] = value
+        for pair, name in (((fine, broken), "compressed"), ((broken, fine), "original"), ((broken, broken), "original")):
+            verdict = check_budget(Budget(max_drop=100, max_logit_error=1e9), "classification", *pair, y, refuse_to_count)
+            assert not verdict.ok
+            assert verdict.reason == f"the {name} network's outputs are not finite"
+
+
+def test_presets_fill_in_a_limit():
+    assert complete_budget(Budget()).max_drop == 0.1
+    assert complete_budget(Budget(preset="aggressive")).max_drop == 0.5
+    assert complete_budget(Budget(preset="exact")).max_drop is None
+    assert complete_budget(Budget(max_logit_error=0.5)).max_drop is None
+    assert complete_budget(Budget(max_drop=2.0, preset="aggressive")).max_drop == 2.0
+
+
+# The planner
+
+
+def check_plan(network, result):
+    """What holds for every plan."""
+    decisions = result.plan.decisions
+    places = [(decision.layer, decision.index) for decision in decisions]
+    assert places == [(number, index) for number, layer in enumerate(network.activated_layers)
+                      for index in range(layer.linear.out_features)]
+    for decision in decisions:
+        assert decision.kind in KINDS
+        assert list(decision.refused) == list(KINDS[:KINDS.index(decision.kind)])
+        for text in (decision.reason, *decision.refused.values()):
+            assert text.strip()
+            assert "\n" not in text
+            assert "-1 allowed" not in text
+        assert decision.max_abs_error <= max(decision.tolerance, 0) * (1 + 1e-9) or decision.max_abs_error == 0
+        assert decision.domain[0] < decision.domain[1]
+    for layer, groups in zip(network.activated_layers, result.groups, strict=True):
+        together = np.sort(np.concatenate([group.indices for group in groups]))
+        np.testing.assert_array_equal(together, np.arange(layer.linear.out_features))
+    document = json.loads(json.dumps(to_json(result.plan), allow_nan=False))
+    assert from_json(Plan, document, where="plan.json") == result.plan
+
+
+def check_validation(network, result, dataset, budget):
+    """The budget holds on the validation split, counted here anew."""
+    x, y = dataset.validation.x, dataset.validation.y
+    before, after = run_network(network, x), run_network(result.network, x)
+    if budget.max_logit_error is not None:
+        assert np.abs(after - before).max() <= budget.max_logit_error
+    limit = complete_budget(budget).max_drop
+    if limit is None:
+        return
+    if dataset.task == "regression":
+        rmse = [np.sqrt(((outputs - y) ** 2).mean()) for outputs in (before, after)]
+        assert 100 * (rmse[1] / rmse[0] - 1) <= limit
+    else:
+        drop = 100 * ((before.argmax(1) == y).mean() - (after.argmax(1) == y).mean())
+        assert drop <= limit
+
+
+CASES = [(family, act, task) for (family, act), task in zip(
+    [(family, act) for family in ("meta", "vaf") for act in ACTS] + [("agsig", "sigmoid"), ("frelu", "relu"), ("warp", "silu"),
+                                                                    ("warp", "elu"), ("fixed", "gelu"), ("fixed", "relu")],
+    itertools.cycle(["classification", "regression"]))]
+
+
+@pytest.mark.parametrize(("family", "act", "task"), CASES)
+def test_budgets_are_honoured(family, act, task):
+    rng = np.random.default_rng(ACTS.index(act))
+    network = make_network(rng, (3, 4, 4, 3), [make_spec(family, act)] * 2, task=task, residual=act in ("relu", "tanh"))
+    dataset = make_dataset(rng, network)
+    budgets = [Budget(), Budget(max_drop=2.0), Budget(max_logit_error=0.05)]
+    results = [compress_network(network, dataset, budget) for budget in budgets]
+    for budget, result in zip(budgets, results, strict=True):
+        check_plan(network, result)
+        check_validation(network, result, dataset, budget)
+    assert results[0].plan.tolerance <= results[1].plan.tolerance
+    for result in results[:2]:
+        assert family not in ("meta", "vaf") or all(decision.kind != "kept" for decision in result.plan.decisions)
+
+
+@pytest.mark.parametrize(("family", "act", "depth"), [
+    ("agsig", "sigmoid", 1), ("frelu", "relu", 1), *(("warp", act, 1) for act in ACTS), ("fixed", "tanh", 1),
+    ("vaf", "relu", 1), ("vaf", "leaky_relu", 1), ("meta", "relu", 1), ("meta", "relu", 3), ("meta", "leaky_relu", 2),
+    ("meta", "tanh", 1), ("vaf", "silu", 1)])
+def test_exact_preset_changes_nothing_but_rounding(family, act, depth):
+    rng = np.random.default_rng(7)
+    network = make_network(rng, (4, 6, 6, 3), [make_spec(family, act, depth)] * 2, residual=True)
+    dataset = make_dataset(rng, network, rows=400)
+    result = compress_network(network, dataset, Budget(preset="exact"))
+    check_plan(network, result)
+    kinds = {decision.kind for decision in result.plan.decisions}
+    assert not kinds & {"polynomial", "cubic_spline"}
+    if family in PARAMETRIC or act in RELU_LIKE:
+        assert "kept" not in kinds
+    else:
+        assert kinds == {"kept"}
+    assert all(decision.max_abs_error == 0 for decision in result.plan.decisions)
+    before, after = run_network(network, dataset.test.x), run_network(result.network, dataset.test.x)
+    # Each of three layers rounds sums of at most 7 terms, 4e-7 of their size, and their size is that of the logits by a
+    # factor of a few: 2e-5 leaves a factor of ten for cancellation.
+    assert np.abs(after - before).max() <= 2e-5 * np.abs(before).max()
+
+
+@pytest.mark.parametrize("limit", [0.0, 1e-9])
+@pytest.mark.parametrize(("family", "act"), [("warp", "tanh"), ("meta", "relu"), ("vaf", "gelu"), ("fixed", "relu")])
+def test_no_change_at_all_allowed(family, act, limit):
+    rng = np.random.default_rng(3)
+    network = make_network(rng, (3, 5, 2), [make_spec(family, act)])
+    dataset = make_dataset(rng, network)
+    result = compress_network(network, dataset, Budget(max_logit_error=limit))
+    check_plan(network, result)
+    check_validation(network, result, dataset, Budget(max_logit_error=limit))
+    kept = [decision for decision in result.plan.decisions if decision.kind == "kept"]
+    assert len(kept) == (0 if family == "fixed" else 5)
+    if family in ("warp", "meta"):
+        assert kept[0].reason == "even the float32 rounding of an exact replacement would exceed the budget"
+        assert "exact" in kept[0].refused["native" if family == "warp" else "piecewise_linear"]
+
+
+def test_tighter_budgets_never_loosen_the_tolerance():
+    rng = np.random.default_rng(11)
+    for task in ("classification", "regression"):
+        network = make_network(rng, (3, 4, 3), [make_spec("vaf", "tanh")], task=task)
+        dataset = make_dataset(rng, network, rows=300)
+        drops = [compress_network(network, dataset, Budget(max_drop=drop)).plan.tolerance for drop in (0, 0.5, 3, 10)]
+        errors = [compress_network(network, dataset, Budget(max_logit_error=error)).plan.tolerance
+                  for error in (0, 0.03, 0.3, 10)]
+        assert drops == sorted(drops)
+        assert errors == sorted(errors)
+        assert drops[-1] > drops[0]
+        scale = np.sqrt(np.var(run_network(network, dataset.validation.x), axis=0).mean())
+        assert errors[-1] == pytest.approx(scale * TOLERANCES[0])
+
+
+@pytest.mark.parametrize("task", ["classification", "regression"])
+def test_networks_without_activations(task):
+    rng = np.random.default_rng(0)
+    network = make_network(rng, (4, 3), [], task=task)
+    dataset = make_dataset(rng, network)
+    for budget in (Budget(), Budget(max_logit_error=0), Budget(preset="exact")):
+        result = compress_network(network, dataset, budget)
+        assert result.plan.decisions == ()
+        assert result.groups == ()
+        np.testing.assert_array_equal(run_network(result.network, dataset.test.x), run_network(network, dataset.test.x))
+
+
+def test_a_neuron_that_calibration_does_not_reach_does_not_spoil_the_rest():
+    """Behind a relu that only validation samples open, a neuron has no sensitivity; the budget must not end in `kept`."""
+    rng = np.random.default_rng(4)
+    network = make_network(rng, (2, 4, 4, 2), [make_spec("vaf", "tanh"), make_spec("fixed", "relu")], task="regression", noise=0.0)
+    dataset = make_dataset(rng, network, rows=400)
+    first, linear = network.layers[0], network.layers[1].linear
+
+    def signal(split):
+        return first(network.features(torch.as_tensor(split.x)))[:, 0].numpy()
+
+    threshold = float(np.quantile(signal(dataset.validation), 0.9))
+    linear.weight[:, 0] = 0.0
+    linear.weight[0] = torch.tensor([6.0, 0.0, 0.0, 0.0])
+    linear.bias[0] = -6.0 * threshold
+    below = signal(dataset.calibration) < threshold
+    calibration = Split(dataset.calibration.x[below], dataset.calibration.y[below])
+    targets = run_network(network, dataset.validation.x)
+    validation = Split(dataset.validation.x, (targets + 0.1 * targets.std(0)).astype(np.float32))
+    altered = dataclasses.replace(dataset, calibration=calibration, validation=validation)
+    result = compress_network(network, altered, Budget(max_drop=5.0))
+    assert result.calibration[0].sensitivity[0] == 0
+    assert all(decision.kind != "kept" for decision in result.plan.decisions)
+
+
+def test_progress_and_evidence():
+    rng = np.random.default_rng(5)
+    network = make_network(rng, (3, 4, 2), [make_spec("vaf", "tanh")])
+    lines = []
+    result = compress_network(network, make_dataset(rng, network), Budget(max_drop=1.0), lines.append)
+    assert lines[0].startswith("calibrating")
+    assert lines[-1].endswith(str(result.plan.validation["verdict"]))
+    assert result.plan.validation["samples"] == 300
+    assert result.plan.budget == Budget(max_drop=1.0)
+
+
+@pytest.mark.parametrize("config", [
+    TrainConfig(data="digits", activation="vaf", inner="tanh", hidden=(8,), epochs=3, device="cpu"),
+    TrainConfig(data="digits", activation="meta", inner="relu", hidden=(8,), epochs=3, device="cpu"),
+    TrainConfig(data="function:product", activation="vaf", inner="tanh", hidden=(6, 6), residual=True, epochs=3, device="cpu"),
+])
+def test_trained_networks(config):
+    dataset = load_dataset(config.data, seed=config.seed)
+    network = train(config).network()
+    for budget in (Budget(), Budget(preset="exact")):
+        result = compress_network(network, dataset, budget)
+        check_plan(network, result)
+        check_validation(network, result, dataset, budget)
+        if budget.preset == "default" or config.inner == "relu":
+            assert all(decision.kind != "kept" for decision in result.plan.decisions)
+        kinds = {kind_of(group.key) for groups in result.groups for group in groups}
+        assert kinds == {decision.kind for decision in result.plan.decisions}
