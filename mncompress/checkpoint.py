@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from mncompress.data import Standardization
@@ -126,10 +126,7 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
     """Write a safetensors file, atomically."""
     contiguous = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     with atomic_path(path) as temporary:
-        try:
-            save_file(contiguous, temporary, dict(metadata))
-        except SafetensorError as error:       # how the writer reports a full disk
-            raise OSError(None, str(error)) from error
+        temporary.write_bytes(save(contiguous, dict(metadata)))     # save_file would make it readable for its owner only
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -10,5 +10,4 @@ from mncompress.report._inspect import InspectedNeuron as InspectedNeuron
 from mncompress.report._inspect import Inspection as Inspection
 from mncompress.report._inspect import inspect_curves as inspect_curves
 from mncompress.report._plots import draw_activations as draw_activations
-from mncompress.report._plots import draw_latency as draw_latency
 from mncompress.report._plots import save_figure as save_figure

@@ -1,25 +1,22 @@
-"""Pictures for files and documents: every learned activation of a network, and latencies.
+"""Pictures for files and documents: every learned activation of a network.
 
 matplotlib is imported on first use and only through its objects: no window, no global state, the same bytes every time.
 The palette (a light blue below, near-black dashes above, grey behind) differs in lightness and in form, so it
 survives colour blindness and grey print.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from mncompress.files import atomic_path
 from mncompress.report._curves import Curves
 from mncompress.report._format import error
-from mncompress.report._latency import MODELS, group_latency
 from mncompress.report._panels import Panel, make_panel
-from mncompress.types import LatencyRow
 
 COLUMNS, ROWS = 4, 6
 """Panels on a full page."""
 LIGHT, DARK, GREY, SOFT = "#7cc4ea", "#16283a", "#6b7280", "#e2e5ea"
-_MODEL_COLORS = {"original": LIGHT, "compressed": DARK, "portable": "#c7791f", "relu_twin": "#a6acb5"}
 _SIZE, _HEAD, _GAP = (2.45, 1.55), 0.75, (0.5, 0.62)
 """Inches: a panel, the head of a page, the space between panels."""
 
@@ -34,39 +31,6 @@ def draw_activations(curves: Curves) -> Iterator[Any]:
         rows = range(start, min(start + page, len(curves)))
         place = "" if len(curves) <= page else f"  ·  {start + 1} to {rows.stop} of {len(curves)}"
         yield _draw_page([make_panel(curves, row) for row in rows], (curves.title or "learned activations") + place)
-
-
-def draw_latency(latency: Iterable[LatencyRow]) -> Any:
-    """A figure of each model's time relative to the ReLU twin: a group of bars per condition.
-
-    Rows without a ratio to the twin are left out.
-    """
-    from matplotlib.figure import Figure
-
-    conditions = group_latency(row for row in latency if row.ratio_to_relu_twin is not None)
-    bars = sum(len(condition.rows) for condition in conditions)
-    height = 0.24 * bars + 0.17 * len(conditions) + 0.9
-    figure = Figure(figsize=(7.2, height), facecolor="white")
-    axes = figure.add_axes((0.24, 0.55 / height, 0.7, 1 - 0.75 / height))
-    position, centers = 0.0, []
-    for condition in conditions:
-        centers.append(position + 0.5 * (len(condition.rows) - 1))
-        for bar in condition.rows:
-            ratio = bar.ratio_to_relu_twin
-            assert ratio is not None
-            axes.barh(position, ratio, height=0.8, color=_MODEL_COLORS.get(bar.model, GREY))
-            axes.annotate(f"{ratio:.2f}  {MODELS.get(bar.model, bar.model)}", (ratio, position), (4, 0), textcoords="offset points",
-                          va="center", fontsize=8, color=DARK)
-            position += 1.0
-        position += 0.7
-    axes.axvline(1.0, color=GREY, linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
-    axes.set_yticks(centers, [condition.name for condition in conditions])
-    axes.margins(x=0.22, y=0.02)
-    axes.set_xlim(left=0)
-    axes.invert_yaxis()
-    axes.set_xlabel("time relative to the same network with ReLU", fontsize=9, color=DARK)
-    _style(axes)
-    return figure
 
 
 def save_figure(path: Path, figure: Any) -> None:

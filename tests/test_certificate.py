@@ -1,0 +1,259 @@
+"""The certificate's bound is never exceeded, is not vacuous, and certifies only what cannot change."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from mncompress.analysis import Affine, choose, find_options, make_inner_networks
+from mncompress.calibration import calibrate, run_network, visited_ranges
+from mncompress.checkpoint import make_template
+from mncompress.compression import Compressed, Group, certify, rewrite
+from mncompress.data import Standardization
+from mncompress.nn import initialize_
+from mncompress.types import ACTS, FAMILIES, ActivationSpec, Budget, NetworkSpec, Plan
+
+FIXED_ACT = {"agsig": "sigmoid", "frelu": "relu"}
+
+
+def make_spec(family, act, depth=1):
+    inner = family in ("meta", "vaf")
+    return ActivationSpec(family, FIXED_ACT.get(family, act), 4 * inner, (depth if family == "meta" else 1) * inner)
+
+
+def make_network(rng, sizes, activations, *, task="classification", residual=False, noise=0.3, offset=1.0):
+    """A matched network moved away from its start: weights of trained-like scale."""
+    spec = NetworkSpec(sizes[0], tuple(sizes[1:-1]), sizes[-1], tuple(activations), task, False, residual)
+    targets = Standardization(rng.normal(size=sizes[-1]) * 30, rng.uniform(0.5, 40, sizes[-1])) if task == "regression" else None
+    network = make_template(spec, Standardization(offset * rng.normal(size=sizes[0]), rng.uniform(0.5, 2, sizes[0])), targets)
+    generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
+    initialize_(network.layers, "matched", generator)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter += noise * torch.randn(parameter.shape, generator=generator)
+    return network.eval().requires_grad_(False)
+
+
+def make_samples(rng, network, rows):
+    features = network.features
+    z = rng.normal(size=(rows, network.spec.in_features))
+    return (z * features.scale.numpy() + features.shift.numpy()).astype(np.float32)
+
+
+def compress(network, x, tolerance, preset="default", pick=None):
+    """A compressed network at one tolerance, without a budget; `pick` gives the groups of a layer from its options."""
+    calibration = calibrate(network, x)
+    options = tuple(find_options(make_inner_networks(layer.activation), layer.activation.spec.family, found.domain, preset)
+                    for layer, found in zip(network.activated_layers, calibration, strict=True))
+    groups = tuple((pick or pick_cheapest)(each, np.full(each.n, tolerance)) for each in options)
+    plan = Plan(Budget(preset=preset), (), tolerance, {})
+    return Compressed(rewrite(network, groups), plan, groups, options, calibration)
+
+
+def pick_cheapest(options, tolerance):
+    keys = choose(options, tolerance).keys
+    groups = []
+    for key in sorted(set(keys.tolist())):
+        indices = np.flatnonzero(keys == key)
+        form = None if key == "kept" else options.build(key, tolerance, indices)
+        exact = np.ones(len(indices), bool) if form is None else options.exact[key][indices]
+        groups.append(Group(key, indices, form, exact))
+    return tuple(groups)
+
+
+def pick_constant(options, tolerance):
+    """Every neuron a constant, the middle of its range on the domain."""
+    return (Group("constant", np.arange(options.n), options.found["constant"], np.zeros(options.n, bool)),)
+
+
+def within_ranges(network, compressed, seen, x):
+    """The rows of x whose pre-activations all lie in the domains or in the ranges that the samples `seen` visit."""
+    inside = np.ones(len(x), bool)
+    for u, visited, options in zip(network.preactivations(torch.as_tensor(x)), visited_ranges(network, seen), compressed.options,
+                                   strict=True):
+        low, high = np.concatenate([options.domain, visited], 1).min(1), np.concatenate([options.domain, visited], 1).max(1)
+        inside &= ((low <= u.numpy()) & (u.numpy() <= high)).all(1)
+    return x[inside]
+
+
+def differences(network, compressed, x):
+    return np.abs(run_network(network, x) - run_network(compressed.network, x)).max(0)
+
+
+def check_certificate(network, compressed, x, rng):
+    """Assert that the bound holds on x and on fresh samples in range, and that no certified sample changes its class."""
+    certificate = certify(network, compressed, x)
+    assert certificate.bounds is not None, certificate.reason
+    measured = differences(network, compressed, x)
+    assert np.all(measured <= certificate.bounds)
+    assert 0 <= certificate.replacement_bound <= certificate.bounds.max()
+    fresh = within_ranges(network, compressed, x, make_samples(rng, network, 2000))
+    if len(fresh):
+        assert np.all(differences(network, compressed, fresh) <= certificate.bounds)
+    if network.spec.task == "regression":
+        assert certificate.certified is None
+    else:
+        before, after = run_network(network, x), run_network(compressed.network, x)
+        margins = before.max(1, keepdims=True) - before
+        doubt = certificate.bounds[before.argmax(1)][:, None] + certificate.bounds
+        others = np.arange(before.shape[1]) != before.argmax(1)[:, None]
+        certified = np.all((margins > doubt) | ~others, 1)
+        assert certificate.certified == certified.mean()
+        assert not np.any(certified & (before.argmax(1) != after.argmax(1)))
+    return certificate, measured
+
+
+CASES = list(itertools.product(FAMILIES, ACTS))
+
+
+@pytest.mark.parametrize(("family", "act"), CASES)
+def test_bound_holds(family, act):
+    if FIXED_ACT.get(family, act) != act:
+        act = FIXED_ACT[family]
+    seed = CASES.index((family, act))
+    rng = np.random.default_rng(seed)
+    ratios = []
+    for task, tolerance, depth in (("classification", 0.2, 1), ("regression", 0.02, 2), ("classification", 1e-3, 3)):
+        width = int(rng.integers(3, 7))
+        network = make_network(rng, (int(rng.integers(1, 7)), *[width] * depth, 3), [make_spec(family, act, 1 + depth % 2)] * depth,
+                               task=task, residual=depth > 1)
+        x = make_samples(rng, network, 300)
+        compressed = compress(network, x[:200], tolerance)
+        certificate, measured = check_certificate(network, compressed, x, rng)
+        if certificate.replacement_bound > 1e-4 * np.abs(run_network(network, x)).max():
+            ratios.append(certificate.bounds.max() / measured.max())
+    # Typical ratios are 1 to 10; through three layers of worst cases, each with its steepest slope, they multiply.
+    assert not ratios or np.median(ratios) < 100
+
+
+@pytest.mark.parametrize("family", ["agsig", "frelu", "warp"])
+@pytest.mark.parametrize("offset", [0.0, 1e4])
+def test_bound_holds_where_folding_cancels(family, offset):
+    """Large alpha and eta that cancel leave large terms in the next bias; so do knees far away, and raw features."""
+    rng = np.random.default_rng(5)
+    for factor in (1.0, 1e2, 1e4):
+        network = make_network(rng, (3, 24, 24, 2), [make_spec(family, "sigmoid")] * 2, offset=offset)
+        for layer in network.activated_layers:
+            parameters = dict(layer.activation.named_parameters())
+            if "alpha" in parameters:
+                parameters["alpha"] *= factor
+            if "eta" in parameters:
+                parameters["eta"] -= 0.5 * factor
+            if "delta" in parameters and family == "frelu":
+                parameters["delta"] += factor / 2
+        x = make_samples(rng, network, 400)
+        compressed = compress(network, x, -1.0, "exact")
+        assert {group.key.partition(":")[0] for groups in compressed.groups for group in groups} == {"native"}
+        certificate, _ = check_certificate(network, compressed, x, rng)
+        assert certificate.replacement_bound == 0
+        assert certificate.certified is not None
+
+
+def test_constants_by_hand():
+    """relu on [lo, hi] against its midrange: the error is half the range, and |W| carries it to the outputs."""
+    rng = np.random.default_rng(0)
+    network = make_network(rng, (2, 3, 2), [make_spec("fixed", "relu")])
+    x = make_samples(rng, network, 200)
+    compressed = compress(network, x, 1.0, pick=pick_constant)
+    certificate, _ = check_certificate(network, compressed, x, rng)
+    low, high = compressed.options[0].domain.T
+    half = (np.maximum(high, 0) - np.maximum(low, 0)) / 2
+    weight = np.abs(network.layers[-1].linear.weight.double().numpy())
+    expected = weight @ half
+    # The analysis may be loose by its slack of a fifth; rounding is 1e-6 of it.
+    assert np.all(certificate.bounds >= expected * (1 - 1e-9))
+    assert np.all(certificate.bounds <= expected * 1.21 + 1e-5)
+
+
+def test_targets_scale_the_bound():
+    rng = np.random.default_rng(1)
+    network = make_network(rng, (3, 5, 4), [make_spec("warp", "tanh")], task="regression")
+    x = make_samples(rng, network, 200)
+    compressed = compress(network, x, 1.0, pick=pick_constant)
+    certificate, _ = check_certificate(network, compressed, x, rng)
+    scale = network.targets.scale.double().numpy()
+    network.targets.scale.copy_(torch.full((4,), 2.0))
+    network.targets.shift.zero_()
+    plain, _ = check_certificate(network, compress(network, x, 1.0, pick=pick_constant), x, rng)
+    np.testing.assert_allclose(certificate.bounds / scale, plain.bounds / 2, rtol=1e-3)
+
+
+def test_residual_sums_add_what_arrives():
+    """In a residual layer whose replacement is perfect and whose weights are zero, the error before it passes unchanged."""
+    rng = np.random.default_rng(2)
+    network = make_network(rng, (3, 4, 4, 4), [make_spec("warp", "tanh"), make_spec("fixed", "relu")], residual=True)
+    for layer, weight in ((network.layers[1], torch.zeros(4, 4)), (network.layers[2], torch.eye(4))):
+        layer.linear.weight.copy_(weight)
+        layer.linear.bias.zero_()
+    x = make_samples(rng, network, 200)
+    picks = iter([pick_constant, pick_cheapest])
+    compressed = compress(network, x, 1e-9, pick=lambda *arguments: next(picks)(*arguments))
+    certificate, _ = check_certificate(network, compressed, x, rng)
+    error = compressed.options[0].errors["constant"]
+    assert np.all(certificate.bounds >= error * (1 - 1e-6))
+    assert np.all(certificate.bounds <= error * 1.25 + 1e-4)
+
+
+def test_nothing_replaced_leaves_rounding_alone():
+    rng = np.random.default_rng(3)
+    network = make_network(rng, (4, 6, 3), [make_spec("meta", "tanh")])
+    x = make_samples(rng, network, 300)
+    compressed = compress(network, x, -1.0, "exact")
+    certificate, measured = check_certificate(network, compressed, x, rng)
+    assert np.all(measured == 0)
+    assert certificate.replacement_bound == 0
+    assert 0 < certificate.bounds.max() < 1e-2 * np.abs(run_network(network, x)).max()
+    assert certificate.certified > 0.9
+
+
+def test_any_order_of_summation_stays_within_the_bound():
+    """Float64 and float32 evaluations of either network are closer to the float32 original than the bound says."""
+    rng = np.random.default_rng(4)
+    network = make_network(rng, (5, 8, 8, 3), [make_spec("warp", "gelu"), make_spec("vaf", "relu")])
+    x = make_samples(rng, network, 300)
+    compressed = compress(network, x, -1.0, "exact")
+    certificate, _ = check_certificate(network, compressed, x, rng)
+    reference = run_network(network, x)
+    with torch.no_grad():
+        one_by_one = torch.cat([compressed.network(torch.as_tensor(row[None])) for row in x]).double().numpy()
+    for outputs in (one_by_one, run_network(compressed.network.double(), x), run_network(network.double(), x)):
+        assert np.all(np.abs(outputs - reference).max(0) <= certificate.bounds)
+
+
+def test_no_activations_no_error_but_rounding():
+    rng = np.random.default_rng(6)
+    network = make_network(rng, (4, 3), [])
+    x = make_samples(rng, network, 50)
+    certificate = certify(network, compress(network, x, 0.0), x)
+    assert certificate.replacement_bound == 0
+    assert certificate.bounds.max() < 1e-4
+
+
+@pytest.mark.parametrize("scale", [1e38, float("nan")])
+def test_no_bound_gives_a_reason(scale):
+    rng = np.random.default_rng(7)
+    network = make_network(rng, (3, 4, 4, 2), [make_spec("warp", "silu")] * 2)
+    x = make_samples(rng, network, 50)
+    compressed = compress(network, x, 0.1)
+    network.layers[1].linear.weight *= scale
+    certificate = certify(network, compressed, x)
+    assert certificate.bounds is None
+    assert certificate.replacement_bound is None
+    assert certificate.certified is None
+    assert certificate.reason == "an activation has no finite bound on the range its pre-activations visit"
+
+
+def test_a_line_with_a_large_intercept():
+    """Lines are folded whole: the bias that holds the intercept is rounded with the sum."""
+    rng = np.random.default_rng(8)
+    network = make_network(rng, (3, 16, 2), [make_spec("frelu", "relu")])
+    network.layers[0].activation.delta += 1e4
+    network.layers[0].activation.eta -= 1e4
+    x = make_samples(rng, network, 300)
+
+    def pick_line(options, tolerance):
+        line = Affine(np.ones(options.n), options.inner.biases[0][:, 0] + options.inner.out_bias)
+        return (Group("affine", np.arange(options.n), line, np.zeros(options.n, bool)),)
+
+    check_certificate(network, compress(network, x, 0.1, pick=pick_line), x, rng)
