@@ -57,7 +57,6 @@ _ROW_GATHER = _functions._TABLES + """
     piece = Floor (clipped)
     t = Sub (s, piece)
     any_index = Cast <to = 6> (piece)
-    zero_i32 = Cast <to = 6> (zero_i64)
     index = Clip (any_index, zero_i32, above_i32)
     row = Add (index, offset)
     coefficient_rows = Gather <axis = 0> (table, row)
@@ -75,7 +74,7 @@ _ROW_GATHER = _functions._TABLES + """
     shape = Shape (X)
     Y = Reshape (y0, shape)
 """
-"""One row of four coefficients per look-up; without the continuation below, which would only make it slower."""
+"""One row of four coefficients per look-up; without the care for infinities, which would only make it slower."""
 
 _KNOTS_LAST = """
     before_last = Constant <value = int64[1] {-1}> ()

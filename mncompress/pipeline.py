@@ -45,7 +45,7 @@ LATENCY_SECONDS = 1.0
 """Measuring time of one batch size; all models share it."""
 NOISE_FLOOR = 0.97
 """Two sessions of one file have been seen to differ by 3 %; a smaller difference is none."""
-QUICKSTART = TrainConfig(data="digits", activation="meta", inner="tanh", inner_width=16, hidden=(32,), epochs=60, batch_size=32)
+QUICKSTART = TrainConfig(data="digits", activation="meta", inner="tanh", inner_width=16, hidden=(32,), epochs=25, batch_size=32)
 
 Tell = Callable[[str], None]
 

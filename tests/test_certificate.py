@@ -221,16 +221,74 @@ def test_any_order_of_summation_stays_within_the_bound():
         assert np.all(np.abs(outputs - reference).max(0) <= certificate.bounds)
 
 
+def run_in_order(network, x):
+    """Float32 outputs where every linear layer adds one product after another to its bias: the least favorable order."""
+    h = network.features(torch.as_tensor(x)).numpy()
+    for layer in network.layers:
+        weight, bias = layer.linear.weight.numpy(), layer.linear.bias.numpy()
+        terms = np.concatenate([np.broadcast_to(bias[None, :, None], (len(h), len(bias), 1)), h[:, None] * weight], 2)
+        u = np.cumsum(terms, axis=2, dtype=np.float32)[:, :, -1]
+        h = layer.activate(torch.as_tensor(u), torch.as_tensor(h)).numpy()
+    return h.astype(np.float64)
+
+
+@pytest.mark.parametrize("case", ["inner shift", "outer shift", "next bias"])
+def test_terms_that_folding_adds_are_counted(case):
+    """Small terms vanish one by one beside a large shift that was folded into a bias, or constant terms round one way."""
+    rng = np.random.default_rng(9)
+    fan_in, width = (2, 2000) if case == "next bias" else (2000, 1)
+    network = make_network(rng, (fan_in, width, 1), [make_spec("frelu", "relu")], noise=0.0, offset=0.0)
+    network.features.scale.fill_(1.0)
+    first, last = network.layers
+    first.linear.bias.zero_()
+    first.linear.weight.copy_(2e-5 * (1 + 0.1 * torch.rand(width, fan_in)))
+    last.linear.weight.fill_(0.7)
+    last.linear.bias.zero_()
+    first.activation.delta.fill_(10.0 if case == "outer shift" else 1000.0)
+    first.activation.eta.fill_(1000.0 if case == "outer shift" else -1000.0)
+    x = rng.uniform(0.9, 1.0, (20, fan_in)).astype(np.float32)
+
+    def pick_line(options, tolerance):
+        return (Group("affine", np.arange(1), Affine(np.ones(1), np.full(1, 1010.0)), np.zeros(1, bool)),)
+
+    compressed = compress(network, x, -1.0, "exact", pick=pick_line if case == "outer shift" else None)
+    certificate = certify(network, compressed, x)
+    error = np.abs(run_in_order(compressed.network, x) - run_network(network, x)).max(0)
+    assert error.max() > 0.01
+    assert np.all(error <= certificate.bounds)
+
+
+def test_what_arrives_passes_through_inexact_forms():
+    """relu far above its kink, replaced by the line u: all of the error before it comes out."""
+    rng = np.random.default_rng(10)
+    network = make_network(rng, (2, 1, 1, 1), [make_spec("fixed", "relu")] * 2, noise=0.0)
+    for layer in network.layers[1:]:
+        layer.linear.weight.fill_(1.0)
+        layer.linear.bias.fill_(100.0)
+    x = make_samples(rng, network, 100)
+
+    def pick_line(options, tolerance):
+        return (Group("affine", np.arange(1), Affine(np.ones(1), np.zeros(1)), np.zeros(1, bool)),)
+
+    picks = iter([pick_constant, pick_line])
+    compressed = compress(network, x, 1.0, pick=lambda *arguments: next(picks)(*arguments))
+    certificate, measured = check_certificate(network, compressed, x, rng)
+    assert 0.5 * certificate.bounds[0] <= measured[0]
+
+
 def test_no_activations_no_error_but_rounding():
     rng = np.random.default_rng(6)
-    network = make_network(rng, (4, 3), [])
+    network = make_network(rng, (400, 3), [])
     x = make_samples(rng, network, 50)
     certificate = certify(network, compress(network, x, 0.0), x)
     assert certificate.replacement_bound == 0
-    assert certificate.bounds.max() < 1e-4
+    assert certificate.bounds.max() < 1e-2
+    difference = np.abs(run_in_order(network, x) - run_network(network, x)).max(0)
+    assert np.all(difference > 0)
+    assert np.all(difference <= certificate.bounds)
 
 
-@pytest.mark.parametrize("scale", [1e38, float("nan")])
+@pytest.mark.parametrize("scale", [float("inf"), float("nan")])
 def test_no_bound_gives_a_reason(scale):
     rng = np.random.default_rng(7)
     network = make_network(rng, (3, 4, 4, 2), [make_spec("warp", "silu")] * 2)

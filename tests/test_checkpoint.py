@@ -1,5 +1,6 @@
 """Run folders: what is written comes back, and whatever is wrong with a file is said in one line."""
 
+import errno
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -9,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -141,15 +141,21 @@ def test_tensors_of_any_layout_come_back(tmp_path: Path) -> None:
 def test_full_disk_is_one_line_and_keeps_the_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = (folder / TENSORS).read_bytes()
 
-    def fail(tensors: object, path: Path, metadata: object) -> None:
-        path.write_bytes(b"half")
-        raise SafetensorError("I/O error: No space left on device (os error 28)")
+    def fail(path: Path, content: bytes) -> None:
+        with path.open("wb") as file:
+            file.write(content[:10])
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(checkpoint, "save_file", fail)
+    monkeypatch.setattr(Path, "write_bytes", fail)
     with pytest.raises(OutputError, match=r"^cannot write [^\n]*No space left[^\n]*$"):
-        save_tensors(folder / TENSORS, {}, {})
+        save_tensors(folder / TENSORS, {"x": torch.ones(3)}, {})
     assert (folder / TENSORS).read_bytes() == before
     assert len(list(folder.iterdir())) == 5
+
+
+def test_files_have_the_mode_of_any_other(folder: Path) -> None:
+    (folder / "other").write_text("x")
+    assert len({path.stat().st_mode for path in folder.iterdir()}) == 1
 
 
 # Damage

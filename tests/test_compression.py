@@ -212,14 +212,20 @@ def test_small_splits_follow_a_stricter_rule():
     n = 200
     assert 100 * _upper(0, n) > 0.1
     same, better = paired_case(n, 0, 0), paired_case(n, 0, 2)
-    for original, compressed, y in (same, better):
-        verdict = check_budget(Budget(max_drop=0.1), "classification", original, compressed, y, lambda: 0)
-        assert verdict.ok
-        assert "too few to show" in verdict.reason
-        assert verdict.evidence["flips_elsewhere"] == 0
-    verdict = check_budget(Budget(max_drop=0.1), "classification", *better, lambda: 1)
+    verdict = check_budget(Budget(max_drop=0.1), "classification", *same, lambda: 0)
+    assert verdict.ok
+    assert "too few to show" in verdict.reason
+    assert verdict.evidence["flips_elsewhere"] == 0
+    verdict = check_budget(Budget(max_drop=0.1), "classification", *same, lambda: 1)
     assert not verdict.ok
     assert verdict.reason == "1 training and calibration samples changed their class"
+    # Two samples change by more than anyone's margin: 2 of 200 pairs each, above 0.1 % but not above 1.5 %.
+    assert 100 * _upper(0, n) > 1.5
+    verdict = check_budget(Budget(max_drop=0.1), "classification", *better, refuse_to_count)
+    assert not verdict.ok
+    assert verdict.reason == "an estimated 1 % of samples would change their class"
+    assert verdict.evidence["estimated_flips_percent"] == pytest.approx(1.0, rel=1e-12)
+    assert check_budget(Budget(max_drop=1.5), "classification", *better, lambda: 0).ok
     verdict = check_budget(Budget(max_drop=0.1), "classification", *paired_case(n, 1, 3), refuse_to_count)
     assert not verdict.ok
     assert verdict.reason == "1 of 200 validation samples became wrong"

@@ -24,7 +24,6 @@ from mncompress.report import (
     make_grid,
     render_html,
     save_curves,
-    save_figure,
     write_html,
 )
 from mncompress.report import _format as fmt

@@ -176,6 +176,12 @@ def test_seed_determines_everything(small: str, replicates: int) -> None:
         assert all(not torch.equal(weights[a], weights[b]) for a, b in itertools.combinations(range(3), 2))
 
 
+def test_every_epoch_has_its_own_order() -> None:
+    orders = {tuple(torch.randperm(20, generator=train_module._order_generator(seed, epoch)).tolist())
+              for seed in (0, 1, 7) for epoch in range(5)}
+    assert len(orders) == 15
+
+
 def spoil(monkeypatch: pytest.MonkeyPatch, replicate: int) -> None:
     """Let one replicate start with a NaN."""
     def make(*args: Any) -> Any:

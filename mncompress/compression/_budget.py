@@ -5,7 +5,8 @@ counts: samples that became wrong minus samples that became right. Its upper bou
 binomial limits (Clopper, Pearson 1934) of the two counts, each at half the remaining risk. Where the split is so small
 that even without a single flip the bound exceeds the budget, nothing can be shown on it. Then no validation sample may
 become wrong, and no sample of the training and calibration splits may change its class: a flip needs no label to be seen,
-and the drop cannot exceed the share of flips. The verdict says so.
+and the drop cannot exceed the share of flips. Besides, an estimate of that share must keep the budget: how often the change
+that one validation sample sees would exceed the top-1 margin of another, over all pairs. The verdict says so.
 
 For regression the bound is that of the mean paired difference of squared errors (normal approximation). A network can
 also come *closer* to the targets by chance while it no longer is the network that was trained; so the change of the
@@ -69,14 +70,14 @@ def check_budget(budget: Budget, task: Task, original: Floats, compressed: Float
             return Verdict(False, f"the {name} network's outputs are not finite", {"max_abs_logit_error": None})
     error = float(np.abs(compressed - original).max(initial=0.0))
     paired = (_paired_classification if task == "classification" else _paired_regression)(original, compressed, y)
-    evidence: Evidence = {"samples": len(y), "max_abs_logit_error": error, "confidence": CONFIDENCE, **paired}
+    evidence: dict[str, float] = {"samples": len(y), "max_abs_logit_error": error, "confidence": CONFIDENCE, **paired}
     if budget.max_logit_error is not None and error > budget.max_logit_error:
         return Verdict(False, f"an output changes by {error:.3g}, more than {budget.max_logit_error:g}", evidence)
     limit, upper = budget.max_drop, paired["drop_upper_bound"]
     if limit is None:
         return Verdict(True, "the budget holds on the validation split", evidence)
     if task == "classification" and 100 * _upper(0, len(y)) > limit:
-        return _check_small(limit, evidence, flips_elsewhere)
+        return _check_small(limit, {**evidence, "estimated_flips_percent": _estimate_flips(original, compressed)}, flips_elsewhere)
     if upper > limit:
         return Verdict(False, f"the drop may be {upper:.3g}, more than {limit:g}", evidence)
     if task == "regression" and paired["change_percent"] > 100 * np.sqrt((1 + limit / 100) ** 2 - 1):
@@ -85,10 +86,12 @@ def check_budget(budget: Budget, task: Task, original: Floats, compressed: Float
     return Verdict(True, "the budget holds on the validation split", evidence)
 
 
-def _check_small(limit: float, evidence: Evidence, flips_elsewhere: Callable[[], int]) -> Verdict:
+def _check_small(limit: float, evidence: Mapping[str, float], flips_elsewhere: Callable[[], int]) -> Verdict:
     """The stricter rule for a validation split that is too small to show the budget."""
     if evidence["worse"]:
         return Verdict(False, f"{evidence['worse']} of {evidence['samples']} validation samples became wrong", evidence)
+    if evidence["estimated_flips_percent"] > limit:
+        return Verdict(False, f"an estimated {evidence['estimated_flips_percent']:.2g} % of samples would change their class", evidence)
     flips = flips_elsewhere()
     evidence = {**evidence, "flips_elsewhere": flips}
     if flips:
@@ -96,6 +99,15 @@ def _check_small(limit: float, evidence: Evidence, flips_elsewhere: Callable[[],
     return Verdict(True, f"no validation sample became wrong and no training or calibration sample changed its class, but "
                          f"{evidence['samples']} validation samples are too few to show a drop below {limit:g} points with "
                          f"{CONFIDENCE:.0%} confidence", evidence)
+
+
+def _estimate_flips(original: Floats, compressed: Floats) -> float:
+    """Percentage of pairs of samples where the change of one's top-1 margin exceeds the other's margin."""
+    top, second = np.argsort(original, 1)[:, [-1, -2]].T
+    rows = np.arange(len(original))
+    margin = original[rows, top] - original[rows, second]
+    change = np.abs(compressed[rows, top] - compressed[rows, second] - margin)
+    return 100 * float(np.searchsorted(np.sort(margin), change, side="left").mean() / len(original))
 
 
 def _paired_classification(original: Floats, compressed: Floats, y: NDArray[np.generic]) -> dict[str, float]:

@@ -31,18 +31,17 @@ FEW_NEURONS = 16
 """Up to here a body works on the transposed net: with few neurons ONNX Runtime walks X's rows in short runs, which costs
 more than the two transpositions."""
 
-# Per neuron, the table holds the K pieces, the continuation above and, reached by index -1, the continuation below, which
-# takes t = s + 1. The index is clipped again after the cast, because NaN casts to anything. `inside` keeps t in [0, 1]
-# where it meets the zeros of the continuations, since 0 * infinity would be NaN. The boundary slope is summed in double,
-# because it can be small beside its terms. Of all nodes in a file only those that bring X into two dimensions and back
-# reshape with `allowzero`: `inline_functions` knows them by it.
+# Per neuron, the table holds the K pieces and the continuation above. Below, the first piece serves: `inside` is t clipped
+# to [0, 1], so all but the linear term vanish there; above, it keeps the zeros of the continuation from meeting an infinity,
+# since 0 * infinity would be NaN. The index is clipped again after the cast, because NaN casts to anything. The boundary
+# slope is summed in double, because it can be small beside its terms. Of all nodes in a file only those that bring X into
+# two dimensions and back reshape with `allowzero`: `inline_functions` knows them by it.
 _TABLES = """
-    minus_one = Constant <value = float {-1.0}> ()
     zero = Constant <value = float {0.0}> ()
     one = Constant <value = float {1.0}> ()
     two = Constant <value = double {2.0}> ()
     three = Constant <value = double {3.0}> ()
-    minus_one_i32 = Constant <value = int32 {-1}> ()
+    zero_i32 = Constant <value = int32 {0}> ()
     axis_0 = Constant <value = int64[1] {0}> ()
     axis_1 = Constant <value = int64[1] {1}> ()
     axis_2 = Constant <value = int64[1] {2}> ()
@@ -52,12 +51,7 @@ _TABLES = """
     above_f32 = Cast <to = 1> (intervals)
     above_i32 = Cast <to = 6> (intervals)
     last_interval = Sub (interval_shape, axis_1)
-    first = Slice (coefficients, axis_0, axis_1, axis_1)
     last = Slice (coefficients, last_interval, interval_shape, axis_1)
-    a0, a1, a2, a3 = Split <axis = 2, num_outputs = 4> (first)
-    below_value = Sub (a0, a1)
-    column = Shape (a0)
-    zeros = Expand (zero, column)
     last_f64 = Cast <to = 11> (last)
     e0, e1, e2, e3 = Split <axis = 2, num_outputs = 4> (last_f64)
     e01 = Add (e0, e1)
@@ -69,9 +63,10 @@ _TABLES = """
     end_slope_f64 = Add (e12, thrice_e3)
     end_value = Cast <to = 1> (end_value_f64)
     end_slope = Cast <to = 1> (end_slope_f64)
-    below = Concat <axis = 2> (below_value, a1, zeros, zeros)
+    column = Shape (end_value)
+    zeros = Expand (zero, column)
     above = Concat <axis = 2> (end_value, end_slope, zeros, zeros)
-    pieces = Concat <axis = 1> (coefficients, above, below)
+    pieces = Concat <axis = 1> (coefficients, above)
     neurons = Shape (start)
     matrix_shape = Concat <axis = 0> (any_rows, neurons)
 """
@@ -79,12 +74,12 @@ _TABLES = """
 _LOOK_UP = """
     shifted = Sub (x, origin)
     s = Mul (shifted, scale)
-    clipped = Clip (s, minus_one, above_f32)
+    clipped = Clip (s, zero, above_f32)
     piece = Floor (clipped)
     t = Sub (s, piece)
     inside = Clip (t, zero, one)
     any_index = Cast <to = 6> (piece)
-    index = Clip (any_index, minus_one_i32, above_i32)
+    index = Clip (any_index, zero_i32, above_i32)
     c3 = GatherElements <axis = AXIS> (table3, index)
     c3_t = Mul (c3, inside)
     c2 = GatherElements <axis = AXIS> (table2, index)

@@ -59,10 +59,10 @@ class InnerNetwork:
 
 
 def choose_form(neurons: int, width: int, depth: int, act: Act, *, shared: bool = False) -> Form:
-    """The form that is fastest for these sizes in ONNX Runtime on one CPU thread.
+    """The form that is fastest, or close to it, for these sizes in ONNX Runtime on one CPU thread.
 
     A file serves every batch size, so the rule goes by the geometric mean of the times of batches of 1, 32 and 1024
-    (docs/forms.md). tanh and relu order the forms alike, so `act` does not enter it.
+    (docs/forms.md). tanh and relu order the forms alike but for near ties, so `act` does not enter it.
     """
     if shared:
         return "shared_conv"
