@@ -29,6 +29,8 @@ EXACT, DROP = mn.Budget(preset="exact"), mn.Budget(max_drop=0.1)
 
 @dataclass(frozen=True)
 class Case:
+    """A network and the budgets to compress it with."""
+
     name: str
     config: mn.TrainConfig
     budgets: tuple[mn.Budget, ...] = (DROP,)
@@ -67,12 +69,14 @@ def describe(case: Case, budget: mn.Budget, report: Report, seconds: float) -> s
         before, after = (np.sqrt(model.loss) for model in (report.original, report.compressed))
         quality = f"{before:.4g} | {after:.4g} | {report.rmse_increase_percent:+.2f} % |"
     else:
-        quality = f"{report.original.accuracy:.4f} | {report.compressed.accuracy:.4f} | {-report.accuracy_drop:+.2f} | {report.argmax_flips}"
+        quality = (f"{report.original.accuracy:.4f} | {report.compressed.accuracy:.4f} | {-report.accuracy_drop:+.2f} | "
+                   f"{report.argmax_flips}")
     kinds = ", ".join(f"{count} {kind}" for kind, count in report.kinds.items() if count)
     bound = "none" if report.logit_error_bound is None else f"{report.logit_error_bound:.2g}"
     certified = "" if report.certified_unchanged is None else f"{100 * report.certified_unchanged:.1f} %"
     speed = " / ".join(f"{s.ratio:.2f}" for s in report.speedups if s.provider == "cpu")
-    twin = " / ".join(f"{row.ratio_to_relu_twin:.2f}" for row in report.latency if (row.model, row.provider) == ("compressed", "cpu"))
+    twin = " / ".join(f"{row.ratio_to_relu_twin:.2f}" for row in report.latency
+                      if (row.model, row.provider) == ("compressed", "cpu"))
     return (f"| {case.name} | {budget.preset if budget.preset == 'exact' else f'drop {budget.max_drop:g}'} | {quality} | {kinds} | "
             f"{report.max_abs_logit_error:.2g} | {bound} | {certified} | {speed} | {twin} | {seconds:.0f} |")
 

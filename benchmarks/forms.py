@@ -250,7 +250,7 @@ def inner_networks(features: int) -> None:
                 )
             if "block_gemm" in models:
                 models["block_gemm, merged"] = merge_linears(models["block_gemm"])
-            chosen = choose_form(neurons, width, depth, "tanh", shared=shared)
+            chosen = choose_form(neurons, width, depth, shared=shared)
             rows[f"L = {depth}, H = {width}, N = {neurons}: {chosen}"] = models
         print_table(f"vaf, meta without its ends; tanh{', shared' if shared else ''}; {features}-N-10", features, rows)
 

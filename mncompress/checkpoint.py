@@ -196,6 +196,11 @@ def load_run(folder: Path) -> Run:
         raise CheckpointError(f"{folder} holds tensors after {metadata.get('epochs')} epochs, but config.json after "
                               f"{record.config.epochs}; continue it with: mncompress train --resume and the former --epochs")
     check_state(record, replicates, folder / "replicates.safetensors")
+    model, _ = load_tensors(folder / "model.safetensors")
+    best = select_replicate(replicates, record.best)
+    if model.keys() != best.keys() or not all(torch.equal(model[name], value) for name, value in best.items()):
+        raise CheckpointError(f"{folder / 'model.safetensors'} is not replicate {record.best} of replicates.safetensors; "
+                              "restore the file, or train again")
     return Run(record, replicates, folder)
 
 

@@ -66,12 +66,17 @@ def check_output_folder(folder: Path, *, overwrite: bool) -> None:
     try:
         if folder.exists() and not folder.is_dir():
             raise OutputError(f"{folder} is a file, not a folder; choose another --out")
-        if folder.is_dir() and any(folder.iterdir()) and not overwrite:
+        if folder.is_dir() and not overwrite and not all(map(_is_leftover, folder.iterdir())):
             raise OutputError(f"{folder} is not empty; choose another --out, or pass --overwrite")
         there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
         os.rmdir(tempfile.mkdtemp(prefix=".", suffix=".tmp", dir=there))
     except OSError as error:
         raise OutputError(f"cannot write {folder}: {error.strerror or error}; choose another --out") from error
+
+
+def _is_leftover(path: Path) -> bool:
+    """Whether a killed process left this behind: see `atomic_path`, `atomic_folder`."""
+    return path.name.startswith(".") and path.name.endswith(".tmp")
 
 
 @contextlib.contextmanager

@@ -275,7 +275,10 @@ class LatencyRow:
 
 @dataclass(frozen=True)
 class Speedup:
-    """How many times as long the original takes as the compressed network, in one interleaved run."""
+    """How many times as long the original takes as the compressed network, in one interleaved run.
+
+    The original is `original.onnx` or, where that is faster, the same network in the form for large batches.
+    """
 
     provider: str
     threads: int

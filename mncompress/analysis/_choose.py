@@ -5,8 +5,9 @@ and joining them; so the layer as a whole is made cheapest, not each neuron alon
 CPU provider in standard operators, measured by `benchmarks/forms.py`; only their order of magnitude matters here.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import combinations_with_replacement
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,21 +52,23 @@ def choose(options: LayerOptions, tolerance: Array) -> Choice:
                         for key in names], 1)
     price = np.stack([_element_price(key, options) for key in names], 1)
     hopeless = np.asarray(~allowed.any(1))
-    use = np.ones(len(names), bool)
-    best = _assign(names, allowed, price, use, hopeless)
-    while True:
-        used = np.zeros_like(use)
-        used[best[1][~hopeless]] = True
-        single = np.eye(len(names), dtype=bool)
-        pools = [pool & ~single[column] for column in np.flatnonzero(used)
-                 for pool in (use, used)]       # move its neurons to any other form, or only to those already there
-        pools += list(single | (np.array(names) == "constant"))     # one form, and constants
-        trials = [(_assign(names, allowed, price, pool, hopeless), pool) for pool in pools
+
+    def cheapest(pools: Iterable[NDArray[np.bool_]]) -> tuple[float, NDArray[np.intp], NDArray[np.bool_]]:
+        trials = [(*_assign(names, allowed, price, pool, hopeless), pool) for pool in pools
                   if (allowed[:, pool].any(1) | hopeless).all()]
-        if not trials or (cheapest := min(trials, key=lambda trial: trial[0][0]))[0][0] >= best[0]:
+        return min(trials, key=lambda trial: trial[0])
+
+    single, everything = np.eye(len(names), dtype=bool), np.ones(len(names), bool)
+    best = cheapest([everything])
+    while True:         # without one of the forms: its neurons go to any other form, or only to those already there
+        used = np.isin(np.arange(len(names)), best[1][~hopeless])
+        less = cheapest([best[2], *(pool & ~single[column] for column in np.flatnonzero(used) for pool in (best[2], used))])
+        if less[0] >= best[0]:
             break
-        best, use = cheapest
-    keys = np.where(hopeless, "kept", np.array(names)[best[1]])
+        best = less
+    few = [a | b | (np.array(names) == "constant") for a, b in combinations_with_replacement(single, 2)]
+    chosen = cheapest([best[2], *few])[1]
+    keys = np.where(hopeless, "kept", np.array(names)[chosen])
     return Choice(keys, tuple(_explain(options, tolerance, row, str(keys[row])) for row in range(options.n)))
 
 

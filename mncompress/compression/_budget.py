@@ -91,7 +91,8 @@ def _check_small(limit: float, evidence: Mapping[str, float], flips_elsewhere: C
     if evidence["worse"]:
         return Verdict(False, f"{evidence['worse']} of {evidence['samples']} validation samples became wrong", evidence)
     if evidence["estimated_flips_percent"] > limit:
-        return Verdict(False, f"an estimated {evidence['estimated_flips_percent']:.2g} % of samples would change their class", evidence)
+        return Verdict(False, f"an estimated {evidence['estimated_flips_percent']:.2g} % of samples would change their class",
+                       evidence)
     flips = flips_elsewhere()
     evidence = {**evidence, "flips_elsewhere": flips}
     if flips:
@@ -102,12 +103,12 @@ def _check_small(limit: float, evidence: Mapping[str, float], flips_elsewhere: C
 
 
 def _estimate_flips(original: Floats, compressed: Floats) -> float:
-    """Percentage of pairs of samples where the change of one's top-1 margin exceeds the other's margin."""
-    top, second = np.argsort(original, 1)[:, [-1, -2]].T
-    rows = np.arange(len(original))
-    margin = original[rows, top] - original[rows, second]
-    change = np.abs(compressed[rows, top] - compressed[rows, second] - margin)
-    return 100 * float(np.searchsorted(np.sort(margin), change, side="left").mean() / len(original))
+    """Percentage of pairs of samples where some class gains more on one's top class than the other's top-1 margin."""
+    rows, top = np.arange(len(original)), original.argmax(1)
+    margin = np.subtract(*np.sort(original, 1)[:, [-1, -2]].T)
+    change = compressed - original
+    gain = (change - change[rows, top][:, None]).max(1)
+    return 100 * float(np.searchsorted(np.sort(margin), gain, side="left").mean() / len(original))
 
 
 def _paired_classification(original: Floats, compressed: Floats, y: NDArray[np.generic]) -> dict[str, float]:

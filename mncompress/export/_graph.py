@@ -58,14 +58,16 @@ class GraphBuilder:
 
     Args:
         opset_version: the version of the standard operators, 18 or newer.
+        large_batch: prefer forms that are fastest for large batches, however slow they are for single samples.
 
     Raises:
         ExportError: the opset cannot be written.
     """
 
-    def __init__(self, opset_version: int = OLDEST_OPSET) -> None:
+    def __init__(self, opset_version: int = OLDEST_OPSET, *, large_batch: bool = False) -> None:
         check_opset_version(opset_version)
         self.opset_version = opset_version
+        self.large_batch = large_batch
         self.functions: dict[str, int] = {}
         """The `ai.mncompress` ops in use, each with the largest number of neurons of its nodes."""
         self._nodes: list[onnx.NodeProto] = []

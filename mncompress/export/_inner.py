@@ -58,14 +58,17 @@ class InnerNetwork:
         )
 
 
-def choose_form(neurons: int, width: int, depth: int, act: Act, *, shared: bool = False) -> Form:
+def choose_form(neurons: int, width: int, depth: int, *, shared: bool = False, large_batch: bool = False) -> Form:
     """The form that is fastest, or close to it, for these sizes in ONNX Runtime on one CPU thread.
 
     A file serves every batch size, so the rule goes by the geometric mean of the times of batches of 1, 32 and 1024
-    (docs/forms.md). tanh and relu order the forms alike but for near ties, so `act` does not enter it.
+    (docs/forms.md). tanh and relu order the forms alike but for near ties, so the activation does not enter it. With
+    `large_batch` only batches of some dozens and more count.
     """
     if shared:
         return "shared_conv"
+    if large_batch:
+        return "grouped_conv"
     if depth == 1:
         return "block_gemm" if neurons**2 * width <= LARGEST_BLOCKS else "elementwise"
     return "block_gemm" if (neurons * width) ** 2 <= LARGEST_DEEP_BLOCKS else "grouped_conv"

@@ -33,6 +33,7 @@ def merge_linears(model: onnx.ModelProto) -> onnx.ModelProto:
         linears[node.output[0]] = node
     used = {name for node in graph.node for name in node.input} | {graph.output[0].name}
     nodes = [node for node in graph.node if used.intersection(node.output)]
+    used = {name for node in nodes for name in node.input}
     tensors = [numpy_helper.from_array(array, name) for name, array in arrays.items() if name in used]
     del graph.node[:], graph.initializer[:]
     graph.node.extend(nodes)

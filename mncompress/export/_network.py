@@ -24,12 +24,14 @@ from mncompress.export._activations import (
     emit_linear,
     emit_piecewise_linear,
     emit_polynomial,
+    polynomial_layout,
     to_layout,
 )
 from mncompress.export._functions import make_functions
 from mncompress.export._graph import GraphBuilder, Layout, Value
 from mncompress.export._inline import inline_functions
 from mncompress.export._inner import Form, InnerNetwork, choose_form, emit_meta, emit_vaf, form_layout
+from mncompress.export._merge import merge_linears
 from mncompress.files import atomic_path
 from mncompress.nn import (
     AGSig,
@@ -60,7 +62,8 @@ class _Linear:
     bias: Floats
 
 
-def write_onnx(network: Network, path: Path, *, opset_version: int, inline: bool, metadata: Mapping[str, str]) -> None:
+def write_onnx(network: Network, path: Path, *, opset_version: int, inline: bool, metadata: Mapping[str, str],
+               large_batch: bool = False) -> None:
     """Write a network as an ONNX file, checked in full by onnx's own checker before it appears.
 
     Args:
@@ -69,12 +72,13 @@ def write_onnx(network: Network, path: Path, *, opset_version: int, inline: bool
         opset_version: 18 or newer.
         inline: standard operators only, without model-local functions.
         metadata: written to the file's `metadata_props`.
+        large_batch: learned activations in the form that is fastest for large batches, instead of the best one for all.
 
     Raises:
         ExportError: the opset cannot be written, or the checker refuses the model.
         OutputError: the file cannot be written.
     """
-    model = make_model(network, opset_version=opset_version, metadata=metadata)
+    model = make_model(network, opset_version=opset_version, metadata=metadata, large_batch=large_batch)
     if inline:
         model = inline_functions(model)
     try:
@@ -86,16 +90,17 @@ def write_onnx(network: Network, path: Path, *, opset_version: int, inline: bool
         temporary.write_bytes(model.SerializeToString())
 
 
-def make_model(network: Network, *, opset_version: int, metadata: Mapping[str, str]) -> onnx.ModelProto:
+def make_model(network: Network, *, opset_version: int, metadata: Mapping[str, str], large_batch: bool = False
+               ) -> onnx.ModelProto:
     """The ONNX model of a network; see `write_onnx`."""
-    builder = GraphBuilder(opset_version)
+    builder = GraphBuilder(opset_version, large_batch=large_batch)
     value = Value("input")
     linears, subtracted = _fold_standardization(network)
     if subtracted is not None:
         value = Value(builder.node("Sub", [value.name, builder.initializer("features/offset", subtracted)], "features/centered"))
     for position, (layer, linear) in enumerate(zip(network.layers, linears, strict=True)):
         name = f"layer{position}"
-        u = emit_linear(builder, value, linear.weight, linear.bias, f"{name}/linear", _preferred_layout(layer.activation))
+        u = emit_linear(builder, value, linear.weight, linear.bias, f"{name}/linear", _layout(builder, layer.activation))
         y = u if layer.activation is None else _emit(builder, u, layer.activation, f"{name}/activation")
         if layer.residual:
             skip = to_layout(builder, value, y.layout)
@@ -105,8 +110,9 @@ def make_model(network: Network, *, opset_version: int, metadata: Mapping[str, s
         value = emit_affine(builder, value, _numpy(network.targets.scale), _numpy(network.targets.shift), "targets")
     value = to_layout(builder, value, "batch_first")
     functions = make_functions(opset_version, builder.functions)
-    return builder.build(value.name, in_features=network.spec.in_features, out_features=network.spec.out_features,
-                         output_name=OUTPUT_NAMES[network.spec.task], functions=functions, metadata=metadata)
+    model = builder.build(value.name, in_features=network.spec.in_features, out_features=network.spec.out_features,
+                          output_name=OUTPUT_NAMES[network.spec.task], functions=functions, metadata=metadata)
+    return merge_linears(model)
 
 
 def _numpy(value: Tensor) -> Floats:
@@ -126,16 +132,23 @@ def _fold_standardization(network: Network) -> tuple[list[_Linear], Floats | Non
     return linears, shift if explicit else None
 
 
-def _preferred_layout(activation: nn.Module | None) -> Layout:
+def has_large_batch_form(network: Network) -> bool:
+    """Whether `large_batch` makes a difference to how a network is written."""
+    builder = GraphBuilder(large_batch=True)
+    return any(_form_of(builder, layer.activation) != _form_of(GraphBuilder(), layer.activation)
+               for layer in network.layers if isinstance(layer.activation, Meta | Vaf))
+
+
+def _layout(builder: GraphBuilder, activation: nn.Module | None) -> Layout:
     """The layout in which the layer's Gemm should leave its result."""
     if isinstance(activation, Meta | Vaf):
-        return form_layout(_form_of(activation))
-    return "batch_first"
+        return form_layout(_form_of(builder, activation))
+    return polynomial_layout(len(activation.center)) if isinstance(activation, Polynomial) else "batch_first"
 
 
-def _form_of(activation: Meta | Vaf) -> Form:
+def _form_of(builder: GraphBuilder, activation: Meta | Vaf) -> Form:
     spec = activation.spec
-    return choose_form(activation.n, spec.width, spec.depth, spec.act, shared=spec.shared)
+    return choose_form(activation.n, spec.width, spec.depth, shared=spec.shared, large_batch=builder.large_batch)
 
 
 def _emit(builder: GraphBuilder, value: Value, form: nn.Module, name: str) -> Value:
@@ -170,7 +183,7 @@ def _emit_family(builder: GraphBuilder, value: Value, activation: LearnedActivat
     act = activation.spec.act
     if isinstance(activation, Meta | Vaf):
         emit = emit_meta if isinstance(activation, Meta) else emit_vaf
-        return emit(builder, value, act, _inner_network(activation), activation.n, _form_of(activation), name)
+        return emit(builder, value, act, _inner_network(activation), activation.n, _form_of(builder, activation), name)
     if isinstance(activation, Fixed):
         return emit_act(builder, value, act)
     if isinstance(activation, AGSig):
@@ -201,8 +214,7 @@ def _emit_grouped(builder: GraphBuilder, value: Value, grouped: Grouped, name: s
         parts = builder.split(value.name, grouped.sizes, f"{name}/split")
     joined = []
     for position, (part, form) in enumerate(zip(parts, grouped.forms, strict=True)):
-        group = to_layout(builder, Value(part), _preferred_layout(form))
-        joined.append(to_layout(builder, _emit(builder, group, form, f"{name}/group{position}"), "batch_first").name)
+        joined.append(to_layout(builder, _emit(builder, Value(part), form, f"{name}/group{position}"), "batch_first").name)
     result = joined[0] if len(joined) == 1 else builder.node("Concat", joined, f"{name}/joined", axis=1)
     if grouped.order is not None:
         result = builder.node("Gather", [result, builder.constant(np.array(grouped.order), np.int64)], f"{name}/ordered", axis=1)

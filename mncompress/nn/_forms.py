@@ -41,10 +41,11 @@ class CubicSpline(nn.Module):
         s = (u - self.start) * self.inverse_step
         interval = s.detach().floor().nan_to_num(0.0).clamp(-1, intervals)
         t = s - interval.clamp(min=0)
+        inside = t.clamp(0, 1)      # keeps an infinity away from the zeros of the continuations
         row = interval.long() % (intervals + 2)
         neuron = torch.arange(n, device=u.device)
         c = self.table()[neuron, row]
-        return c[..., 0] + t * (c[..., 1] + t * (c[..., 2] + t * c[..., 3]))
+        return c[..., 0] + t * (c[..., 1] + inside * (c[..., 2] + inside * c[..., 3]))
 
 
 class PiecewiseLinear(nn.Module):

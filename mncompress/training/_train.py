@@ -178,7 +178,7 @@ def train(config: TrainConfig, *, out: Path | None = None, resume: bool = False,
                               f"then {saved.data_hash}")
     if out is not None and saved is not None and saved.best is not None and saved.config.epochs == config.epochs:
         return load_run(out)
-    trainer = _Trainer(config, dataset)
+    trainer = _make_trainer(config, dataset)
     if out is not None and saved is not None and (saved.best is not None or (out / "checkpoint.safetensors").exists()):
         _load_checkpoint_(trainer, out)
     while trainer.epoch < config.epochs:
@@ -189,6 +189,16 @@ def train(config: TrainConfig, *, out: Path | None = None, resume: bool = False,
     if out is not None:
         save_run(out, run)
     return run
+
+
+def _make_trainer(config: TrainConfig, dataset: Dataset) -> _Trainer:
+    try:
+        return _Trainer(config, dataset)
+    except (RuntimeError, MemoryError) as error:
+        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "alloc" not in str(error):
+            raise
+        raise TrainingError(f"{config.replicates} networks with hidden layers {config.hidden} and the data do not fit into memory; "
+                            "choose fewer replicates or neurons") from None
 
 
 def _check_folder(config: TrainConfig, out: Path | None, *, resume: bool, overwrite: bool) -> RunRecord | None:
