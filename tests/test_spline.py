@@ -356,48 +356,12 @@ def test_spline_converges_with_order_four():
     np.testing.assert_allclose(order[above_rounding], 4, rtol=0, atol=0.4)
 
 
-@given(seeds, st.sampled_from([1e-1, 1e-2, 1e-4, 1e-5]))
-@settings(max_examples=15, deadline=None)
-def test_smallest_intervals_meets_the_tolerance_and_is_minimal(seed, tolerance):
-    function, lo, hi = make_waves(seed)
-    intervals, error = sp.smallest_intervals(function, lo, hi, tolerance)
-    assert (intervals > 0).all()
-    assert (error <= tolerance).all()
-    for k in sp.INTERVALS:
-        measured = sp.fit_cubic_spline(function, lo, hi, k)[1]
-        assert (measured[intervals > k] > tolerance).all()
-        np.testing.assert_array_equal(error[intervals == k], measured[intervals == k])
-
-
 def test_the_stated_error_holds_between_the_grid_points():
     function, lo, hi = make_waves(10)
     for k in sp.INTERVALS:
         form, error = sp.fit_cubic_spline(function, lo, hi, k)
         fine = sp.max_abs_error(function, form, lo, hi, points=20_001)
         assert (fine <= 1.01 * error + 4 * EPS32).all(), k
-
-
-def test_smallest_intervals_says_where_nothing_will_do():
-    kink = Functions(sp.Native("relu", np.ones(2), np.ones(2), np.array([0.123, 99.0]), np.zeros(2)))
-    intervals, error = sp.smallest_intervals(kink, -1.0, 1.0, np.array([1e-9, 1e-4]), max_intervals=16)
-    np.testing.assert_array_equal(intervals, [0, 1])  # the second is affine here
-    assert error[0] == min(sp.fit_cubic_spline(kink, -1.0, 1.0, k)[1][0] for k in sp.INTERVALS if k <= 16)
-    assert error[1] <= 1e-4
-    assert sp.smallest_intervals(kink, -1.0, 1.0, 1e-9, max_intervals=0)[0].tolist() == [0, 0]
-
-
-@given(seeds, st.sampled_from([1e-1, 1e-2, 1e-3, 1e-5]))
-@settings(max_examples=15, deadline=None)
-def test_smallest_degree_meets_the_tolerance_and_is_minimal(seed, tolerance):
-    function, lo, hi = make_waves(seed)
-    degree, error = sp.smallest_degree(function, lo, hi, tolerance)
-    assert set(degree) <= {0, 2, 3, 4, 5, 6, 7}
-    assert (error[degree > 0] <= tolerance).all()
-    assert (error[degree == 0] > tolerance).all()
-    for d in range(2, 8):
-        measured = sp.fit_polynomial(function, lo, hi, d)[1]
-        assert (measured[(degree > d) | (degree == 0)] > tolerance).all()
-        np.testing.assert_array_equal(error[degree == d], measured[degree == d])
 
 
 # ---- native ---------------------------------------------------------------------------------------------------------
@@ -474,7 +438,6 @@ def test_a_domain_may_be_one_point(fit, point):
     slope, intercept, affine_error = sp.fit_affine(function, point, point)
     np.testing.assert_allclose(slope * u + intercept, function(u), rtol=0, atol=1e-9)
     np.testing.assert_allclose([affine_error, sp.fit_constant(function, point, point)[1]], 0, rtol=0, atol=1e-12)
-    assert (sp.smallest_intervals(function, point, point, 1e-2)[0] == 1).all()
 
 
 @dataclass
@@ -498,10 +461,6 @@ def test_functions_that_are_not_finite_have_infinite_error():
     for error in errors:
         assert np.isinf(error[:2]).all()
         assert np.isfinite(error[2])
-    intervals, error = sp.smallest_intervals(function, -1.0, 1.0, 1e-2)
-    assert intervals[:2].tolist() == [0, 0]
-    assert intervals[2] > 0
-    assert np.isinf(error[:2]).all()
 
 
 def test_error_of_many_neurons_is_measured_in_blocks():
@@ -519,4 +478,3 @@ def test_no_functions_at_all():
         form, error = fit(function, np.zeros(0), np.ones(0))
         assert form.n == 0
         assert error.shape == (0,)
-    assert sp.smallest_intervals(function, np.zeros(0), np.ones(0), 1e-3)[0].shape == (0,)

@@ -14,13 +14,14 @@ without warning.
 *Native*: alpha·act(beta·u + delta) + eta.
 
 Every `fit_*` takes `ScalarFunctions` and domains `lo`, `hi` and returns what it found with the largest absolute error
-of each neuron; a domain that is a single point is allowed. `smallest_*` finds the cheapest fit within a tolerance.
+of each neuron; a domain that is a single point is allowed.
 """
 
 from mncompress.spline._acts import ACT_DERIVATIVES as ACT_DERIVATIVES
 from mncompress.spline._acts import ACT_VALUES as ACT_VALUES
 from mncompress.spline._affine import fit_affine as fit_affine
 from mncompress.spline._affine import fit_constant as fit_constant
+from mncompress.spline._cubic import INTERVALS as INTERVALS
 from mncompress.spline._cubic import CubicSpline as CubicSpline
 from mncompress.spline._cubic import fit_cubic_spline as fit_cubic_spline
 from mncompress.spline._functions import Form as Form
@@ -31,6 +32,3 @@ from mncompress.spline._native import fit_native as fit_native
 from mncompress.spline._piecewise import PiecewiseLinear as PiecewiseLinear
 from mncompress.spline._polynomial import Polynomial as Polynomial
 from mncompress.spline._polynomial import fit_polynomial as fit_polynomial
-from mncompress.spline._smallest import INTERVALS as INTERVALS
-from mncompress.spline._smallest import smallest_degree as smallest_degree
-from mncompress.spline._smallest import smallest_intervals as smallest_intervals

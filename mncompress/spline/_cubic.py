@@ -15,6 +15,9 @@ from mncompress.spline._functions import (
     sample_finite,
 )
 
+INTERVALS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
+"""The numbers of intervals worth trying: at most a third more than a finer choice would find from 3 on."""
+
 
 @dataclass(frozen=True, eq=False)
 class CubicSpline:
@@ -77,7 +80,7 @@ class CubicSpline:
         return CubicSpline(self.start[indices], self.inverse_step[indices], self.coefficients[indices])
 
 
-def interpolate_cubic_spline(function: ScalarFunctions, lo: Array, hi: Array, intervals: int) -> CubicSpline:
+def _interpolate(function: ScalarFunctions, lo: Array, hi: Array, intervals: int) -> CubicSpline:
     """As `fit_cubic_spline`, without measuring the error."""
     center, half_width = center_and_half_width(lo, hi)
     # Rounded first: the values are then taken at the knots that a float32 kernel will use.
@@ -115,5 +118,5 @@ def fit_cubic_spline(
     if intervals < 1:
         raise ValueError(f"a spline needs at least one interval, got {intervals = }")
     low, high = as_domain(function.n, lo, hi)
-    spline = interpolate_cubic_spline(function, low, high, intervals)
+    spline = _interpolate(function, low, high, intervals)
     return spline, max_abs_error(function, spline, low, high)

@@ -107,7 +107,7 @@ def horner(coefficients: Array, x: Array) -> Array:
     return y
 
 
-def interpolate_polynomial(function: ScalarFunctions, lo: Array, hi: Array, degree: int) -> Polynomial:
+def _interpolate(function: ScalarFunctions, lo: Array, hi: Array, degree: int) -> Polynomial:
     """As `fit_polynomial`, without measuring the error."""
     center, half_width = center_and_half_width(lo, hi)
     # Rounded first, as for splines.
@@ -146,5 +146,5 @@ def fit_polynomial(
     if not 0 <= degree <= NODES // 2:
         raise ValueError(f"a degree from 0 to {NODES // 2} is needed, got {degree = }")
     low, high = as_domain(function.n, lo, hi)
-    polynomial = interpolate_polynomial(function, low, high, degree)
+    polynomial = _interpolate(function, low, high, degree)
     return polynomial, max_abs_error(function, polynomial, low, high)
