@@ -1,7 +1,9 @@
 """Calibration: what each learned activation is actually given, and how much its output matters.
 
 Runs a network over the calibration split in batches. The *domain* of a neuron is the observed range of its pre-activation,
-widened by `MARGIN` of its width on either side, since a finite sample never shows the extremes.
+widened by `MARGIN` of its width on either side, since a finite sample never shows the extremes. For the same reason the
+ranges, which need no labels, are taken over the training and validation rows too: outside its domain a replacement is a
+line, whatever the tolerance.
 """
 
 from collections.abc import Iterator
@@ -41,17 +43,22 @@ class LayerCalibration:
     sensitivity: Floats
 
 
-def calibrate(network: Network, x: NDArray[np.generic]) -> tuple[LayerCalibration, ...]:
-    """Observe every activated layer on raw features x (rows, d).
+def calibrate(network: Network, x: NDArray[np.generic], *more: NDArray[np.generic]) -> tuple[LayerCalibration, ...]:
+    """Observe every activated layer.
+
+    Args:
+        network: what to observe.
+        x: raw features of the calibration split, (rows, d): for ranges, histograms and sensitivity.
+        more: further rows, for the ranges alone.
 
     Raises:
         DataError: x is empty, or so large that a pre-activation overflows.
     """
     if len(x) == 0:
         raise DataError("the calibration split is empty: nothing is known about what the activations are given; use more data")
-    observed = visited_ranges(network, x)
+    observed = visited_ranges(network, x, *more)
     if not all(np.isfinite(limits).all() for limits in observed):
-        raise DataError("a pre-activation is not finite on the calibration split; look for enormous values in the data")
+        raise DataError("a pre-activation is not finite on this data; look for enormous values in the data")
     histograms = [np.zeros((len(limits), BINS), np.int64) for limits in observed]
     for layers in _preactivations(network, x):
         for histogram, limits, u in zip(histograms, observed, layers, strict=True):
@@ -61,10 +68,10 @@ def calibrate(network: Network, x: NDArray[np.generic]) -> tuple[LayerCalibratio
                  for limits, histogram, values in zip(observed, histograms, sensitivity, strict=True))
 
 
-def visited_ranges(network: Network, x: NDArray[np.generic]) -> list[Floats]:
-    """Smallest and largest pre-activation of each neuron over raw features x: per activated layer (n, 2)."""
+def visited_ranges(network: Network, *parts: NDArray[np.generic]) -> list[Floats]:
+    """Smallest and largest pre-activation of each neuron over raw features (rows, d): per activated layer (n, 2)."""
     ranges: list[Floats] = []
-    for layers in _preactivations(network, x):
+    for layers in (layers for x in parts for layers in _preactivations(network, x)):
         found = [np.stack([u.min(0), u.max(0)], 1) for u in layers]
         ranges = found if not ranges else [
             np.stack([np.minimum(a[:, 0], b[:, 0]), np.maximum(a[:, 1], b[:, 1])], 1) for a, b in zip(ranges, found, strict=True)]

@@ -157,7 +157,8 @@ def inspect(folder: Path, out: Path) -> Inspection:
     run = load_run(folder)
     network = run.network()
     dataset = _load_data(run, None, None)
-    return inspect_curves(make_curves(network, calibrate(network, dataset.calibration.x)), out)
+    calibration = calibrate(network, dataset.calibration.x, dataset.train.x, dataset.validation.x)
+    return inspect_curves(make_curves(network, calibration), out)
 
 
 def export_onnx(source: Result | Network, path: PathLike, *, opset_version: int = 18, inline: bool = False) -> Path:

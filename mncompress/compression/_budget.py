@@ -12,6 +12,8 @@ For regression the bound is that of the mean paired difference of squared errors
 also come *closer* to the targets by chance while it no longer is the network that was trained; so the change of the
 outputs must be no larger than one that would use up the budget if it were independent of the residuals,
 rms(change)^2 <= ((1 + p)^2 - 1) rmse^2.
+
+The planner looks at one split several times; the confidence is that of each look, not of the choice among them.
 """
 
 from collections.abc import Callable, Mapping
@@ -26,6 +28,9 @@ from mncompress.types import Budget, Task
 CONFIDENCE = 0.95
 DEFAULT_MAX_DROP: Mapping[str, float] = {"default": 0.1, "aggressive": 0.5}
 """Where the user names neither limit; per cent of RMSE for regression."""
+
+UNKNOWN = 1e6
+"""Stands for the relative spread of squared errors where a single sample tells none."""
 
 Floats = NDArray[np.float64]
 Evidence = Mapping[str, float | int | str | None]
@@ -123,7 +128,7 @@ def _paired_regression(original: Floats, compressed: Floats, y: NDArray[np.gener
     before, after = ((outputs - y.astype(np.float64)) ** 2 for outputs in (original, compressed))
     difference = (after - before).mean(1)
     mse = max(float(before.mean()), float(np.finfo(np.float32).tiny))
-    spread = float(difference.std(ddof=1) / np.sqrt(len(y))) if len(y) > 1 else float("inf")
+    spread = float(difference.std(ddof=1) / np.sqrt(len(y))) if len(y) > 1 else UNKNOWN * mse
     mean = float(difference.mean())
     drop, upper = (100 * float(np.sqrt(max(1 + value / mse, 0.0)) - 1)
                    for value in (mean, mean + float(stats.norm.ppf(CONFIDENCE)) * spread))
