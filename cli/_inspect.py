@@ -8,7 +8,7 @@ import typer
 from mncompress.files import new_folder
 from mncompress.types import to_json
 
-from ._options import Json, Out, Quiet
+from ._options import Json, Out, Overwrite, Quiet
 from ._output import TextTable, open_output
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ def inspect(
     folder: Annotated[Path, typer.Argument(
         metavar="RUN_DIR|COMPRESSED_DIR", help="A folder written by train or by compress.", show_default=False)],
     out: Out = None,
+    overwrite: Overwrite = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -28,7 +29,7 @@ def inspect(
     from mncompress.pipeline import inspect as inspect_folder
 
     with open_output(as_json, quiet) as output:
-        inspection = inspect_folder(folder, pictures)
+        inspection = inspect_folder(folder, pictures, overwrite=overwrite)
         output.show({**to_json(inspection), "folder": str(pictures)}, make_table(inspection), f"pictures: {pictures}",
                     essential=str(pictures))
 

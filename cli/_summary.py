@@ -51,16 +51,18 @@ def make_models_table(report: Report) -> TextTable:
 
 def describe_cost(report: Report) -> str:
     """What compression changed on the test split, in one line."""
+    from mncompress.report import at_most, share_at_least
+
     parts = []
     if report.accuracy_drop is not None:
         parts.append(f"accuracy drop {report.accuracy_drop:.3f} points")
         parts.append(f"{report.argmax_flips} of {report.samples} samples changed class")
     if report.rmse_increase_percent is not None:
         parts.append(f"RMSE {report.rmse_increase_percent:+.3f} %")
-    bound = "no bound" if report.logit_error_bound is None else f"proven at most {report.logit_error_bound:.3g}"
+    bound = "no bound" if report.logit_error_bound is None else f"proven at most {at_most(report.logit_error_bound)}"
     parts.append(f"largest output change {report.max_abs_logit_error:.3g} ({bound})")
     if report.certified_unchanged is not None:
-        parts.append(f"{report.certified_unchanged:.1%} of the samples provably keep theirs")
+        parts.append(f"{share_at_least(report.certified_unchanged)} of the samples provably keep theirs")
     return "cost: " + "; ".join(parts)
 
 

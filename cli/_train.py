@@ -73,7 +73,7 @@ def train(
     from mncompress.training import train as train_networks
 
     with open_output(as_json, quiet) as output:
-        with resumable(folder), output.bar() as update:
+        with resumable(folder, config.epochs), output.bar() as update:
             def report(progress: "TrainProgress") -> None:
                 fraction = (progress.epoch - 1 + progress.step / progress.steps) / progress.epochs
                 update(fraction, describe(progress, config.replicates), line=progress.step == progress.steps)
@@ -118,11 +118,11 @@ def describe(progress: "TrainProgress", networks: int) -> str:
 
 
 @contextlib.contextmanager
-def resumable(folder: Path) -> Iterator[None]:
+def resumable(folder: Path, epochs: int) -> Iterator[None]:
     """On Ctrl-C tell how to continue, where there is a checkpoint to continue from."""
     try:
         yield
     except KeyboardInterrupt:
         if (folder / "checkpoint.safetensors").is_file():
-            raise KeyboardInterrupt(f"continue with: mncompress train --resume --out {folder}") from None
+            raise KeyboardInterrupt(f"continue with: mncompress train --resume --epochs {epochs} --out {folder}") from None
         raise

@@ -2,8 +2,8 @@
 
 Runs a network over the calibration split in batches. The *domain* of a neuron is the observed range of its pre-activation,
 widened by `MARGIN` of its width on either side, since a finite sample never shows the extremes. For the same reason the
-ranges, which need no labels, are taken over the training and validation rows too: outside its domain a replacement is a
-line, whatever the tolerance.
+ranges are taken over the training rows too: outside its domain a replacement is a line, whatever the tolerance. The
+validation rows stay out of it, since they are to show what leaving the domain costs.
 """
 
 from collections.abc import Iterator

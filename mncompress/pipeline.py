@@ -20,8 +20,8 @@ from mncompress.calibration import BINS, LayerCalibration, calibrate, count_outs
 from mncompress.checkpoint import Run, load_run
 from mncompress.compression import Certificate, Compressed, certify, compress_network
 from mncompress.data import Dataset, load_dataset
-from mncompress.errors import CheckpointError, DataError
-from mncompress.export import OLDEST_OPSET, ExportCheck, check_export, check_opset_version, has_large_batch_form, write_onnx
+from mncompress.errors import CheckpointError, DataError, OutputError, RuntimeProviderError
+from mncompress.export import ExportCheck, check_export, check_opset_version, has_large_batch_form, write_onnx
 from mncompress.files import atomic_folder, check_output_folder, write_json
 from mncompress.nn import LearnedActivation, Network, count_macs, count_parameters, make_relu_twin
 from mncompress.report import Curves, Inspection, inspect_curves, load_curves, make_grid, save_curves, write_html
@@ -40,6 +40,8 @@ from mncompress.types import (
     to_json,
 )
 
+COMPRESSED_FILES = ("original.onnx", "compressed.onnx", "portable.onnx", "relu_twin.onnx", "plan.json", "report.json",
+                    "report.html", "activations.safetensors", "inspect")
 BATCH_SIZES = (1, 32, 1024)
 LATENCY_SECONDS = 1.0
 """Measuring time of one batch size; all models share it."""
@@ -71,11 +73,12 @@ class Result:
 
 @dataclass(frozen=True)
 class _Latency:
-    """What was measured, and where the original's form for large batches beats `original.onnx`, in words."""
+    """What was measured; in words, where the original's form for large batches beats `original.onnx`, and what failed."""
 
     rows: tuple[LatencyRow, ...]
     speedups: tuple[Speedup, ...]
     gains: tuple[str, ...]
+    problems: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -112,13 +115,13 @@ def compress(run: Run, budget: Budget | None = None, *, out: Path | None = None,
     tell = progress or (lambda line: None)
     check_opset_version(opset_version)
     if out is not None:
-        check_output_folder(Path(out), overwrite=overwrite)
+        _check_compressed_folder(Path(out), overwrite=overwrite)
     network = run.network(replicate)
     dataset = _load_data(run, data, data_dir)
     compressed = compress_network(network, dataset, budget or Budget(), tell)
     with _folder(out, overwrite) as folder:
         exports = _write_models(folder, network, compressed.network, dataset, run, opset_version, tell)
-        report = _make_report(exports, network, compressed, dataset, run, tell)
+        report = _make_report(exports, network, compressed, dataset, run, opset_version, tell)
         write_json(folder / "plan.json", to_json(compressed.plan))
         write_json(folder / "report.json", to_json(report))
         curves = make_curves(network, compressed.calibration, compressed)
@@ -144,12 +147,15 @@ def quickstart(out: Path, progress: Tell | None = None) -> Result:
     return compress(run, Budget(), out=out / "compressed", progress=tell)
 
 
-def inspect(folder: Path, out: Path) -> Inspection:
-    """Draw the learned activations of a run folder or a compressed folder.
+def inspect(folder: PathLike, out: PathLike, *, overwrite: bool = False) -> Inspection:
+    """Draw the learned activations of a run folder or a compressed folder as PNG and SVG into `out`.
 
     Raises:
         CheckpointError: the folder is neither, or damaged.
+        OutputError: `out` is not empty and `overwrite` is false, or cannot be written.
     """
+    folder, out = Path(folder), Path(out)
+    check_output_folder(out, overwrite=overwrite)
     if (folder / "activations.safetensors").is_file():
         return inspect_curves(load_curves(folder / "activations.safetensors"), out)
     if not (folder / "config.json").is_file():
@@ -157,7 +163,7 @@ def inspect(folder: Path, out: Path) -> Inspection:
     run = load_run(folder)
     network = run.network()
     dataset = _load_data(run, None, None)
-    calibration = calibrate(network, dataset.calibration.x, dataset.train.x, dataset.validation.x)
+    calibration = calibrate(network, dataset.calibration.x, dataset.train.x)
     return inspect_curves(make_curves(network, calibration), out)
 
 
@@ -237,6 +243,14 @@ def _load_data(run: Run, data: str | None, data_dir: str | None) -> Dataset:
     return dataset
 
 
+def _check_compressed_folder(out: Path, *, overwrite: bool) -> None:
+    """As `check_output_folder`; besides, overwriting replaces the folder whole, so it must hold nothing but our own files."""
+    check_output_folder(out, overwrite=overwrite)
+    foreign = sorted({path.name for path in out.iterdir()} - set(COMPRESSED_FILES)) if out.is_dir() else []
+    if any(not (name.startswith(".") and name.endswith(".tmp")) for name in foreign):
+        raise OutputError(f"{out} holds {foreign[0]!r}, which compress did not write and would remove; choose another --out")
+
+
 @contextlib.contextmanager
 def _folder(out: Path | None, overwrite: bool) -> Iterator[Path]:
     if out is None:
@@ -271,14 +285,14 @@ def _write_models(folder: Path, network: Network, compressed: Network, dataset: 
 
 
 def _make_report(exports: Mapping[str, _Export], network: Network, compressed: Compressed, dataset: Dataset, run: Run,
-                 tell: Tell) -> Report:
+                 opset_version: int, tell: Tell) -> Report:
     test = dataset.test
     outputs = {name: runtime.run(runtime.make_session(export.path), test.x).astype(np.float64) for name, export in exports.items()}
     scores = {name: benchmark.score(values, test.y) for name, values in outputs.items()}
     summaries = {name: _summarize(export, scores[name]) for name, export in exports.items()}
     tell("certifying the outputs' change")
     certificate = certify(network, compressed, test.x)
-    latency = _measure_latency(exports, test.x, tell)
+    latency = _measure_latency(exports, test.x, opset_version, tell)
     flips = int((outputs["original"].argmax(1) != outputs["compressed"].argmax(1)).sum())
     before, after = scores["original"], scores["compressed"]
     is_classification = before.accuracy is not None and after.accuracy is not None
@@ -325,25 +339,31 @@ def _neuron_rows(network: Network, compressed: Compressed, x: NDArray[Any]) -> t
                            int(outside[d.layer][d.index]), d.reason, d.refused, d.settings) for d in compressed.plan.decisions)
 
 
-def _measure_latency(exports: Mapping[str, _Export], x: NDArray[Any], tell: Tell) -> _Latency:
+def _measure_latency(exports: Mapping[str, _Export], x: NDArray[Any], opset_version: int, tell: Tell) -> _Latency:
     """Time all files on rows of the test split: what activations are given decides how fast some of them are.
 
     One file has one form for every batch size, so an original for large batches is measured beside `original.onnx`, and
     speed-ups are over the faster of the two.
     """
     rows: list[LatencyRow] = []
-    speedups, gains = [], []
+    speedups, gains, problems = [], [], []
     with tempfile.TemporaryDirectory() as folder:
         paths = {name: export.path for name, export in exports.items()}
         original = exports["original"].network
         if has_large_batch_form(original):
             paths[LARGE_BATCH] = Path(folder) / "original.onnx"
-            write_onnx(original, paths[LARGE_BATCH], opset_version=OLDEST_OPSET, inline=False, metadata={}, large_batch=True)
+            write_onnx(original, paths[LARGE_BATCH], opset_version=opset_version, inline=False, metadata={}, large_batch=True)
             check_export(paths[LARGE_BATCH], original, x[:CHECK_ROWS])
         for provider in runtime.available_providers():
             for batch in BATCH_SIZES:
                 tell(f"measuring latency: provider {provider}, 1 thread, batch {batch}")
-                measured = benchmark.measure(paths, provider=provider, batch=batch, seconds=LATENCY_SECONDS, inputs=x)
+                try:
+                    measured = benchmark.measure(paths, provider=provider, batch=batch, seconds=LATENCY_SECONDS, inputs=x)
+                except RuntimeProviderError as error:       # a driver is no proof that CUDA works
+                    if provider == "cpu":
+                        raise
+                    problems.append(f"Latency under the provider {provider} is not measured: {error}.")
+                    break
                 rows += [row for row in benchmark.summarize(measured) if row.model != LARGE_BATCH]
                 ratios = {name: benchmark.ratio(measured, name, "compressed")
                           for name in ("original", LARGE_BATCH) if name in paths}
@@ -351,7 +371,7 @@ def _measure_latency(exports: Mapping[str, _Export], x: NDArray[Any], tell: Tell
                 speedups.append(Speedup(provider, 1, batch, ratio.median, ratio.low, ratio.high))
                 if name == LARGE_BATCH and ratio.median < NOISE_FLOOR * ratios["original"].median:
                     gains.append(f"{ratios['original'].median / ratio.median:.2f} times as fast at batch {batch} ({provider})")
-    return _Latency(tuple(rows), tuple(speedups), tuple(gains))
+    return _Latency(tuple(rows), tuple(speedups), tuple(gains), tuple(problems))
 
 
 def _notes(latency: _Latency, compressed: Compressed, certificate: Certificate) -> tuple[str, ...]:
@@ -370,9 +390,8 @@ def _notes(latency: _Latency, compressed: Compressed, certificate: Certificate) 
         reason = ("since nothing cheaper is exact for every input" if compressed.plan.budget.preset == "exact"
                   else "since nothing cheaper is within the budget")
         notes.append(f"{kept} of {len(compressed.plan.decisions)} learned activations were kept, {reason}.")
-    verdict = str(compressed.plan.validation.get("verdict", ""))
-    if "too few" in verdict:
-        notes.append(f"The budget cannot be shown on so small a validation split: {verdict}.")
+    if "estimated_flips_percent" in compressed.plan.validation:
+        notes.append(f"The budget cannot be shown on so small a validation split: {compressed.plan.validation['verdict']}.")
     if certificate.bounds is None:
         notes.append(f"There is no certificate: {certificate.reason}.")
-    return tuple(notes)
+    return (*notes, *latency.problems)

@@ -82,11 +82,6 @@ class ActivationSpec:
         """The name as on the command line, such as `fixed:relu` or `vaf`."""
         return f"{self.family}:{self.act}" if self.family in ("fixed", "warp") else self.family
 
-    @property
-    def is_piecewise_linear(self) -> bool:
-        """Whether the function is piecewise linear by construction."""
-        return self.act in RELU_LIKE
-
 
 def parse_activation(text: str, *, inner: Act, width: int, depth: int, shared: bool) -> ActivationSpec:
     """Parse `meta`, `vaf`, `agsig`, `frelu`, `warp:ACT` or `fixed:ACT`.

@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 import torch
 
+from mncompress import runtime
 from mncompress.analysis import Affine, choose, find_options, make_inner_networks
 from mncompress.calibration import calibrate, run_network, visited_ranges
 from mncompress.checkpoint import make_template
 from mncompress.compression import Compressed, Group, certify, rewrite
 from mncompress.data import Standardization
+from mncompress.export import make_model
 from mncompress.nn import initialize_
 from mncompress.types import ACTS, FAMILIES, ActivationSpec, Budget, NetworkSpec, Plan
 
@@ -315,3 +317,24 @@ def test_a_line_with_a_large_intercept():
         return (Group("affine", np.arange(options.n), line, np.zeros(options.n, bool)),)
 
     check_certificate(network, compress(network, x, 0.1, pick=pick_line), x, rng)
+
+
+def test_bound_covers_files_whose_linear_layers_are_merged():
+    """Inner units that nearly cancel: merged into the layer before, each rounds its own pre-activation."""
+    rng = np.random.default_rng(5)
+    spec = NetworkSpec(16, (16,), 2, (ActivationSpec("vaf", "relu", 2, 1),))
+    network = make_template(spec, Standardization(np.zeros(16), np.ones(16)), None).eval().requires_grad_(False)
+    for layer in network.layers:
+        torch.nn.init.normal_(layer.linear.weight, generator=torch.Generator().manual_seed(5))
+        layer.linear.bias.zero_()
+    activation = network.layers[0].activation
+    activation.first_weight.copy_(torch.tensor([1.0, 1.37]))
+    activation.out_weight.copy_(torch.tensor([1.0, -1 / 1.37]))
+    x = rng.normal(size=(2000, 16)).astype(np.float32)
+    compressed = compress(network, x, 0.0, "exact")
+    models = [make_model(each, opset_version=18, metadata={}) for each in (network, compressed.network)]
+    assert sum(node.op_type == "Gemm" for node in models[0].graph.node) == 2         # of four
+    original, replaced = (runtime.run(runtime.make_session(model.SerializeToString()), x).astype(np.float64) for model in models)
+    measured = np.abs(original - replaced).max(0)
+    assert (measured > 0).all()
+    assert (measured <= certify(network, compressed, x).bounds).all()

@@ -197,7 +197,7 @@ def test_interrupted_training_tells_how_to_go_on(run, run_dir, monkeypatch):
 
     monkeypatch.setattr("mncompress.training.train", interrupt)
     line = error_line(run(*SMALL, "--out", run_dir, "--overwrite"), 130)
-    assert line == f"interrupted; continue with: mncompress train --resume --out {run_dir}"
+    assert line == f"interrupted; continue with: mncompress train --resume --epochs 1 --out {run_dir}"
 
 
 def test_a_bug_keeps_its_traceback(run, tmp_path, monkeypatch):

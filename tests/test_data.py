@@ -295,7 +295,7 @@ def test_a_missing_mnist1d_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> N
         return real_import(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", refuse)
-    check_refused("mnist1d", "mnist1d", "pip install 'mncompress[mnist1d]'")
+    check_refused("mnist1d", "mnist1d", "pip install mnist1d")
 
 
 # Functions

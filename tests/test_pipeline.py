@@ -22,7 +22,7 @@ from mncompress import benchmark, pipeline, runtime
 from mncompress.calibration import run_network
 from mncompress.checkpoint import Run, load_run
 from mncompress.data import load_dataset
-from mncompress.errors import CheckpointError, ConfigError, DataError, ExportError, OutputError
+from mncompress.errors import CheckpointError, ConfigError, DataError, ExportError, OutputError, RuntimeProviderError
 from mncompress.nn import count_macs, count_parameters
 from mncompress.pipeline import Result, compress, export_onnx, inspect, quickstart
 from mncompress.training import train
@@ -542,6 +542,43 @@ def test_export_onnx(result: Result, tmp_path: Path, inline: bool) -> None:
     model = onnx.load(paths[0])
     assert {entry.key for entry in model.metadata_props} == {"producer", "version"}
     assert not (inline and model.functions)
+
+
+def test_provider_that_does_not_start_costs_a_note_only(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A driver is no proof that CUDA works."""
+    measure = benchmark.measure
+
+    def fail_on_cuda(*args: Any, provider: str, **options: Any) -> Any:
+        if provider == "cuda":
+            raise RuntimeProviderError("CUDA did not start")
+        return measure(*args, provider=provider, **options)
+
+    monkeypatch.setattr(runtime, "available_providers", lambda: ("cpu", "cuda"))
+    monkeypatch.setattr(benchmark, "measure", fail_on_cuda)
+    report = compress(run, Budget(max_drop=1.0)).report
+    assert {row.provider for row in report.latency} == {"cpu"}
+    assert "Latency under the provider cuda is not measured: CUDA did not start." in report.notes
+
+
+@pytest.mark.parametrize("where", ["run", "other"])
+def test_overwriting_never_removes_what_compress_did_not_write(run: Run, tmp_path: Path, where: str) -> None:
+    assert run.folder is not None
+    folder = run.folder if where == "run" else tmp_path
+    (tmp_path / "thesis.tex").write_text("precious")
+    before = tree(folder)
+    with pytest.raises(OutputError, match="which compress did not write and would remove"):
+        compress(run, out=folder, overwrite=True)
+    assert tree(folder) == before
+
+
+def test_inspect_writes_into_a_folder_with_files_only_if_told_to(result: Result, tmp_path: Path) -> None:
+    assert result.folder is not None
+    (tmp_path / "activations-1.png").write_text("mine")
+    with pytest.raises(OutputError, match="is not empty"):
+        inspect(result.folder, tmp_path)
+    assert (tmp_path / "activations-1.png").read_text() == "mine"
+    inspect(str(result.folder), str(tmp_path), overwrite=True)
+    assert (tmp_path / "activations-1.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_export_onnx_to_a_place_that_cannot_be(result: Result, tmp_path: Path) -> None:

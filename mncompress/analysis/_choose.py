@@ -2,7 +2,8 @@
 
 ONNX Runtime pays per operator as well as per neuron, and a layer whose neurons have different forms pays for splitting
 and joining them; so the layer as a whole is made cheapest, not each neuron alone. Prices are nanoseconds of ONNX Runtime's
-CPU provider in standard operators, measured by `benchmarks/forms.py`; only their order of magnitude matters here.
+CPU provider in standard operators: tables, polynomials and kinks as `benchmarks/forms.py` measures them, the rest estimated;
+only their order of magnitude matters here.
 """
 
 from collections.abc import Iterable, Mapping

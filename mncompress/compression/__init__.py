@@ -1,6 +1,5 @@
 """From decisions to a compressed network within a budget."""
 
-from mncompress.compression._budget import Verdict as Verdict
 from mncompress.compression._budget import check_budget as check_budget
 from mncompress.compression._certificate import Certificate as Certificate
 from mncompress.compression._certificate import certify as certify

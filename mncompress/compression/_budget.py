@@ -128,7 +128,7 @@ def _paired_regression(original: Floats, compressed: Floats, y: NDArray[np.gener
     before, after = ((outputs - y.astype(np.float64)) ** 2 for outputs in (original, compressed))
     difference = (after - before).mean(1)
     mse = max(float(before.mean()), float(np.finfo(np.float32).tiny))
-    spread = float(difference.std(ddof=1) / np.sqrt(len(y))) if len(y) > 1 else UNKNOWN * mse
+    spread = float(difference.std(ddof=1) / np.sqrt(len(y))) if len(y) > 1 else UNKNOWN * mse * bool(difference.any())
     mean = float(difference.mean())
     drop, upper = (100 * float(np.sqrt(max(1 + value / mse, 0.0)) - 1)
                    for value in (mean, mean + float(stats.norm.ppf(CONFIDENCE)) * spread))

@@ -55,7 +55,7 @@ def compress_network(network: Network, dataset: Dataset, budget: Budget,
 
     Args:
         network: with learned activations.
-        dataset: its calibration split, with the ranges of all but the test split, gives the domains; its validation split
+        dataset: its calibration split, and the ranges of the training split, give the domains; its validation split
             checks the budget.
         budget: what compression may cost.
         progress: called with a line for each step.
@@ -66,7 +66,7 @@ def compress_network(network: Network, dataset: Dataset, budget: Budget,
     tell = progress or (lambda line: None)
     budget = complete_budget(budget)
     tell("calibrating on the calibration split")
-    calibration = calibrate(network, dataset.calibration.x, dataset.train.x, dataset.validation.x)
+    calibration = calibrate(network, dataset.calibration.x, dataset.train.x)
     tell("analyzing the learned activations")
     options = tuple(_options_of(layer.activation, found, budget.preset)
                     for layer, found in zip(network.activated_layers, calibration, strict=True))

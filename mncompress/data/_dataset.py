@@ -29,7 +29,7 @@ class Split:
 class Dataset:
     """A data set, split into disjoint parts.
 
-    `train` fits the weights, `calibration` gives the domains of the pre-activations, `validation` picks the best
+    `train` fits the weights, `calibration` tells how pre-activations are distributed, `validation` picks the best
     replicate and keeps the budget, `test` is for reported figures only.
     """
 

@@ -62,7 +62,7 @@ def make_mnist1d(seed: int) -> Arrays:
     try:
         from mnist1d.data import get_dataset_args, make_dataset
     except ImportError as error:
-        raise DataError("mnist1d: its package is not installed; run pip install 'mncompress[mnist1d]'") from error
+        raise DataError("mnist1d: its package is not installed; run pip install mnist1d") from error
     args = get_dataset_args()
     args.seed = seed % 2**32  # all that numpy's global generator takes
     with _global_random_state_kept():

@@ -6,7 +6,7 @@ plus `RELATIVE` of the largest output, or of 1 where that is larger. Targets of 
 them, standardized: else a large offset, or another target in larger units, would hide any error.
 
 The onnx reference evaluator is given the file with its function bodies inlined, and a `GatherElements` of our own: its own
-goes through `numpy.choose`, which takes at most 64 rows, and the tables of fine splines have more.
+goes through `numpy.choose`, which takes at most 63 rows, and the tables of fine splines have more.
 """
 
 import copy

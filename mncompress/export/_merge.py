@@ -1,7 +1,7 @@
 """Two linear layers in a row become one where that takes no more multiply-adds.
 
 It happens around learned activations in their `block_gemm` form, which begins and ends with a linear layer: in a small
-network of `vaf` activations it saves two of three Gemms per layer.
+network of `vaf` activations it saves up to two Gemms per layer.
 """
 
 from collections import Counter
@@ -16,7 +16,7 @@ from mncompress.export._graph import Array
 def merge_linears(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy of `model` in which a Gemm that only another Gemm reads is merged into that, where it is no dearer.
 
-    Only Gemms from and to (batch, n) values are considered. The products are computed in float64 and rounded once.
+    Only Gemms from and to (batch, n) values are considered. Each product is computed in float64 and rounded to float32.
     """
     merged = onnx.ModelProto()
     merged.CopyFrom(model)

@@ -1,9 +1,7 @@
 """Torch modules: the activation families, the networks, and the forms that compression replaces activations by."""
 
-from mncompress.nn._acts import ACT_FUNCTIONS as ACT_FUNCTIONS
 from mncompress.nn._cost import count_macs as count_macs
 from mncompress.nn._cost import count_parameters as count_parameters
-from mncompress.nn._families import FAMILY_CLASSES as FAMILY_CLASSES
 from mncompress.nn._families import AGSig as AGSig
 from mncompress.nn._families import Fixed as Fixed
 from mncompress.nn._families import FReLU as FReLU

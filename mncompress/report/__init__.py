@@ -4,10 +4,10 @@ from mncompress.report._curves import Curves as Curves
 from mncompress.report._curves import load_curves as load_curves
 from mncompress.report._curves import make_grid as make_grid
 from mncompress.report._curves import save_curves as save_curves
+from mncompress.report._format import at_most as at_most
+from mncompress.report._format import share_at_least as share_at_least
 from mncompress.report._html import render_html as render_html
 from mncompress.report._html import write_html as write_html
-from mncompress.report._inspect import InspectedNeuron as InspectedNeuron
 from mncompress.report._inspect import Inspection as Inspection
 from mncompress.report._inspect import inspect_curves as inspect_curves
 from mncompress.report._plots import draw_activations as draw_activations
-from mncompress.report._plots import save_figure as save_figure

@@ -1,8 +1,8 @@
 """M networks of one shape as one stacked computation.
 
-Every parameter has a leading axis of length M; forward and backward run through `torch.func.vmap` over that axis, so one
-code path serves one network and a hundred. Replicate k of a population equals a single network trained with the same
-seed and initialized as replicate k.
+Every parameter has a leading axis of length M; forward and backward run through `torch.func.vmap` over that axis, so the
+same modules serve one network (without vmap, which would only cost) and a hundred. Replicate k of a population equals a
+single network trained with the same seed and initialized as replicate k, up to rounding.
 """
 
 from collections.abc import Mapping

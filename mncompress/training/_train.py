@@ -4,6 +4,7 @@ Data lies on the device, uint8 as uint8; only the batch is converted. All replic
 which the seed and the epoch determine, so an interrupted run continues as if nothing had happened.
 """
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -178,7 +179,13 @@ def train(config: TrainConfig, *, out: Path | None = None, resume: bool = False,
                               f"then {saved.data_hash}")
     if out is not None and saved is not None and saved.best is not None and saved.config.epochs == config.epochs:
         return load_run(out)
-    trainer = _make_trainer(config, dataset)
+    with _out_of_memory_told(config):
+        return _train(config, dataset, out, saved, progress)
+
+
+def _train(config: TrainConfig, dataset: Dataset, out: Path | None, saved: RunRecord | None,
+           progress: Callable[[TrainProgress], None] | None) -> Run:
+    trainer = _Trainer(config, dataset)
     if out is not None and saved is not None and (saved.best is not None or (out / "checkpoint.safetensors").exists()):
         _load_checkpoint_(trainer, out)
     while trainer.epoch < config.epochs:
@@ -191,9 +198,10 @@ def train(config: TrainConfig, *, out: Path | None = None, resume: bool = False,
     return run
 
 
-def _make_trainer(config: TrainConfig, dataset: Dataset) -> _Trainer:
+@contextlib.contextmanager
+def _out_of_memory_told(config: TrainConfig) -> Iterator[None]:
     try:
-        return _Trainer(config, dataset)
+        yield
     except (RuntimeError, MemoryError) as error:
         if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "alloc" not in str(error):
             raise
