@@ -406,6 +406,7 @@ def test_folder_that_is_not_empty(run: Run, tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="is not empty; choose another --out, or pass --overwrite"):
         compress(run, out=tmp_path / "out")
     assert tree(tmp_path) == {"out/precious.txt": b"mine"}
+    (tmp_path / "out" / "precious.txt").rename(tmp_path / "out" / "report.json")
     compress(run, Budget(max_drop=1.0), out=tmp_path / "out", overwrite=True)
     assert {path.name for path in (tmp_path / "out").iterdir()} == FILES
     assert [path.name for path in tmp_path.iterdir()] == ["out"]

@@ -105,7 +105,8 @@ def _propagate(network: Network, compressed: Compressed, x: NDArray[np.generic])
     activated = iter(zip(compressed.options, compressed.groups, strict=True))
     nothing = np.zeros(network.spec.in_features)
     arriving, folded = _Bound(nothing, nothing), nothing
-    for layer, (terms, outputs) in zip(network.layers, seen, strict=True):
+    widths = [layer.linear.out_features for layer in network.layers]
+    for layer, behind, (terms, outputs) in zip(network.layers, [*widths[1:], None], seen, strict=True):
         weight = np.abs(layer.linear.weight.detach().double().numpy())
         gamma = _gamma(layer.linear.in_features + 4)
         own = weight @ arriving.total + gamma * (2 * (terms + weight @ arriving.total) + 2 * weight @ folded)
@@ -116,7 +117,7 @@ def _propagate(network: Network, compressed: Compressed, x: NDArray[np.generic])
             part = _Layer(options.inner, groups, observed.min(1), observed.max(1), gamma)
             bound, folded = _activate(part, bound)
             if isinstance(layer.activation, Vaf):
-                gain, size = _merged_vaf(part, own)
+                gain, size = _merged_vaf(part, own, layer.linear.in_features, behind)
                 bound = _Bound(bound.total + 2 * gamma * (terms + weight @ arriving.total) * gain, bound.replacements)
                 folded = folded + size
         if layer.residual:
@@ -167,14 +168,18 @@ def _activate(layer: _Layer, bound: _Bound) -> tuple[_Bound, Floats]:
     return _Bound(total, replacements), left
 
 
-def _merged_vaf(layer: _Layer, own: Floats) -> tuple[Floats, Floats]:
-    """What merging the ends of a `vaf` does: how much its units multiply an error of u, and its terms in the layer behind."""
+def _merged_vaf(layer: _Layer, own: Floats, before: int, behind: int | None) -> tuple[Floats, Floats]:
+    """What merging the ends of a `vaf` does: how much its units multiply an error of u, and its terms in the layer behind.
+
+    Merging with a layer of `before` inputs or `behind` outputs happens only where it takes no more multiply-adds.
+    """
     inner = layer.inner
     gain = LARGEST_SLOPE * (np.abs(inner.out_weight) * np.abs(inner.first_weight)).sum(1)
     ends = [inner.first_weight * u[:, None] + inner.biases[0] for u in (layer.low - own, layer.high + own)]
     hidden = np.maximum(*(np.abs(ACT_VALUES[inner.act](z)) for z in ends)) + DEEPEST_DIP
     width = inner.first_weight.shape[1]
-    return gain, (width + 1) * ((np.abs(inner.out_weight) * hidden).sum(1) + np.abs(inner.out_bias))
+    is_merged = [size is not None and size * (width - 1) <= inner.n * width for size in (before, behind)]
+    return gain * is_merged[0], is_merged[1] * (width + 1) * ((np.abs(inner.out_weight) * hidden).sum(1) + np.abs(inner.out_bias))
 
 
 def _inner_shift(group: Group) -> Floats:

@@ -8,7 +8,7 @@ is taken. Then comes what is exact for every input; and where even its float32 r
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,6 +71,7 @@ def compress_network(network: Network, dataset: Dataset, budget: Budget,
     options = tuple(_options_of(layer.activation, found, budget.preset)
                     for layer, found in zip(network.activated_layers, calibration, strict=True))
     original = run_network(network, dataset.validation.x)
+    before = cache(partial(_classes, network, dataset))     # needed for small validation splits alone
     scale = float(np.sqrt(np.var(original, axis=0).mean())) or 1.0
     steps = [] if budget.preset == "exact" else [scale * tolerance for tolerance in TOLERANCES]
     for tolerance, pick in (*((step, choose) for step in steps), (0.0, choose), (0.0, keep_all)):
@@ -79,7 +80,7 @@ def compress_network(network: Network, dataset: Dataset, budget: Budget,
         groups = tuple(_make_groups(*each) for each in zip(options, choices, tolerances, strict=True))
         compressed = rewrite(network, groups)
         verdict = check_budget(budget, dataset.task, original, run_network(compressed, dataset.validation.x), dataset.validation.y,
-                               partial(_count_flips, network, compressed, dataset))
+                               partial(_count_flips, before, compressed, dataset))
         tell(f"tolerance {tolerance:.2g}: {verdict.reason}")
         if verdict.ok:
             break
@@ -88,10 +89,14 @@ def compress_network(network: Network, dataset: Dataset, budget: Budget,
     return Compressed(compressed, Plan(budget, tuple(decisions), tolerance, _evidence(verdict)), groups, options, calibration)
 
 
-def _count_flips(network: Network, compressed: Network, dataset: Dataset) -> int:
-    """Training and calibration samples whose class differs between the two networks."""
-    return sum(int((run_network(network, split.x).argmax(1) != run_network(compressed, split.x).argmax(1)).sum())
-               for split in (dataset.train, dataset.calibration))
+def _count_flips(before: Callable[[], NDArray[np.intp]], compressed: Network, dataset: Dataset) -> int:
+    """Training and calibration samples that the compressed network puts into another class than `before()` says."""
+    return int((before() != _classes(compressed, dataset)).sum())
+
+
+def _classes(network: Network, dataset: Dataset) -> NDArray[np.intp]:
+    """The classes that a network gives the training and calibration samples."""
+    return np.concatenate([run_network(network, split.x).argmax(1) for split in (dataset.train, dataset.calibration)])
 
 
 def _options_of(activation: object, calibration: LayerCalibration, preset: Preset) -> LayerOptions:
