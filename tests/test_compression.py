@@ -231,6 +231,13 @@ def test_small_splits_follow_a_stricter_rule():
     assert verdict.reason == "1 of 200 validation samples became wrong"
 
 
+def test_an_accuracy_that_rises_is_a_change_too():
+    assert check_budget(Budget(max_drop=0.1), "classification", *paired_case(10_000, 0, 10), refuse_to_count).ok
+    verdict = check_budget(Budget(max_drop=0.1), "classification", *paired_case(10_000, 0, 11), refuse_to_count)
+    assert not verdict.ok
+    assert verdict.reason == "the accuracy rises by 0.11 points, too much to be the same network within 0.1"
+
+
 def test_largest_change_of_an_output():
     original, y = np.zeros((1000, 2)), np.zeros(1000, np.int64)
     compressed = original.copy()

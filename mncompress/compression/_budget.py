@@ -8,9 +8,11 @@ become wrong, and no sample of the training and calibration splits may change it
 and the drop cannot exceed the share of flips. Besides, an estimate of that share must keep the budget: how often the change
 that one validation sample sees would exceed the top-1 margin of another, over all pairs. The verdict says so.
 
-For regression the bound is that of the mean paired difference of squared errors (normal approximation). A network can
-also come *closer* to the targets by chance while it no longer is the network that was trained; so the change of the
-outputs must be no larger than one that would use up the budget if it were independent of the residuals,
+For regression the bound is that of the mean paired difference of squared errors (normal approximation).
+
+A network can also come *closer* to the labels or targets by chance while it no longer is the network that was trained. So
+the accuracy must not rise by more than the budget either; and for regression the change of the outputs must be no larger than
+one that would use up the budget if it were independent of the residuals,
 rms(change)^2 <= ((1 + p)^2 - 1) rmse^2.
 
 The planner looks at one split several times; the confidence is that of each look, not of the choice among them.
@@ -85,6 +87,9 @@ def check_budget(budget: Budget, task: Task, original: Floats, compressed: Float
         return _check_small(limit, {**evidence, "estimated_flips_percent": _estimate_flips(original, compressed)}, flips_elsewhere)
     if upper > limit:
         return Verdict(False, f"the drop may be {upper:.3g}, more than {limit:g}", evidence)
+    if task == "classification" and -paired["drop"] > limit:
+        return Verdict(False, f"the accuracy rises by {-paired['drop']:.3g} points, too much to be the same network within {limit:g}",
+                       evidence)
     if task == "regression" and paired["change_percent"] > 100 * np.sqrt((1 + limit / 100) ** 2 - 1):
         return Verdict(False, f"the outputs change by {paired['change_percent']:.3g} % of the RMSE, too much to be the same "
                               f"network within {limit:g} %", evidence)
