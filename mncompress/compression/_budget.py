@@ -88,8 +88,8 @@ def check_budget(budget: Budget, task: Task, original: Floats, compressed: Float
     if upper > limit:
         return Verdict(False, f"the drop may be {upper:.3g}, more than {limit:g}", evidence)
     if task == "classification" and -paired["drop"] > limit:
-        return Verdict(False, f"the accuracy rises by {-paired['drop']:.3g} points, too much to be the same network within {limit:g}",
-                       evidence)
+        return Verdict(False, f"the accuracy rises by {-paired['drop']:.3g} points, too much to be the same network within "
+                              f"{limit:g}", evidence)
     if task == "regression" and paired["change_percent"] > 100 * np.sqrt((1 + limit / 100) ** 2 - 1):
         return Verdict(False, f"the outputs change by {paired['change_percent']:.3g} % of the RMSE, too much to be the same "
                               f"network within {limit:g} %", evidence)
