@@ -69,7 +69,7 @@ def describe(case: Case, budget: mn.Budget, report: Report, seconds: float) -> s
         before, after = (np.sqrt(model.loss) for model in (report.original, report.compressed))
         quality = f"{before:.4g} | {after:.4g} | {report.rmse_increase_percent:+.2f} % |"
     else:
-        quality = (f"{report.original.accuracy:.4f} | {report.compressed.accuracy:.4f} | {-report.accuracy_drop:+.2f} | "
+        quality = (f"{report.original.accuracy:.4f} | {report.compressed.accuracy:.4f} | {0.0 - report.accuracy_drop:+.2f} | "
                    f"{report.argmax_flips}")
     kinds = ", ".join(f"{count} {kind}" for kind, count in report.kinds.items() if count)
     bound = "none" if report.logit_error_bound is None else f"{report.logit_error_bound:.2g}"
