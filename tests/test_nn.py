@@ -34,7 +34,7 @@ from mncompress.nn import (
     make_relu_twin,
     mismatch,
 )
-from mncompress.types import ACTS, Act, ActivationSpec, Init, NetworkSpec
+from mncompress.types import ACTS, RELU_LIKE, Act, ActivationSpec, Init, NetworkSpec
 
 VECTORS = np.load(Path(__file__).parent / "vectors" / "vectors.npz", allow_pickle=False)
 CASES = sorted({key.split("/")[0] for key in VECTORS.files})
@@ -170,7 +170,7 @@ def test_gradients_by_input_and_parameters(spec: ActivationSpec) -> None:
     activation = make_random(spec, 2, seed=3)
     names = list(activation.state_dict())
     u = (torch.arange(6, dtype=torch.float64).view(3, 2) - 2.6) * 0.9
-    if spec.is_piecewise_linear:
+    if spec.act in RELU_LIKE:
         assert distance_to_kinks(activation, u) > 1e-4      # gradcheck steps by 1e-6
     inputs = (u.requires_grad_(), *[p.detach().clone().requires_grad_() for p in activation.parameters()])
     assert torch.autograd.gradcheck(
@@ -250,7 +250,7 @@ def initialized(spec: ActivationSpec, n: int, init: Init = "matched", seed: int 
     return activation
 
 
-EXACT = [spec for spec in all_specs() if spec.family != "meta" or spec.is_piecewise_linear]
+EXACT = [spec for spec in all_specs() if spec.family != "meta" or spec.act in RELU_LIKE]
 LARGEST_MISMATCH: dict[Act, float] = {"sigmoid": 0.09, "tanh": 0.13, "silu": 0.08, "gelu": 0.08, "softplus": 0.13, "elu": 0.18}
 """Half more than the largest of 5 seeds with 64 neurons of inner width 5 and 1 to 3 layers (0.059 to 0.116 was found)."""
 
@@ -299,7 +299,7 @@ def test_seed_determines_the_parameters(spec: ActivationSpec, init: Init) -> Non
 
     assert torch.equal(state(1), state(1))
     random = not (init == "matched" and spec.family in ("agsig", "frelu", "warp"))
-    random = random and not (init == "matched" and spec.width == 1 and spec.is_piecewise_linear)    # only the carrying unit
+    random = random and not (init == "matched" and spec.width == 1 and spec.act in RELU_LIKE)    # only the carrying unit
     random = random and not (init == "glorot" and spec.family == "frelu")                           # only biases
     assert torch.equal(state(1), state(2)) is not random
 
