@@ -115,6 +115,26 @@ def atomic_folder(folder: Path, *, overwrite: bool = False) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+@contextlib.contextmanager
+def staging_folder(folder: Path) -> Iterator[Path]:
+    """Yield an empty temporary folder inside `folder`, removed at the end.
+
+    What is complete there needs no more space to be renamed into `folder`.
+
+    Raises:
+        OutputError: `folder` cannot be written, or the disk is full.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".", suffix=".tmp", dir=folder) as temporary:
+            try:
+                yield Path(temporary)
+            except OutputError as error:
+                raise OutputError(str(error).replace(temporary, str(folder))) from error
+    except OSError as error:
+        raise OutputError(f"cannot write {folder}: {error.strerror or error}; free space or choose another --out") from error
+
+
 def new_folder(parent: Path, name: str) -> Path:
     """Return `parent/name`, or the first of `name-2`, `name-3`, ... that does not exist. Nothing is created."""
     candidate, count = parent / name, 1

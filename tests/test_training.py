@@ -1,6 +1,7 @@
 """Training: learning, reproducibility, and a run folder that survives interruption at every moment."""
 
 import dataclasses
+import errno
 import functools
 import itertools
 import math
@@ -373,7 +374,7 @@ def test_new_run_killed_between_any_two_writes(small: str, tmp_path: Path, monke
         assert_same_weights(train(config, out=folder, resume=True), whole)
         assert_same_weights(load_run(folder), whole)
         assert [row[:2] for row in without_seconds(folder)] == list(itertools.product((1, 2), (0, 1)))
-    assert count == 3 + 3 + 2 + 3       # removals; files of epochs 1 and 2; results
+    assert count == (3 + 3 + 3) + (2 + 2) + 3       # epoch 1: staged, removed, moved; epoch 2: staged, moved; results
 
 
 @pytest.mark.parametrize("new", [{"replicates": 1}, {}], ids=str)
@@ -396,7 +397,7 @@ def test_overwriting_run_killed_between_any_two_writes(
             assert_same_weights(load_run(folder), old)
         train(config, out=folder, resume=not finished, overwrite=finished)
         assert_same_weights(load_run(folder), whole)
-    assert outcomes == ["old"] * 2 + ["new"] * 7
+    assert outcomes == ["old"] * 5 + ["new"] * 7         # as long as files are staged, nothing of the old run is touched
 
 
 def copy_run(source: Path, target: Path) -> Path:
@@ -417,7 +418,7 @@ def test_longer_run_killed_between_any_two_writes(small: str, tmp_path: Path, mo
         return train(long, out=folder, resume=True)
 
     for _ in interruptions(start, monkeypatch):
-        outcomes.append(len(outcomes) < 5)
+        outcomes.append(len(outcomes) < 9)         # two epochs of two staged and two moved files, then the results
         if outcomes[-1]:
             assert_same_weights(load_run(folder), old)
         else:       # the new tensors are there, the new config.json is not
@@ -425,7 +426,7 @@ def test_longer_run_killed_between_any_two_writes(small: str, tmp_path: Path, mo
                 load_run(folder)
         assert_same_weights(train(long, out=folder, resume=True), whole)
         assert_same_weights(load_run(folder), whole)
-    assert len(outcomes) == 7
+    assert len(outcomes) == 11
 
 
 def test_finished_run_is_returned_at_once(small: str, tmp_path: Path) -> None:
@@ -493,3 +494,19 @@ def test_devices(monkeypatch: pytest.MonkeyPatch, small: str) -> None:
     assert choose_device("auto") == torch.device("mps")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert choose_device("auto") == torch.device("cuda")
+
+
+def test_a_full_disk_under_overwrite_costs_nothing_of_the_old_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "run"
+    train(TrainConfig(epochs=1, hidden=(3,), device="cpu"), out=out)
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+
+    def full(path: Path, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OutputError, match=r"cannot write .*run/checkpoint.safetensors: No space left on device") as caught:
+        train(TrainConfig(epochs=1, hidden=(4,), device="cpu"), out=out, overwrite=True)
+    assert "\n" not in str(caught.value)
+    monkeypatch.undo()
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before

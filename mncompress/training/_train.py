@@ -29,7 +29,7 @@ from mncompress.checkpoint import (
 )
 from mncompress.data import Dataset, Split, load_dataset, standardization_of
 from mncompress.errors import CheckpointError, ConfigError, TrainingError
-from mncompress.files import check_output_folder, remove_file
+from mncompress.files import check_output_folder, remove_file, staging_folder
 from mncompress.training._device import choose_device
 from mncompress.training._metrics import (
     METRIC_NAMES,
@@ -283,14 +283,18 @@ def _save_checkpoint(trainer: _Trainer, out: Path) -> None:
 
     Metrics come before the checkpoint: a reader drops rows after the checkpoint's epoch, so none is lost or doubled.
     """
-    if trainer.epoch == 1:
-        remove_file(out / "checkpoint.safetensors")
-        save_record(out, trainer.record())
-        for name in ("model.safetensors", "replicates.safetensors"):
-            remove_file(out / name)
-    write_metrics(out / "metrics.csv", trainer.rows)
-    save_tensors(out / "checkpoint.safetensors", trainer.state(),
-                 {"epoch": str(trainer.epoch), "config": _identity(trainer.config)})
+    with staging_folder(out) as staged:     # a full disk is noticed before anything of an old run is gone
+        write_metrics(staged / "metrics.csv", trainer.rows)
+        save_tensors(staged / "checkpoint.safetensors", trainer.state(),
+                     {"epoch": str(trainer.epoch), "config": _identity(trainer.config)})
+        if trainer.epoch == 1:
+            save_record(staged, trainer.record())
+            remove_file(out / "checkpoint.safetensors")
+            os.replace(staged / "config.json", out / "config.json")
+            for name in ("model.safetensors", "replicates.safetensors"):
+                remove_file(out / name)
+        for name in ("metrics.csv", "checkpoint.safetensors"):
+            os.replace(staged / name, out / name)
 
 
 def _load_checkpoint_(trainer: _Trainer, out: Path) -> None:
