@@ -27,6 +27,9 @@ def benchmark(
     names = split_list(providers, "--providers")
     sizes, counts = parse_sizes(batch_sizes, "--batch-sizes"), parse_sizes(threads, "--threads")
 
+    if out is not None and out.suffix != ".json":       # such as the model that is being measured
+        raise typer.BadParameter(f"{out} does not end in .json", param_hint="--out")
+
     from mncompress.benchmark import benchmark as measure
 
     with open_output(as_json, quiet) as output:

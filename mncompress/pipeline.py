@@ -47,6 +47,7 @@ LATENCY_SECONDS = 1.0
 """Measuring time of one batch size; all models share it."""
 LARGE_BATCH = "original for large batches"
 CHECK_ROWS = 512
+NOTABLE_SHARE_OUTSIDE = 0.02
 NOISE_FLOOR = 0.97
 """Two sessions of one file have been seen to differ by 3 %; a smaller difference is none."""
 QUICKSTART = TrainConfig(data="digits", activation="meta", inner="tanh", inner_width=16, hidden=(32,), epochs=25, batch_size=32)
@@ -293,6 +294,7 @@ def _make_report(exports: Mapping[str, _Export], network: Network, compressed: C
     tell("certifying the outputs' change")
     certificate = certify(network, compressed, test.x)
     latency = _measure_latency(exports, test.x, opset_version, tell)
+    neurons = _neuron_rows(network, compressed, test.x)
     flips = int((outputs["original"].argmax(1) != outputs["compressed"].argmax(1)).sum())
     before, after = scores["original"], scores["compressed"]
     is_classification = before.accuracy is not None and after.accuracy is not None
@@ -311,12 +313,12 @@ def _make_report(exports: Mapping[str, _Export], network: Network, compressed: C
         rmse_increase_percent=_rmse_increase_percent(before.rmse, after.rmse),
         kinds={kind: sum(d.kind == kind for d in decisions) for kind in KINDS},
         left=sum(d.left for d in decisions),
-        neurons=_neuron_rows(network, compressed, test.x),
+        neurons=neurons,
         latency=latency.rows,
         validation=compressed.plan.validation,
         budget=compressed.plan.budget,
         config=to_json(run.config),
-        notes=_notes(latency, compressed, certificate),
+        notes=_notes(latency, compressed, certificate, neurons, len(test.x)),
         environment={**runtime.describe_environment(), "data": dataset.name, "data_hash": dataset.content_hash,
                      "checks": {name: dataclasses.asdict(export.check) for name, export in exports.items()}},
         speedups=latency.speedups)
@@ -350,7 +352,7 @@ def _measure_latency(exports: Mapping[str, _Export], x: NDArray[Any], opset_vers
     with tempfile.TemporaryDirectory() as folder:
         paths = {name: export.path for name, export in exports.items()}
         original = exports["original"].network
-        if has_large_batch_form(original):
+        if has_large_batch_form(original) and not has_large_batch_form(exports["compressed"].network):
             paths[LARGE_BATCH] = Path(folder) / "original.onnx"
             write_onnx(original, paths[LARGE_BATCH], opset_version=opset_version, inline=False, metadata={}, large_batch=True)
             check_export(paths[LARGE_BATCH], original, x[:CHECK_ROWS])
@@ -374,7 +376,8 @@ def _measure_latency(exports: Mapping[str, _Export], x: NDArray[Any], opset_vers
     return _Latency(tuple(rows), tuple(speedups), tuple(gains), tuple(problems))
 
 
-def _notes(latency: _Latency, compressed: Compressed, certificate: Certificate) -> tuple[str, ...]:
+def _notes(latency: _Latency, compressed: Compressed, certificate: Certificate, neurons: tuple[NeuronRow, ...],
+           samples: int) -> tuple[str, ...]:
     """What a reader should know first."""
     notes = []
     slower = [s for s in latency.speedups if s.high < NOISE_FLOOR]
@@ -392,6 +395,10 @@ def _notes(latency: _Latency, compressed: Compressed, certificate: Certificate) 
         notes.append(f"{kept} of {len(compressed.plan.decisions)} learned activations were kept, {reason}.")
     if "estimated_flips_percent" in compressed.plan.validation:
         notes.append(f"The budget cannot be shown on so small a validation split: {compressed.plan.validation['verdict']}.")
+    outside = max((row.out_of_range for row in neurons), default=0)
+    if outside > NOTABLE_SHARE_OUTSIDE * samples:
+        notes.append(f"{outside} of {samples} test samples leave the domain of at least one neuron, where its replacement was not "
+                     "fitted: the test data are unlike the training data.")
     if certificate.bounds is None:
         notes.append(f"There is no certificate: {certificate.reason}.")
     return (*notes, *latency.problems)

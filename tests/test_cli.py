@@ -89,6 +89,7 @@ def test_version(run):
     (["compress"], "Missing argument"),
     (["evaluate", "x.onnx"], "Missing option '--data'"),
     (["benchmark", "x.onnx", "--batch-sizes", "1;2"], "'1;2' is not a comma-separated list of positive integers"),
+    (["benchmark", "x.onnx", "--out", "y.onnx"], "y.onnx does not end in .json"),
     (["benchmark", "x.onnx", "--providers", "cpu,"], "'cpu,' is not a comma-separated list"),
 ])
 def test_wrong_usage_exits_with_2(run, args, message):

@@ -296,6 +296,21 @@ def test_note_where_compressed_is_slower(run: Run, monkeypatch: pytest.MonkeyPat
     assert report.speedups[0].ratio == pytest.approx(1 / factor)
 
 
+def test_note_where_test_data_are_unlike_the_training_data(run: Run, tmp_path: Path) -> None:
+    x = load_dataset("digits").test.x.astype(np.float32)
+    labels = np.arange(200) % 10
+    far = save_npz(tmp_path / "far.npz", x_train=x[:200], y_train=labels, x_test=1000 * x[:200], y_test=labels)
+    near = save_npz(tmp_path / "near.npz", x_train=x[:200], y_train=labels, x_test=x[:200], y_test=labels)
+    noted = [any("leave the domain" in note for note in compress(run, Budget(max_drop=1.0), data=data).report.notes)
+             for data in (far, near)]
+    assert noted == [True, False]
+
+
+def save_npz(path: Path, **arrays: Any) -> str:
+    np.savez(path, **arrays)
+    return str(path)
+
+
 def test_note_where_the_validation_split_is_too_small(run: Run) -> None:
     notes = compress(run, Budget(max_drop=0.1)).report.notes
     assert any(note.startswith("The budget cannot be shown on so small a validation split:") for note in notes)

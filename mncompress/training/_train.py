@@ -96,7 +96,7 @@ class _Trainer:
         """Train for one epoch, yielding (step, steps, mean loss per replicate so far) after each step."""
         split, size = self.train_split, self.config.batch_size
         order = torch.randperm(len(split.x), generator=_order_generator(self.config.seed, self.epoch)).to(self.device)
-        batches = order.split(size)
+        batches = order.split(min(size, len(order)))
         total = torch.zeros(self.config.replicates, device=self.device)
         for step, rows in enumerate(batches, 1):
             losses = loss_per_replicate(self.population.forward(split.x[rows]), split.y[rows], self.spec.task)
