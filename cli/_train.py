@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mncompress.files import new_folder
-from mncompress.types import ACTS, TrainConfig, to_json
+from mncompress.types import ACTS, ENDS, TrainConfig, to_json
 
 from ._options import Data, DataDir, Json, Out, Overwrite, Quiet
 from ._output import TextTable, open_output
@@ -42,6 +42,8 @@ def train(
         "inner", f"The activation inside meta and vaf: {', '.join(ACTS)}.", metavar="ACT")] = None,
     inner_width: Annotated[int | None, option("inner_width", "Neurons in an inner layer.")] = None,
     inner_layers: Annotated[int | None, option("inner_layers", "Inner layers of meta.")] = None,
+    ends: Annotated[str | None, option(
+        "ends", f"What the input and output neuron of meta apply: {', '.join(ENDS)}.", metavar="ENDS")] = None,
     shared: Annotated[bool | None, option("shared", "One activation per layer, not per neuron.", negative=True)] = None,
     hidden: Annotated[str | None, option("hidden", "Neurons of each hidden layer, or none.", metavar="N,N")] = None,
     output_activation: Annotated[bool | None, option(
@@ -51,13 +53,26 @@ def train(
     init: Annotated[str | None, option("init", "matched, uniform or glorot.")] = None,
     epochs: Annotated[int | None, option("epochs", "Passes over the training split.")] = None,
     batch_size: Annotated[int | None, option("batch_size", "Samples in a step.")] = None,
-    lr: Annotated[float | None, option("lr", "Learning rate.")] = None,
+    lr: Annotated[float | None, option("lr", "Adam's learning rate.")] = None,
+    activation_lr: Annotated[float | None, option(
+        "activation_lr", "Learning rate of the activations' parameters, as a multiple of --lr.")] = None,
+    schedule: Annotated[str | None, option("schedule", "Learning rate over the epochs: constant, cosine or linear.")] = None,
+    warmup: Annotated[int | None, option("warmup", "Epochs in which the learning rate first rises.")] = None,
+    weight_decay: Annotated[float | None, option("weight_decay", "Decoupled weight decay of the linear layers.")] = None,
+    batch_norm: Annotated[bool | None, option(
+        "batch_norm", "Batch-normalize pre-activations while training; folded away at the end.", negative=True)] = None,
+    select: Annotated[str | None, option("select", "Keep the weights of the last or of the best epoch.")] = None,
+    patience: Annotated[int | None, option(
+        "patience", "Stop a network after so many epochs without improvement; 0: never.")] = None,
     seed: Annotated[int | None, option("seed", "Of splits, generated data, initialisation and shuffling.")] = None,
     replicates: Annotated[int | None, option("replicates", "Networks trained side by side.")] = None,
+    order: Annotated[str | None, option("order", "Replicates see shared batches, or each shuffles its own.")] = None,
+    keep: Annotated[int | None, option("keep", "Keep only the best networks, so many; 0: all.")] = None,
     device: Annotated[str | None, option("device", "auto, cpu, cuda or mps.")] = None,
     out: Out = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
     overwrite: Overwrite = False,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Log the metrics into the run's folder for TensorBoard.")] = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -76,23 +91,26 @@ def train(
         with resumable(folder, config.epochs), output.bar() as update:
             def report(progress: "TrainProgress") -> None:
                 fraction = (progress.epoch - 1 + progress.step / progress.steps) / progress.epochs
-                update(fraction, describe(progress, config.replicates), line=progress.step == progress.steps)
+                update(fraction, describe(progress), line=progress.step == progress.steps)
 
-            run = train_networks(config, out=folder, resume=resume, overwrite=overwrite, progress=report)
+            run = train_networks(config, out=folder, resume=resume, overwrite=overwrite, tensorboard=tensorboard, progress=report)
         output.show(make_document(run, folder), make_table(run), f"run: {folder}", essential=str(folder))
 
 
 def make_document(run: "Run", folder: Path) -> dict[str, Any]:
     """The JSON document of a run."""
     return {"folder": str(folder), "best": run.best, "metric": run.record.metric,
-            "validation_metric": run.validation_metric, "data_hash": run.data_hash, "config": to_json(run.config)}
+            "validation_metric": run.validation_metric, "epoch": run.record.epoch, "kept": run.record.kept, "data_hash": run.data_hash, "config": to_json(run.config)}
 
 
 def make_table(run: "Run") -> TextTable:
     """One line for each replicate."""
-    rows = [(f"{k} (best)" if k == run.best else f"{k}", "diverged" if value is None else f"{value:.4f}")
-            for k, value in enumerate(run.validation_metric)]
-    return TextTable(("replicate", f"validation {run.record.metric}"), rows)
+    def name(k: int) -> str:
+        return f"{k} (best)" if k == run.best else f"{k}" if k in run.record.kept else f"{k} (not kept)"
+
+    rows = [(name(k), "diverged" if value is None else f"{value:.4f}", "-" if epoch is None else f"{epoch}")
+            for k, (value, epoch) in enumerate(zip(run.validation_metric, run.record.epoch, strict=True))]
+    return TextTable(("replicate", f"validation {run.record.metric}", "epoch"), rows)
 
 
 def read_saved(folder: Path) -> dict[str, Any]:
@@ -110,11 +128,11 @@ def make_run_name(config: TrainConfig) -> str:
     return re.sub(r"[^\w.]+", "-", "-".join(words))
 
 
-def describe(progress: "TrainProgress", networks: int) -> str:
+def describe(progress: "TrainProgress") -> str:
     """One line about where training stands."""
     metric = "" if progress.metric is None else f"  {progress.metric_name} {progress.metric:.4f}"
-    population = f"  ({networks} networks)" if networks > 1 else ""
-    return f"epoch {progress.epoch}/{progress.epochs}  loss {progress.loss:.4f}{metric}{population}"
+    speed = f"{progress.networks_epochs_per_second:.3g} networks x epochs/s"
+    return f"epoch {progress.epoch}/{progress.epochs}  loss {progress.loss:.4f}{metric}  {speed}"
 
 
 @contextlib.contextmanager

@@ -9,10 +9,12 @@
 Only safetensors, JSON and CSV: nothing that is read can run code. Every file is written beside its destination and renamed.
 """
 
+import csv
+import io
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +26,9 @@ from torch import Tensor
 
 from mncompress.data import Standardization
 from mncompress.errors import CheckpointError, ConfigError
-from mncompress.files import atomic_path, write_json
+from mncompress.files import atomic_path, write_json, write_text
 from mncompress.nn import Network, Standardize, make_body
-from mncompress.types import STRICT, NetworkSpec, TrainConfig, from_json, to_json
+from mncompress.types import STRICT, EpochMetrics, NetworkSpec, TrainConfig, from_json, to_json
 
 SCHEMA = "mncompress.run/1"
 
@@ -47,7 +49,11 @@ class RunRecord:
     metric: str
     """`accuracy` or `rmse`."""
     validation_metric: tuple[float | None, ...] = ()
-    """Per replicate after the last epoch; None for a diverged one. Empty while training is unfinished."""
+    """Per replicate, of the weights that it ended with; None for a diverged one. Empty while training is unfinished."""
+    epoch: tuple[int | None, ...] = ()
+    """Per replicate the epoch that these weights are of: the last, or its best."""
+    kept: tuple[int, ...] = ()
+    """The replicates whose weights were kept, ascending; they lie in this order in `replicates.safetensors`."""
     best: int | None = None
     """The replicate in `model.safetensors`."""
     environment: Mapping[str, Any] = field(default_factory=dict)
@@ -60,13 +66,15 @@ class Run:
 
     Attributes:
         record: what `config.json` holds.
-        replicates: `Network` parameters and buffers; parameters have a leading axis of length `config.replicates`.
+        replicates: `Network` parameters and buffers; parameters have a leading axis over the replicates of `record.kept`.
         folder: where it was saved, or None.
+        history: the metrics of every epoch and replicate of a run that was just trained; see `read_metrics` for a saved one.
     """
 
     record: RunRecord
     replicates: Mapping[str, Tensor]
     folder: Path | None = None
+    history: tuple[EpochMetrics, ...] = ()
 
     @property
     def config(self) -> TrainConfig:
@@ -100,7 +108,9 @@ class Run:
             raise ConfigError(f"replicate {chosen} does not exist: the run has replicates 0 to {self.config.replicates - 1}")
         if self.validation_metric[chosen] is None:
             raise ConfigError(f"replicate {chosen} diverged in training; choose another one, such as the best, {self.best}")
-        return make_network(self.record.network, select_replicate(self.replicates, chosen))
+        if chosen not in self.record.kept:
+            raise ConfigError(f"replicate {chosen} was not kept; choose one of {', '.join(map(str, self.record.kept))}")
+        return make_network(self.record.network, select_replicate(self.replicates, self.record.kept.index(chosen)))
 
 
 def select_replicate(replicates: Mapping[str, Tensor], index: int) -> dict[str, Tensor]:
@@ -177,7 +187,8 @@ def save_run(folder: Path, run: Run) -> None:
     """Write the results of a finished run; `config.json` comes last, and only with it does the run count as finished."""
     metadata = {"producer": "mncompress", "schema": SCHEMA, "epochs": str(run.config.epochs)}
     save_tensors(folder / "replicates.safetensors", run.replicates, metadata)
-    save_tensors(folder / "model.safetensors", select_replicate(run.replicates, run.best), metadata)
+    best = run.record.kept.index(run.best)
+    save_tensors(folder / "model.safetensors", select_replicate(run.replicates, best), metadata)
     save_record(folder, run.record)
 
 
@@ -197,7 +208,7 @@ def load_run(folder: Path) -> Run:
                               f"{record.config.epochs}; continue it with: mncompress train --resume and the former --epochs")
     check_state(record, replicates, folder / "replicates.safetensors")
     model, _ = load_tensors(folder / "model.safetensors")
-    best = select_replicate(replicates, record.best)
+    best = select_replicate(replicates, record.kept.index(record.best))
     if model.keys() != best.keys() or not all(torch.equal(model[name], value) for name, value in best.items()):
         raise CheckpointError(f"{folder / 'model.safetensors'} is not replicate {record.best} of replicates.safetensors; "
                               "restore the file, or train again")
@@ -224,8 +235,9 @@ def check_state(record: RunRecord, replicates: Mapping[str, Tensor], path: Path)
         if tuple(value.shape) != shape or value.dtype != torch.float32:
             raise CheckpointError(f"{path} does not fit config.json: {name} is {value.dtype} {tuple(value.shape)}, "
                                   f"expected torch.float32 {shape}")
-    for k, metric in enumerate(record.validation_metric):
-        if metric is not None and not all(bool(v.isfinite().all()) for v in select_replicate(replicates, k).values()):
+    for position, k in enumerate(record.kept):
+        finite = all(bool(value.isfinite().all()) for value in select_replicate(replicates, position).values())
+        if record.validation_metric[k] is not None and not finite:
             raise CheckpointError(f"{path} holds values that are not finite in replicate {k}; restore the file, or train again")
 
 
@@ -233,10 +245,16 @@ def _check_record(record: RunRecord, path: Path) -> None:
     config, network, metrics = record.config, record.network, record.validation_metric
     if config.make_spec(network.in_features, network.out_features, network.task) != network:
         raise CheckpointError(f"{path} is inconsistent: its network is not that of its config; restore the file, or train again")
-    if len(metrics) != (0 if record.best is None else config.replicates) or not all(
-            metric is None or math.isfinite(metric) for metric in metrics):
+    count = 0 if record.best is None else config.replicates
+    if len(metrics) != count or not all(metric is None or math.isfinite(metric) for metric in metrics):
         raise CheckpointError(f"{path} is inconsistent: validation_metric is {metrics} for {config.replicates} replicates")
-    if record.best is not None and (not 0 <= record.best < config.replicates or metrics[record.best] is None):
+    if [epoch is None for epoch in record.epoch] != [metric is None for metric in metrics]:
+        raise CheckpointError(f"{path} is inconsistent: epoch is {record.epoch} for {config.replicates} replicates")
+    kept = record.kept
+    most = min(count, config.keep) if config.keep else count
+    if list(kept) != sorted({k for k in kept if 0 <= k < count}) or len(kept) > most or (not config.keep and len(kept) < most):
+        raise CheckpointError(f"{path} is inconsistent: kept is {kept} of {config.replicates} replicates")
+    if record.best is not None and (record.best not in kept or metrics[record.best] is None):
         raise CheckpointError(f"{path} is inconsistent: best is {record.best} of {config.replicates} replicates")
 
 
@@ -244,8 +262,32 @@ def _expected_shapes(record: RunRecord) -> dict[str, tuple[int, ...]]:
     network = record.network
     with torch.device("meta"):
         body = torch.nn.Sequential(*make_body(network)).state_dict()
-    shapes: dict[str, tuple[int, ...]] = {f"body.{name}": (record.config.replicates, *value.shape) for name, value in body.items()}
+    shapes: dict[str, tuple[int, ...]] = {f"body.{name}": (len(record.kept), *value.shape) for name, value in body.items()}
     shapes |= {f"features.{name}": (network.in_features,) for name in ("shift", "scale")}
     if network.task == "regression":
         shapes |= {f"targets.{name}": (network.out_features,) for name in ("shift", "scale")}
     return shapes
+
+
+def write_metrics(path: Path, rows: list[EpochMetrics]) -> None:
+    """Write `metrics.csv`, atomically."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(EpochMetrics.__dataclass_fields__))
+    writer.writeheader()
+    writer.writerows(asdict(row) for row in rows)
+    write_text(path, text.getvalue())
+
+
+def read_metrics(path: Path) -> list[EpochMetrics]:
+    """Read `metrics.csv`.
+
+    Raises:
+        CheckpointError: it is missing or damaged.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            return [EpochMetrics(int(row["epoch"]), int(row["replicate"]), float(row["train_loss"]),
+                                 float(row["validation_loss"]), float(row["validation_metric"]), float(row["seconds"]))
+                    for row in csv.DictReader(file)]
+    except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
+        raise CheckpointError(f"{path} is missing or damaged ({error}); start again with --overwrite") from None

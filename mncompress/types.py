@@ -16,13 +16,18 @@ from mncompress.errors import ConfigError
 Task = Literal["classification", "regression"]
 Family = Literal["fixed", "meta", "vaf", "agsig", "frelu", "warp"]
 Act = Literal["relu", "leaky_relu", "sigmoid", "tanh", "silu", "gelu", "softplus", "elu"]
+Ends = Literal["activated", "leaky", "gated", "skip"]
 Init = Literal["matched", "uniform", "glorot"]
 Preset = Literal["exact", "default", "aggressive"]
 Kind = Literal["constant", "affine", "native", "piecewise_linear", "polynomial", "cubic_spline", "kept"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
+Schedule = Literal["constant", "cosine", "linear"]
+Select = Literal["last", "best"]
+Order = Literal["shared", "own"]
 
 FAMILIES: tuple[Family, ...] = get_args(Family)
 ACTS: tuple[Act, ...] = get_args(Act)
+ENDS: tuple[Ends, ...] = get_args(Ends)
 KINDS: tuple[Kind, ...] = get_args(Kind)
 """In order of price."""
 RELU_LIKE: frozenset[Act] = frozenset({"relu", "leaky_relu"})
@@ -69,8 +74,13 @@ class ActivationSpec:
     depth: int = 0
     shared: bool = False
     """One set of parameters for the whole layer instead of one per neuron."""
+    ends: Ends = "activated"
+    """What the input and the output neuron of `meta` apply to z: act(z); `leaky` act(z) + 0.1 z; `gated`
+    act(z) + p (z - act(z)) and `skip` act(z) + s z, with p and s learned per neuron and end."""
 
     def __post_init__(self) -> None:
+        if self.ends != "activated" and self.family != "meta":
+            raise ConfigError(f"activation {self.family!r} has no ends to choose, got {self.ends = }; only 'meta' has")
         if self.family in ("meta", "vaf") and (self.width < 1 or self.depth < 1):
             raise ConfigError(f"activation {self.family!r} needs an inner width and at least one inner layer, "
                               f"got {self.width = }, {self.depth = }")
@@ -83,8 +93,9 @@ class ActivationSpec:
         return f"{self.family}:{self.act}" if self.family in ("fixed", "warp") else self.family
 
 
-def parse_activation(text: str, *, inner: Act, width: int, depth: int, shared: bool) -> ActivationSpec:
-    """Parse `meta`, `vaf`, `agsig`, `frelu`, `warp:ACT` or `fixed:ACT`.
+def parse_activation(text: str, *, inner: Act, width: int, depth: int, shared: bool, ends: Ends = "activated"
+                     ) -> ActivationSpec:
+    """Parse `meta`, `vaf`, `agsig`, `frelu`, `warp:ACT` or `fixed:ACT`; only `meta` takes the `ends`.
 
     Raises:
         ConfigError: the family or the activation is unknown.
@@ -102,7 +113,7 @@ def parse_activation(text: str, *, inner: Act, width: int, depth: int, shared: b
         return ActivationSpec("agsig", "sigmoid", shared=shared)
     if family == "frelu":
         return ActivationSpec("frelu", "relu", shared=shared)
-    return ActivationSpec(family, inner, width, depth, shared)
+    return ActivationSpec(family, inner, width, depth, shared, ends if family == "meta" else "activated")
 
 
 @dataclass(frozen=True)
@@ -150,6 +161,8 @@ class TrainConfig:
     """The activation inside `meta` and `vaf`."""
     inner_width: int = 5
     inner_layers: int = 1
+    ends: Ends = "activated"
+    """What the input and the output neuron of `meta` apply: `activated`, `leaky`, `gated` or `skip`."""
     shared: bool = False
     """One learned activation per layer instead of one per neuron."""
     hidden: tuple[int, ...] = (7,)
@@ -159,10 +172,29 @@ class TrainConfig:
     epochs: int = 20
     batch_size: int = 128
     lr: float = 2e-3
+    """Adam's learning rate."""
+    activation_lr: float = 1.0
+    """The learning rate of the activations' own parameters, as a multiple of `lr`."""
+    schedule: Schedule = "constant"
+    """How the learning rate goes over the epochs: `constant`, or down to zero as a half `cosine` or a `linear` ramp."""
+    warmup: int = 0
+    """Epochs in which the learning rate first rises linearly from zero."""
+    weight_decay: float = 0.0
+    """Decoupled weight decay (AdamW) of the linear layers' weights."""
+    batch_norm: bool = False
+    """Batch-normalize pre-activations while training; folded into the linear layers at the end."""
+    select: Select = "last"
+    """Keep the weights of the `last` epoch, or of each network's `best` epoch on the validation split."""
+    patience: int = 0
+    """Stop a network after this many epochs without improvement on the validation split, and keep its best; 0 never stops."""
     seed: int = 0
     """Determines splits, generated data, initialisation and shuffling."""
     replicates: int = 1
     """Networks trained side by side, each with its own initialisation."""
+    order: Order = "shared"
+    """Whether all networks see the same batches, or each shuffles its `own`."""
+    keep: int = 0
+    """Keep only this many networks, the best on the validation split; 0 keeps all."""
     device: Device = "auto"
 
     def __post_init__(self) -> None:
@@ -171,9 +203,22 @@ class TrainConfig:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
         if not 0 < self.lr < float("inf"):
             raise ConfigError(f"lr must be positive and finite, got {self.lr}")
-        if self.seed < 0:
-            raise ConfigError(f"seed must not be negative, got {self.seed}")
+        for name in ("activation_lr", "weight_decay"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ConfigError(f"{name} must be finite and not negative, got {getattr(self, name)}")
+        for name in ("seed", "warmup", "patience", "keep"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name} must not be negative, got {getattr(self, name)}")
+        if self.warmup and self.warmup >= self.epochs:
+            raise ConfigError(f"warmup must be shorter than the training, got {self.warmup = } of {self.epochs = }")
+        if self.keep > self.replicates:
+            raise ConfigError(f"keep must not exceed the replicates, got {self.keep = } of {self.replicates = }")
         self.make_activations()
+
+    @property
+    def keeps_best_epoch(self) -> bool:
+        """Whether each network ends with the weights of its best epoch."""
+        return self.select == "best" or self.patience > 0
 
     def make_activations(self) -> tuple[ActivationSpec, ...]:
         """The activation of each activated layer.
@@ -188,13 +233,28 @@ class TrainConfig:
         elif len(names) != count:
             raise ConfigError(f"activation {self.activation!r} lists {len(names)} layers, the network has {count} activated ones")
         specs = [parse_activation(name.strip(), inner=self.inner, width=self.inner_width, depth=self.inner_layers,
-                                  shared=self.shared) for name in names]
+                                  shared=self.shared, ends=self.ends) for name in names]
         return tuple(specs[:count])
 
     def make_spec(self, in_features: int, out_features: int, task: Task) -> NetworkSpec:
         """The network's shape on a data set of the given width, classes or targets, and task."""
         return NetworkSpec(in_features, self.hidden, out_features, self.make_activations(), task,
                            self.output_activation, self.residual)
+
+
+@dataclass(frozen=True)
+class EpochMetrics:
+    """A replicate after an epoch: a row of `metrics.csv`."""
+
+    epoch: int
+    """From 1."""
+    replicate: int
+    train_loss: float
+    validation_loss: float
+    validation_metric: float
+    """Accuracy, a fraction, or RMSE in the target's units."""
+    seconds: float
+    """Of the epoch, for all replicates together."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from mncompress import spline
 from mncompress.analysis import Affine, LayerOptions, choose, find_options, keep_all, kind_of, make_inner_networks
 from mncompress.analysis._choose import _assign, _element_price
 from mncompress.nn import Meta, Vaf, initialize_activation_, make_activation
-from mncompress.types import ACTS, FAMILIES, KINDS, RELU_LIKE, ActivationSpec
+from mncompress.types import ACTS, ENDS, FAMILIES, KINDS, RELU_LIKE, ActivationSpec
 
 FIXED_ACT = {"agsig": "sigmoid", "frelu": "relu"}
 PARAMETRIC = ("fixed", "agsig", "frelu", "warp")
@@ -22,6 +22,8 @@ def all_specs(depths=(1, 2, 3), sharing=(False,), width=4):
         if FIXED_ACT.get(family, act) == act:
             for depth in {"meta": depths, "vaf": (1,)}.get(family, (0,)):
                 yield ActivationSpec(family, act, width if depth else 0, depth, shared)
+    for act, ends, shared in itertools.product(ACTS, ENDS[1:], sharing):
+        yield ActivationSpec("meta", act, width, depths[0], shared, ends)
 
 
 def make_module(spec, n, seed=0, noise=0.4):

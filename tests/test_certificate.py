@@ -19,9 +19,9 @@ from mncompress.types import ACTS, FAMILIES, ActivationSpec, Budget, NetworkSpec
 FIXED_ACT = {"agsig": "sigmoid", "frelu": "relu"}
 
 
-def make_spec(family, act, depth=1):
+def make_spec(family, act, depth=1, ends="activated"):
     inner = family in ("meta", "vaf")
-    return ActivationSpec(family, FIXED_ACT.get(family, act), 4 * inner, (depth if family == "meta" else 1) * inner)
+    return ActivationSpec(family, FIXED_ACT.get(family, act), 4 * inner, (depth if family == "meta" else 1) * inner, ends=ends)
 
 
 def make_network(rng, sizes, activations, *, task="classification", residual=False, noise=0.3, offset=1.0):
@@ -106,20 +106,21 @@ def check_certificate(network, compressed, x, rng):
     return certificate, measured
 
 
-CASES = list(itertools.product(FAMILIES, ACTS))
+CASES = [*itertools.product(FAMILIES, ACTS, ["activated"]), *(("meta", act, "gated") for act in ACTS),
+         *itertools.product(["meta"], ["relu", "tanh"], ["leaky", "skip"])]
 
 
-@pytest.mark.parametrize(("family", "act"), CASES)
-def test_bound_holds(family, act):
+@pytest.mark.parametrize(("family", "act", "ends"), CASES)
+def test_bound_holds(family, act, ends):
     if FIXED_ACT.get(family, act) != act:
         act = FIXED_ACT[family]
-    seed = CASES.index((family, act))
+    seed = CASES.index((family, act, ends))
     rng = np.random.default_rng(seed)
     ratios = []
     for task, tolerance, depth in (("classification", 0.2, 1), ("regression", 0.02, 2), ("classification", 1e-3, 3)):
         width = int(rng.integers(3, 7))
-        network = make_network(rng, (int(rng.integers(1, 7)), *[width] * depth, 3), [make_spec(family, act, 1 + depth % 2)] * depth,
-                               task=task, residual=depth > 1)
+        network = make_network(rng, (int(rng.integers(1, 7)), *[width] * depth, 3),
+                               [make_spec(family, act, 1 + depth % 2, ends)] * depth, task=task, residual=depth > 1)
         x = make_samples(rng, network, 300)
         compressed = compress(network, x[:200], tolerance)
         certificate, measured = check_certificate(network, compressed, x, rng)

@@ -210,11 +210,12 @@ def set_in(*keys: str, to: Any) -> Callable[[dict[str, Any]], None]:
     (set_in("network", "activations", to=[]), "activations"), (set_in("network", "hidden", to=[2, 2]), "activations"),
     (set_in("best", to=2), "best is 2"), (set_in("best", to=-1), "best is -1"), (set_in("best", to=0.5), "best"),
     (set_in("best", to=None), "unfinished run"), (set_in("validation_metric", to=[]), "validation_metric"),
-    (set_in("validation_metric", to=[None, None]), "best is"),
+    (set_in("validation_metric", to=[None, None]), "epoch is"), (set_in("epoch", to=[]), "epoch is"),
+    (set_in("kept", to=[0]), "kept is"), (set_in("kept", to=[1, 0]), "kept is"), (set_in("kept", to=[0, 2]), "kept is"),
     (set_in("validation_metric", to=[float("nan"), 1.0]), "validation_metric"),
     (set_in("validation_metric", to=[float("inf"), 1.0]), "validation_metric"),
     (set_in("initial_max_abs_error", to="x"), "initial_max_abs_error"), (set_in("config", "epochs", to=3), "after 2 epochs")],
-    ids=range(27))
+    ids=range(31))
 def test_config_that_is_wrong(folder: Path, edit: Callable[[dict[str, Any]], None], words: str) -> None:
     edit_json(folder, edit)
     assert_refused(lambda: load_run(folder), words)
@@ -262,7 +263,8 @@ def test_diverged_replicate_may_hold_anything(folder: Path) -> None:
     other = 1 - load_run(folder).best
     edit_tensors(folder / TENSORS, lambda t: t[WEIGHT][other].fill_(torch.nan))
     assert_refused(lambda: load_run(folder), f"not finite in replicate {other}")
-    edit_json(folder, lambda document: document["validation_metric"].__setitem__(other, None))
+    for field in ("validation_metric", "epoch"):
+        edit_json(folder, lambda document, field=field: document[field].__setitem__(other, None))
     run = load_run(folder)
     with pytest.raises(ConfigError, match=f"^replicate {other} diverged"):
         run.network(other)
@@ -280,11 +282,11 @@ PARAMETER = "parameters.0.linear.weight"
 
 
 @pytest.mark.parametrize("edit", [
-    lambda t: t.pop(PARAMETER), lambda t: t.pop("exp_avg.0.linear.weight"), lambda t: t.pop("step.0.linear.weight"),
-    lambda t: t.update({PARAMETER: torch.ones(2, 2)}), lambda t: t.update({"exp_avg.0.linear.weight": torch.ones(1)}),
+    lambda t: t.pop(PARAMETER), lambda t: t.pop("optimizer.0.exp_avg"), lambda t: t.pop("optimizer.0.step"),
+    lambda t: t.update({PARAMETER: torch.ones(2, 2)}), lambda t: t.update({"optimizer.0.exp_avg": torch.ones(1)}),
     lambda t: t.update({PARAMETER: t[PARAMETER].to(torch.complex64)}),
-    lambda t: t.update({"exp_avg_sq.0.linear.weight": t[PARAMETER].double()}),
-    lambda t: t.update({"step.0.linear.weight": torch.ones(3)}), lambda t: t[PARAMETER].fill_(torch.nan)], ids=range(9))
+    lambda t: t.update({"optimizer.0.exp_avg_sq": t[PARAMETER].double()}),
+    lambda t: t.update({"optimizer.0.step": torch.ones(3)}), lambda t: t[PARAMETER].fill_(torch.nan)], ids=range(9))
 def test_checkpoint_that_does_not_fit(halfway: Path, config: TrainConfig, edit: Callable[[dict[str, Tensor]], object]) -> None:
     edit_tensors(halfway / "checkpoint.safetensors", edit)
     assert_refused(lambda: train(config, out=halfway, resume=True), "--overwrite")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-COMMANDS = ("quickstart", "train", "compress", "evaluate", "benchmark", "inspect")
+COMMANDS = ("quickstart", "train", "compress", "evaluate", "benchmark", "inspect", "reproduce")
 SMALL = ("train", "--data", "digits", "--epochs", "1", "--hidden", "4", "--activation", "vaf", "--device", "cpu")
 START = ("from importlib.metadata import entry_points\n"
          "(entry,) = entry_points(group='console_scripts', name='mncompress')\napp = entry.load()\n")
@@ -157,7 +157,7 @@ def test_train_prints_json_alone_on_stdout_and_progress_on_stderr(run, tmp_path)
     assert document["folder"] == str(tmp_path / "run")
     assert document["best"] == max((0, 1), key=document["validation_metric"].__getitem__)
     assert result.stderr.startswith("epoch 1/1  loss ")
-    assert "(2 networks)" in result.stderr
+    assert "networks x epochs/s" in result.stderr
 
 
 def test_train_quiet_prints_the_folder_alone(run, tmp_path):

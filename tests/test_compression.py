@@ -22,11 +22,15 @@ from mncompress.types import ACTS, KINDS, RELU_LIKE, ActivationSpec, Budget, Net
 
 FIXED_ACT = {"agsig": "sigmoid", "frelu": "relu"}
 PARAMETRIC = ("fixed", "agsig", "frelu", "warp")
+METAS = ("meta:leaky", "meta:gated", "meta:skip")
+"""With their ends, as `make_spec` takes them."""
 
 
 def make_spec(family, act, depth=1, width=4, shared=False):
+    family, _, ends = family.partition(":")
     inner = family in ("meta", "vaf")
-    return ActivationSpec(family, FIXED_ACT.get(family, act), width * inner, (depth if family == "meta" else 1) * inner, shared)
+    return ActivationSpec(family, FIXED_ACT.get(family, act), width * inner, (depth if family == "meta" else 1) * inner, shared,
+                          ends or "activated")
 
 
 def make_network(rng, sizes, activations, *, task="classification", output_activation=False, residual=False, noise=0.3):
@@ -99,7 +103,7 @@ def random_network(rng):
         place = int(rng.integers(1, depth))
         hidden[place] = hidden[place - 1]
     residual = residual and any(a == b for a, b in itertools.pairwise(hidden))
-    families = rng.choice([*PARAMETRIC, "meta", "vaf", "meta", "vaf"], depth + output_activation).tolist()
+    families = rng.choice([*PARAMETRIC, "meta", "vaf", "meta", "vaf", *METAS], depth + output_activation).tolist()
     activations = [make_spec(family, str(rng.choice(ACTS)), depth=2, shared=rng.random() < 0.3) for family in families]
     task = str(rng.choice(["classification", "regression"]))
     sizes = (int(rng.integers(1, 6)), *hidden, int(rng.integers(1, 4)))
@@ -347,7 +351,8 @@ def check_validation(network, result, dataset, budget):
 
 CASES = [(family, act, task) for (family, act), task in zip(
     [(family, act) for family in ("meta", "vaf") for act in ACTS] + [("agsig", "sigmoid"), ("frelu", "relu"), ("warp", "silu"),
-                                                                    ("warp", "elu"), ("fixed", "gelu"), ("fixed", "relu")],
+                                                                    ("warp", "elu"), ("fixed", "gelu"), ("fixed", "relu"),
+                                                                    *itertools.product(METAS, ("relu", "tanh"))],
     itertools.cycle(["classification", "regression"]))]
 
 
@@ -367,13 +372,13 @@ def test_budgets_are_honoured(family, act, task):
         check_validation(network, result, dataset, budget)
     assert results[0].plan.tolerance <= results[1].plan.tolerance
     for result in results[:2]:
-        assert family not in ("meta", "vaf") or all(decision.kind != "kept" for decision in result.plan.decisions)
+        assert family in PARAMETRIC or all(decision.kind != "kept" for decision in result.plan.decisions)
 
 
 @pytest.mark.parametrize(("family", "act", "depth"), [
     ("agsig", "sigmoid", 1), ("frelu", "relu", 1), *(("warp", act, 1) for act in ACTS), ("fixed", "tanh", 1),
     ("vaf", "relu", 1), ("vaf", "leaky_relu", 1), ("meta", "relu", 1), ("meta", "relu", 3), ("meta", "leaky_relu", 2),
-    ("meta", "tanh", 1), ("vaf", "silu", 1)])
+    ("meta", "tanh", 1), ("vaf", "silu", 1), ("meta:gated", "tanh", 2), *itertools.product(METAS, sorted(RELU_LIKE), (1, 2))])
 def test_exact_preset_changes_nothing_but_rounding(family, act, depth):
     rng = np.random.default_rng(7)
     network = make_network(rng, (4, 6, 6, 3), [make_spec(family, act, depth)] * 2, residual=True)
@@ -474,6 +479,8 @@ def test_progress_and_evidence():
 @pytest.mark.parametrize("config", [
     TrainConfig(data="digits", activation="vaf", inner="tanh", hidden=(8,), epochs=3, device="cpu"),
     TrainConfig(data="digits", activation="meta", inner="relu", hidden=(8,), epochs=3, device="cpu"),
+    TrainConfig(data="digits", activation="meta", inner="tanh", ends="gated", hidden=(8,), epochs=3, device="cpu"),
+    TrainConfig(data="digits", activation="meta", inner="relu", ends="gated", hidden=(8,), epochs=3, device="cpu"),
     TrainConfig(data="function:product", activation="vaf", inner="tanh", hidden=(6, 6), residual=True, epochs=3, device="cpu"),
 ])
 def test_trained_networks(config):

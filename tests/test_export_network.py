@@ -26,7 +26,7 @@ from mncompress.export._graph import DOMAIN
 from mncompress.export._inline import inline_functions
 from mncompress.export._inner import Form
 from mncompress.nn import CubicSpline, LearnedActivation, Network, Polynomial, Standardize, make_body
-from mncompress.types import ACTS, Act, ActivationSpec, NetworkSpec
+from mncompress.types import ACTS, ENDS, Act, ActivationSpec, NetworkSpec
 
 METADATA = {"producer": "mncompress", "version": "0", "recipe_hash": "sha256:0", "seed": "3"}
 FLOAT32 = 3e-5
@@ -83,12 +83,17 @@ def learned(activation: LearnedActivation, u: Any) -> Any:
         return act(u + p["delta"]) + p["eta"]
     if family == "warp":
         return p["alpha"] * act(p["beta"] * u + p["delta"]) + p["eta"]
-    a = act(u) if family == "meta" else u
+
+    def end(place: str, z: Any) -> Any:
+        gate, skip = p.get(f"{place}_gate", 0.0), 0.1 if activation.spec.ends == "leaky" else p.get(f"{place}_skip", 0.0)
+        return act(z) + gate * (z - act(z)) + skip * z if family == "meta" else z
+
+    a = end("in", u)
     h = act(a[:, :, None] * p["first_weight"] + p["first_bias"])
     for k in range(activation.spec.depth - 1):
         h = act((p[f"weights.{k}"] @ h[:, :, :, None])[..., 0] + p[f"biases.{k}"]) + h
     y = (h * p["out_weight"]).sum(-1) + p["out_bias"]
-    return act(y) if family == "meta" else y
+    return end("out", y)
 
 
 def expected_outputs(network: Network, x: Any, groups: Sequence[Sequence[Group]] | None = None) -> Any:
@@ -176,7 +181,7 @@ def activation_specs() -> st.SearchStrategy[ActivationSpec]:
         st.builds(ActivationSpec, st.just("agsig"), st.just("sigmoid"), shared=shared),
         st.builds(ActivationSpec, st.just("frelu"), st.just("relu"), shared=shared),
         st.builds(ActivationSpec, st.just("vaf"), acts, st.integers(1, 4), st.just(1), shared),
-        st.builds(ActivationSpec, st.just("meta"), acts, st.integers(1, 4), st.integers(1, 3), shared))
+        st.builds(ActivationSpec, st.just("meta"), acts, st.integers(1, 4), st.integers(1, 3), shared, st.sampled_from(ENDS)))
 
 
 @st.composite
@@ -215,7 +220,10 @@ def test_forms_that_scale_their_input_themselves(key: str, module: type[nn.Modul
 
 @pytest.mark.parametrize("residual", [False, True])
 @pytest.mark.parametrize(("form", "spec"), [
-    ("elementwise", ActivationSpec("vaf", "tanh", 3, 1)), ("block_gemm", ActivationSpec("meta", "gelu", 3, 2)),
+    ("elementwise", ActivationSpec("vaf", "tanh", 3, 1)), *(
+        (form, ActivationSpec("meta", "tanh", 3, 1 + (form != "elementwise"), form == "shared_conv", ends))
+        for form in get_args(Form) for ends in ENDS[1:]),
+    ("block_gemm", ActivationSpec("meta", "gelu", 3, 2)),
     ("grouped_conv", ActivationSpec("meta", "gelu", 3, 2)), ("shared_conv", ActivationSpec("meta", "silu", 3, 2, shared=True))])
 def test_every_form_of_inner_networks(form: Form, spec: ActivationSpec, residual: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also the one that keeps (neurons, batch) between layers, next to residual sums, groups, and layers that do not."""

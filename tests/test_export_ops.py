@@ -1,6 +1,8 @@
 """The ONNX building blocks against the conformance vectors, in ONNX Runtime and in onnx's reference evaluator."""
 
+import itertools
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +33,7 @@ from mncompress.export._graph import DOMAIN, INPUT, GraphBuilder, Value
 from mncompress.export._inline import inline_functions
 from mncompress.export._inner import Form, InnerNetwork, choose_form, emit_meta, emit_vaf, form_layout
 from mncompress.export._merge import merge_linears
-from mncompress.types import ACTS, Act
+from mncompress.types import ACTS, ENDS, Act
 
 VECTORS = dict(np.load(Path(__file__).parent / "vectors" / "vectors.npz", allow_pickle=False))
 CASES = sorted({key.split("/")[0] for key in VECTORS})
@@ -348,7 +350,8 @@ def test_inner_networks_conform(case: str, form: Form) -> None:
 @pytest.mark.parametrize("opset", OPSETS)
 @pytest.mark.parametrize("shared", [False, True])
 @pytest.mark.parametrize("depth", [1, 3])
-def test_all_forms_agree(depth: int, shared: bool, opset: int) -> None:
+@pytest.mark.parametrize("ends", [*ENDS, "linear"])
+def test_all_forms_agree(depth: int, shared: bool, opset: int, ends: str) -> None:
     rng = np.random.default_rng(5)
     neurons, width, copies = 6, 4, 1 if shared else 6
     inner = InnerNetwork(
@@ -359,14 +362,25 @@ def test_all_forms_agree(depth: int, shared: bool, opset: int) -> None:
         rng.standard_normal(copies),
     )
     x = f32(rng.standard_normal((9, neurons)))
-    expected = vaf_reference(x.astype(np.float64), inner)
+    learned = rng.standard_normal((2, copies))
+    skips = learned if ends in ("gated", "skip") else np.full((2, 1), 0.1 if ends == "leaky" else 0.0)
+    scales = 1 - skips if ends == "gated" else np.ones_like(skips)
+    inner = replace(inner, ends=tuple(zip(scales, skips, strict=True)))
+    emit, apply_end = emit_meta, lambda scale, skip, z: scale * np.tanh(z) + skip * z
+    if ends == "linear":
+        emit, apply_end = emit_vaf, lambda scale, skip, z: z
+    expected = apply_end(*inner.ends[1], vaf_reference(apply_end(*inner.ends[0], x.astype(np.float64)), inner))
     for form in INNER_FORMS:
         if (form == "elementwise" and depth > 1) or (form == "shared_conv" and not shared):
             continue
         builder = GraphBuilder(opset)
-        model = value_model(builder, emit_vaf(builder, Value(INPUT), "tanh", inner, neurons, form, "act"), neurons, neurons)
-        for batch in (1, 9):
-            np.testing.assert_allclose(run(model, x[:batch]), expected[:batch], rtol=1e-5, atol=1e-5, err_msg=form)
+        model = value_model(builder, emit(builder, Value(INPUT), "tanh", inner, neurons, form, "act"), neurons, neurons)
+        for batch, runtime in itertools.product((1, 9), (run, run_plain)):
+            np.testing.assert_allclose(runtime(model, x[:batch]), expected[:batch], rtol=1e-5, atol=1e-5, err_msg=form)
+        types = [node.op_type for node in model.graph.node]
+        assert types.count("Tanh") == depth + (0 if ends == "linear" else 2)
+        if form != "elementwise":
+            assert types.count("Mul") == {"leaky": 2, "skip": 2, "gated": 4}.get(ends, 0)
 
 
 def vaf_reference(u: np.ndarray, inner: InnerNetwork) -> np.ndarray:

@@ -5,18 +5,31 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mncompress.analysis._inner import InnerNetworks
+from mncompress.analysis._inner import ACTIVATED, LINEAR, End, InnerNetworks
 from mncompress.analysis._kinks import as_native, count_knots, extract_piecewise_linear
 from mncompress.spline import ACT_VALUES, PiecewiseLinear
 
 VECTORS = Path(__file__).parent / "vectors" / "vectors.npz"
-SHAPES = [(False, 1), (True, 1), (True, 2), (True, 3), (True, 5)]
+SHAPES = [("linear", 1), ("activated", 1), ("activated", 2), ("activated", 3), ("activated", 5), ("leaky", 2),
+          ("gated", 1), ("gated", 3), ("skip", 2)]
 FAR = np.array([-1e6, -1e3, 1e3, 1e6])
+
+PLAIN, STRAIGHT = (ACTIVATED, ACTIVATED), (LINEAR, LINEAR)
+
+
+def make_ends(kind, neurons, draw):
+    if kind in ("linear", "activated"):
+        return STRAIGHT if kind == "linear" else PLAIN
+    if kind == "leaky":
+        return (End(np.ones(1), np.full(1, 0.1)),) * 2
+    skips = draw(neurons), draw(neurons)
+    return tuple(End(1 - skip if kind == "gated" else np.ones(neurons), skip) for skip in skips)
 
 
 def make_inner(rng, act, ends, depth, width, neurons, draw=None):
     draw = draw or (lambda *shape: rng.standard_normal(shape))
-    return InnerNetworks(act, ends, draw(neurons, width), tuple(draw(neurons, width) for _ in range(depth)),
+    return InnerNetworks(act, make_ends(ends, neurons, draw), draw(neurons, width),
+                         tuple(draw(neurons, width) for _ in range(depth)),
                          tuple(draw(neurons, width, width) for _ in range(depth - 1)), draw(neurons, width),
                          draw(neurons))
 
@@ -30,10 +43,12 @@ def make_points(form):
 
 def term_size(inner, u):
     """The sum of all terms' magnitudes on the way through the network: the scale of its rounding errors."""
-    h = np.abs(inner.first_weight)[:, :, None] * np.abs(u).T[:, None] + np.abs(inner.biases[0])[:, :, None]
+    a = inner.ends[0].size(*[np.abs(u).T[:, None]] * 2)
+    h = np.abs(inner.first_weight)[:, :, None] * a + np.abs(inner.biases[0])[:, :, None]
     for weight, bias in zip(inner.weights, inner.biases[1:], strict=True):
         h = np.abs(weight) @ h + np.abs(bias)[:, :, None] + h
-    return ((np.abs(inner.out_weight)[:, None] @ h)[:, 0] + np.abs(inner.out_bias)[:, None]).T
+    y = np.abs(inner.out_weight)[:, None] @ h + np.abs(inner.out_bias)[:, None, None]
+    return inner.ends[1].size(y, y)[:, 0].T
 
 
 def evaluate_float32(form, u):
@@ -55,7 +70,7 @@ def assert_same_function(inner, form, rtol):
 @pytest.mark.parametrize(("ends", "depth"), SHAPES)
 @pytest.mark.parametrize("width", [1, 2, 5, 16])
 def test_equals_network_everywhere(act, ends, depth, width):
-    rng = np.random.default_rng([depth, width, ends])
+    rng = np.random.default_rng([depth, width, ["linear", "activated", "leaky", "gated", "skip"].index(ends)])
     inner = make_inner(rng, act, ends, depth, width, 60)
     form = extract_piecewise_linear(inner)
     # float64 rounding of some tens of operations
@@ -89,7 +104,7 @@ def test_equals_network_for_awkward_weights(seed, act, shape, width, draw):
 @pytest.mark.parametrize("act", ["relu", "leaky_relu"])
 def test_evaluates_well_in_float32(act):
     rng = np.random.default_rng(5)
-    inner = make_inner(rng, act, True, 3, 8, 80, DRAWS["twelve decades"](rng))
+    inner = make_inner(rng, act, "activated", 3, 8, 80, DRAWS["twelve decades"](rng))
     form = extract_piecewise_linear(inner)
     u = make_points(form).astype(np.float32)
     size = term_size(inner, u.astype(float)) + np.abs(form.intercept) + np.abs(form.slope * u) + sum(
@@ -114,10 +129,10 @@ def test_conformance_vectors(case, act, depth):
     vectors = np.load(VECTORS, allow_pickle=False)
     get = lambda name: vectors[f"{case}/{name}"][None]  # noqa: E731
     if depth:
-        inner = InnerNetworks(act, True, get("w0"), tuple(get(f"b{l}") for l in range(depth)),  # noqa: E741
+        inner = InnerNetworks(act, PLAIN, get("w0"), tuple(get(f"b{l}") for l in range(depth)),  # noqa: E741
                               tuple(get(f"w{l}") for l in range(1, depth)), get("out_w"), get("out_b"))  # noqa: E741
     else:
-        inner = InnerNetworks(act, False, get("a"), (get("b"),), (), get("w"), get("c"))
+        inner = InnerNetworks(act, STRAIGHT, get("a"), (get("b"),), (), get("w"), get("c"))
     u, y = vectors[f"{case}/u"][:, None], vectors[f"{case}/y"][:, None]
     # float64 on both sides: a few roundings of values up to about 1e2
     np.testing.assert_allclose(inner.evaluate(u), y, rtol=1e-12, atol=1e-13)
@@ -126,7 +141,7 @@ def test_conformance_vectors(case, act, depth):
 
 def test_finds_the_knots_of_a_known_function():
     # relu(u + 1) - 2 relu(u) + relu(u - 1), a hat; and the same knot from two units that cancel
-    inner = InnerNetworks("relu", False, np.ones((2, 3)), (np.array([[1.0, 0, -1], [2, 2, 0]]),), (),
+    inner = InnerNetworks("relu", STRAIGHT, np.ones((2, 3)), (np.array([[1.0, 0, -1], [2, 2, 0]]),), (),
                           np.array([[1.0, -2, 1], [1, -1, 3]]), np.zeros(2))
     form = extract_piecewise_linear(inner)
     np.testing.assert_array_equal(form.knots, [[-1, 0, 1], [0, 0, 0]])
@@ -135,7 +150,7 @@ def test_finds_the_knots_of_a_known_function():
 
 
 def test_derivative_matches_difference_quotients():
-    inner = make_inner(np.random.default_rng(2), "leaky_relu", True, 3, 6, 30)
+    inner = make_inner(np.random.default_rng(2), "leaky_relu", "activated", 3, 6, 30)
     u = np.linspace(-5, 5, 777)[:, None] * np.ones(30)
     near = np.abs(u[:, :, None] - extract_piecewise_linear(inner).knots).min(2) < 1e-4
     quotient = (inner.evaluate(u + 1e-5) - inner.evaluate(u - 1e-5)) / 2e-5
@@ -145,14 +160,14 @@ def test_derivative_matches_difference_quotients():
 
 def test_knots_merge_and_dead_units_have_none():
     ones = np.ones((1, 4))
-    twins = InnerNetworks("relu", True, ones, (-ones / 3,), (), ones, np.ones(1))
+    twins = InnerNetworks("relu", PLAIN, ones, (-ones / 3,), (), ones, np.ones(1))
     assert count_knots(extract_piecewise_linear(twins)).tolist() == [1]
     # -1 / 3, -0.1 / 0.3 and -1e-3 / 3e-3 differ in the last place
-    close = InnerNetworks("relu", False, np.array([[3, 0.3, 3e-3]]), (np.array([[1, 0.1, 1e-3]]),), (), np.ones((1, 3)),
+    close = InnerNetworks("relu", STRAIGHT, np.array([[3, 0.3, 3e-3]]), (np.array([[1, 0.1, 1e-3]]),), (), np.ones((1, 3)),
                           np.zeros(1))
     assert len({*(-close.biases[0] / close.first_weight).ravel()}) > 1
     assert count_knots(extract_piecewise_linear(close)).tolist() == [1]
-    dead = InnerNetworks("relu", True, -ones, (-ones,), (), ones, np.ones(1))
+    dead = InnerNetworks("relu", PLAIN, -ones, (-ones,), (), ones, np.ones(1))
     form = extract_piecewise_linear(dead)
     assert count_knots(form).tolist() == [0]
     assert form.evaluate(np.array([[-7.0], [9.0]])).tolist() == [[1.0], [1.0]]
@@ -163,7 +178,7 @@ def test_knots_merge_and_dead_units_have_none():
 def test_native_form_is_recovered(act, beta, seed):
     rng = np.random.default_rng(seed)
     first, bias, out, eta = rng.standard_normal((4, 1))
-    inner = InnerNetworks(act, False, beta * np.abs(first)[:, None], (bias[:, None],), (), out[:, None], eta)
+    inner = InnerNetworks(act, STRAIGHT, beta * np.abs(first)[:, None], (bias[:, None],), (), out[:, None], eta)
     exact = as_native(extract_piecewise_linear(inner))
     assert (exact.kind[0], exact.act[0]) == ("native", act)
     assert exact.beta[0] == beta
@@ -190,4 +205,4 @@ def test_classification():
 
 def test_smooth_activations_are_refused():
     with pytest.raises(AssertionError, match="tanh is not piecewise linear"):
-        extract_piecewise_linear(make_inner(np.random.default_rng(0), "tanh", True, 1, 2, 1))
+        extract_piecewise_linear(make_inner(np.random.default_rng(0), "tanh", "activated", 1, 2, 1))

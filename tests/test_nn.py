@@ -1,5 +1,6 @@
 """Activation families, networks and compressed forms, against scalar Python, conformance vectors and autograd."""
 
+import dataclasses
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -11,9 +12,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
-from torch.func import functional_call, vmap
+from torch.func import functional_call
 
 from mncompress import spline
+from mncompress.errors import ConfigError
 from mncompress.nn import (
     CubicSpline,
     Grouped,
@@ -34,7 +36,7 @@ from mncompress.nn import (
     make_relu_twin,
     mismatch,
 )
-from mncompress.types import ACTS, RELU_LIKE, Act, ActivationSpec, Init, NetworkSpec
+from mncompress.types import ACTS, ENDS, RELU_LIKE, Act, ActivationSpec, Ends, Init, NetworkSpec, TrainConfig
 
 VECTORS = np.load(Path(__file__).parent / "vectors" / "vectors.npz", allow_pickle=False)
 CASES = sorted({key.split("/")[0] for key in VECTORS.files})
@@ -59,20 +61,21 @@ def all_specs() -> list[ActivationSpec]:
     """Every family with every act it can have."""
     specs = [ActivationSpec("agsig", "sigmoid"), ActivationSpec("frelu", "relu")]
     for act in ACTS:
+        specs += [ActivationSpec("meta", act, 3, 2, ends=ends) for ends in ENDS if ends != "activated"]
         specs += [ActivationSpec("fixed", act), ActivationSpec("warp", act), ActivationSpec("vaf", act, 4, 1),
                   ActivationSpec("meta", act, 1, 1), ActivationSpec("meta", act, 3, 3)]
     return specs
 
 
 def spec_id(spec: ActivationSpec) -> str:
-    return f"{spec.family}-{spec.act}-{spec.width}x{spec.depth}"
+    return f"{spec.family}-{spec.act}-{spec.width}x{spec.depth}-{spec.ends}"
 
 
 every_spec = pytest.mark.parametrize("spec", all_specs(), ids=spec_id)
 
 
 def shared(spec: ActivationSpec) -> ActivationSpec:
-    return ActivationSpec(spec.family, spec.act, spec.width, spec.depth, shared=True)
+    return dataclasses.replace(spec, shared=True)
 
 
 def make_random(spec: ActivationSpec, n: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> LearnedActivation:
@@ -96,13 +99,18 @@ def scalar_reference(activation: LearnedActivation, neuron: int, u: float) -> fl
         return act(u + p["delta"]) + p["eta"]
     if spec.family == "warp":
         return p["alpha"] * act(p["beta"] * u + p["delta"]) + p["eta"]
-    z = act(u) if spec.family == "meta" else u
+
+    def end(place: str, z: float) -> float:
+        gate, skip = p.get(f"{place}_gate", 0.0), 0.1 if spec.ends == "leaky" else p.get(f"{place}_skip", 0.0)
+        return act(z) + gate * (z - act(z)) + skip * z if spec.family == "meta" else z
+
+    z = end("in", u)
     h = [act(w * z + b) for w, b in zip(p["first_weight"], p["first_bias"], strict=True)]
     for i in range(spec.depth - 1):
         rows = zip(p[f"weights.{i}"], p[f"biases.{i}"], h, strict=True)
         h = [act(sum(w * x for w, x in zip(weights, h, strict=True)) + b) + before for weights, b, before in rows]
     y = sum(w * x for w, x in zip(p["out_weight"], h, strict=True)) + p["out_bias"]
-    return act(y) if spec.family == "meta" else y
+    return end("out", y)
 
 
 # Families
@@ -221,14 +229,16 @@ def test_select_takes_neurons_in_the_order_asked_for(spec: ActivationSpec, make_
 
 
 @every_spec
-def test_stacked_activations_equal_single_ones(spec: ActivationSpec) -> None:
+@pytest.mark.parametrize("make_shared", [False, True])
+def test_stacked_activations_equal_single_ones(spec: ActivationSpec, make_shared: bool) -> None:
+    spec = shared(spec) if make_shared else spec
     singles = [make_random(spec, 3, seed) for seed in range(4)]
     u = torch.randn(5, 3, generator=torch.Generator().manual_seed(9), dtype=torch.float64)
     if spec.family == "fixed":
         return
     stacked = {name: torch.stack([single.state_dict()[name] for single in singles]) for name in singles[0].state_dict()}
-    y = vmap(lambda state: functional_call(singles[0], state, (u,)))(stacked)
-    torch.testing.assert_close(y, torch.stack([single(u) for single in singles]), **FLOAT64)
+    together = singles[0].compute(u.mT.expand(4, -1, -1), stacked)
+    torch.testing.assert_close(together.mT, torch.stack([single(u) for single in singles]), **FLOAT64)
 
 
 @settings(max_examples=30, deadline=None)
@@ -270,6 +280,11 @@ def test_matched_is_exact_where_one_unit_can_carry(spec: ActivationSpec, make_sh
 def test_matched_meta_is_close_elsewhere(act: Act, depth: int) -> None:
     errors = [mismatch(initialized(ActivationSpec("meta", act, 5, depth), 64, seed=seed)) for seed in range(2)]
     assert max(errors) <= LARGEST_MISMATCH[act]
+    leaky = mismatch(initialized(ActivationSpec("meta", act, 5, depth, ends="leaky"), 64))
+    # a leaky silu or gelu maps two u to one value where act does not: 0.091 and 0.109 found, whatever the draw
+    assert leaky <= {"silu": 0.12, "gelu": 0.14}.get(act, LARGEST_MISMATCH[act] / 2)
+    for ends in ("gated", "skip"):
+        assert mismatch(initialized(ActivationSpec("meta", act, 5, depth, ends=ends), 64)) == errors[0]
     plain = mismatch(initialized(ActivationSpec("meta", act, 5, depth), 64, "glorot"))
     assert max(errors) < plain / 5      # the best found there is 0.84
 
@@ -317,6 +332,35 @@ def test_ranges_of_uniform_and_glorot() -> None:
             assert float(value.min()) <= -0.98 * limit
     warp = initialized(ActivationSpec("warp", "tanh"), 2000, "uniform").state_dict()
     assert all(0.98 <= float(value.abs().max()) <= 1 for value in warp.values())
+
+
+@pytest.mark.parametrize("init", get_args(Init))
+@pytest.mark.parametrize("ends", ["gated", "skip"])
+def test_learned_ends_start_activated(ends: Ends, init: Init) -> None:
+    learned = initialized(ActivationSpec("meta", "tanh", 3, 2, ends=ends), 4, init)
+    plain = initialized(ActivationSpec("meta", "tanh", 3, 2), 4, init)
+    state = learned.state_dict()
+    for name, value in plain.state_dict().items():
+        assert torch.equal(state.pop(name), value)
+    assert len(state) == 2
+    assert all((value == 0).all() for value in state.values())
+    u = torch.linspace(-4, 4, 36).view(9, 4)
+    assert torch.equal(learned(u), plain(u))
+    learned(u).square().sum().backward()
+    assert all((learned.get_parameter(name).grad != 0).all() for name in state)
+
+
+@pytest.mark.parametrize("act", sorted(RELU_LIKE))
+def test_narrow_leaky_ends_are_solved(act: Act) -> None:
+    activation = initialized(ActivationSpec("meta", act, 1, 1, ends="leaky"), 3)
+    assert mismatch(activation) <= (1e-6 if act == "relu" else 0.8)     # a leaky unit is no line; 0.55 found
+
+
+def test_only_meta_has_ends() -> None:
+    with pytest.raises(ConfigError, match=r"^activation 'vaf' has no ends to choose, got self.ends = 'gated'; only 'meta' has$"):
+        ActivationSpec("vaf", "relu", 2, 1, ends="gated")
+    config = TrainConfig(activation="meta,vaf,fixed:relu", hidden=(4, 4, 4), ends="gated")
+    assert [spec.ends for spec in config.make_activations()] == ["gated", "activated", "activated"]
 
 
 @pytest.mark.parametrize("init", get_args(Init))
@@ -510,6 +554,9 @@ def test_costs_counted_by_hand() -> None:
     assert costs(ActivationSpec("meta", "relu", 5, 1)) == (6 * 10, 6 * 16)
     assert costs(ActivationSpec("meta", "relu", 5, 3)) == (6 * (10 + 50), 6 * (16 + 60))
     assert costs(ActivationSpec("meta", "relu", 5, 1, shared=True)) == (6 * 10, 16)
+    assert costs(ActivationSpec("meta", "relu", 5, 1, ends="leaky")) == (6 * 12, 6 * 16)
+    assert costs(ActivationSpec("meta", "relu", 5, 1, ends="gated")) == (6 * 12, 6 * 18)
+    assert costs(ActivationSpec("meta", "relu", 5, 1, ends="skip")) == (6 * 12, 6 * 18)
     assert costs(ActivationSpec("vaf", "tanh", 5, 1)) == (6 * 10, 6 * 16)
     assert costs(ActivationSpec("agsig", "sigmoid")) == (6 * 2, 6 * 2)
     assert costs(ActivationSpec("frelu", "relu")) == (0, 6 * 2)

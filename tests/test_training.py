@@ -7,6 +7,7 @@ import itertools
 import math
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,16 @@ import numpy as np
 import pytest
 import torch
 
-from mncompress.checkpoint import Run, load_record, load_run
+from mncompress.checkpoint import Run, load_record, load_run, read_metrics
 from mncompress.data import Dataset, load_dataset, standardization_of
 from mncompress.errors import CheckpointError, ConfigError, OutputError, RuntimeProviderError, TrainingError
 from mncompress.nn import Network
-from mncompress.training import TrainProgress, choose_device, make_population, read_metrics, train
+from mncompress.training import TrainProgress, choose_device, make_population, train, train_stacks
+from mncompress.training import _checkpoint as checkpoint_module
 from mncompress.training import _train as train_module
-from mncompress.types import TrainConfig
+from mncompress.training import _trainer as trainer_module
+from mncompress.training._metrics import follow
+from mncompress.types import EpochMetrics, TrainConfig
 
 ONE_LINE = r"^[^\n]*{}[^\n]*$"
 DIVERGING = {"lr": 1e8, "activation": "vaf", "inner": "silu", "hidden": (4, 4, 4)}
@@ -136,32 +140,252 @@ def test_replicates_differ_and_come_from_their_own_seeds(small: str) -> None:
     dataset = load_dataset(small)
     features, targets = standardization_of(dataset.train)
     spec = make_config(small).make_spec(dataset.in_features, dataset.out_features, dataset.task)
-    many, errors = make_population(spec, "uniform", 5, 20, features, targets, torch.device("cpu"))
-    few, _ = make_population(spec, "uniform", 5, 3, features, targets, torch.device("cpu"))
+    inits = [("uniform", replicate) for replicate in range(20)]
+    many, errors = make_population(spec, inits, 5, features, targets, torch.device("cpu"))
+    few, _ = make_population(spec, inits[:3], 5, features, targets, torch.device("cpu"))
     assert len(errors) == 20
     for name, value in many.parameters.items():
         assert len({tuple(row.flatten().tolist()) for row in value.detach()}) == 20
         assert torch.equal(value[:3], few.parameters[name])         # adding replicates leaves the first ones as they are
 
 
-@pytest.mark.parametrize("activation", ["meta", "vaf", "warp:tanh"])
-def test_a_replicate_equals_a_network_trained_alone(
-        small: str, monkeypatch: pytest.MonkeyPatch, activation: str) -> None:
-    config = make_config(small, activation=activation, inner="tanh", replicates=3, epochs=3)
-    together = train(config)
-    make = make_population
-    for k in range(3):
-        def make_one(*args: Any, k: int = k) -> Any:
-            population, errors = make(*args[:3], 3, *args[4:])
-            parameters = {name: value[k:k + 1] for name, value in population.parameters.items()}
-            return type(population)(population.template, parameters, torch.device("cpu")), errors[k:k + 1]
+def assert_close_weights(one: Run, row: int, alone: Run) -> None:
+    """Replicate `row` of a run against a run of one network."""
+    for name, value in alone.replicates.items():
+        other = one.replicates[name][row:row + 1] if name.startswith("body.") else one.replicates[name]
+        # a batched product may round differently; Adam's normalized steps of 2e-3 then drift apart
+        torch.testing.assert_close(value, other, rtol=1e-3, atol=1e-4)
 
-        monkeypatch.setattr(train_module, "make_population", make_one)
-        alone = train(dataclasses.replace(config, replicates=1))
+
+@pytest.mark.parametrize("changes", [
+    {"activation": "meta"}, {"activation": "vaf"}, {"activation": "warp:tanh"}, {"activation": "meta", "inner_layers": 3},
+    {"activation": "meta", "inner_layers": 2, "shared": True}, {"activation": "vaf", "hidden": (4, 4), "residual": True},
+    {"activation": "fixed:silu", "output_activation": True}, {"activation": "vaf", "batch_norm": True},
+    {"activation": "agsig", "schedule": "cosine", "warmup": 1}, {"activation": "frelu", "select": "best"},
+    {"activation": "vaf", "order": "own"}, {"activation": "vaf", "weight_decay": 0.1, "activation_lr": 3.0}], ids=str)
+def test_a_replicate_equals_a_network_trained_alone(
+        small: str, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]) -> None:
+    config = make_config(small, **{"inner": "tanh", "replicates": 3, "epochs": 3} | changes)
+    together = train(config)
+    make, order = trainer_module.make_population, trainer_module.order_generator
+    for k in range(3):
+        monkeypatch.setattr(trainer_module, "make_population",
+                            lambda spec, inits, *args, k=k: make(spec, [(inits[0][0], k)], *args))
+        monkeypatch.setattr(trainer_module, "order_generator", lambda *args, k=k: order(*args[:2], *[k] * (len(args) > 2)))
+        assert_close_weights(together, k, train(dataclasses.replace(config, replicates=1)))
+
+
+def test_a_stack_of_configurations_equals_each_alone(small: str) -> None:
+    base = make_config(small, activation="vaf", inner="tanh", epochs=3, replicates=2)
+    configs = [base, dataclasses.replace(base, lr=1e-2, weight_decay=0.3), dataclasses.replace(base, hidden=(3,)),
+               dataclasses.replace(base, init="uniform", replicates=3, activation_lr=2.0),
+               dataclasses.replace(base, replicates=4, keep=1)]
+    seen: list[TrainProgress] = []
+    runs = train_stacks(configs, progress=seen.append)
+    assert {p.networks for p in seen} == {11, 2}        # four of one shape in one stack, the other queued
+    for config, run in zip(configs, runs, strict=True):
+        alone = train(config)
+        assert run.config == config
+        assert run.best == alone.best
+        assert run.record.kept == alone.record.kept
+        assert run.record.initial_max_abs_error == alone.record.initial_max_abs_error
         for name, value in alone.replicates.items():
-            other = together.replicates[name][k:k + 1] if name.startswith("body.") else together.replicates[name]
-            # a batched product may round differently; Adam's normalized steps of 2e-3 then drift apart
-            torch.testing.assert_close(value, other, rtol=1e-3, atol=1e-4)
+            torch.testing.assert_close(run.replicates[name], value, rtol=1e-3, atol=1e-4)
+
+
+def test_one_diverged_configuration_is_told(small: str) -> None:
+    configs = [make_config(small, **DIVERGING), make_config(small, **DIVERGING | {"lr": 1e-3})]
+    with pytest.raises(TrainingError, match=one_line(r"no network with lr 1e\+08")):
+        train_stacks(configs)
+
+
+def test_own_order_shuffles_each_network_otherwise(small: str) -> None:
+    config = make_config(small, replicates=2, activation="fixed:tanh")
+    shared, own = train(config), train(dataclasses.replace(config, order="own"))
+    assert not torch.equal(shared.replicates["body.0.linear.weight"], own.replicates["body.0.linear.weight"])
+    orders = {tuple(torch.randperm(20, generator=trainer_module.order_generator(seed, epoch, k)).tolist())
+              for seed in (0, 1) for epoch in range(3) for k in (-1, 0, 1)}
+    assert len(orders) == 18
+
+
+# Options of the optimizer
+
+
+def reference_run(config: TrainConfig, rate: Callable[[int, int], float]) -> dict[str, torch.Tensor]:
+    """The same training of one network in float64 with plain modules and torch's Adam, for comparison."""
+    dataset = load_dataset(config.data)
+    network = train(dataclasses.replace(config, epochs=1, lr=1e-30, weight_decay=0, schedule="constant", warmup=0)).network()
+    network = network.double().requires_grad_()
+    weights = [layer.linear.weight for layer in network.layers]
+    inner = [p for name, p in network.named_parameters() if ".activation." in name]
+    rest = [p for name, p in network.named_parameters() if name.endswith("linear.bias")]
+    optimizer = torch.optim.AdamW([{"params": weights, "weight_decay": config.weight_decay}, {"params": inner}, {"params": rest}],
+                                  weight_decay=0.0)
+    x, y = torch.as_tensor(dataset.train.x).double(), torch.as_tensor(dataset.train.y)
+    step, steps = 0, config.epochs * math.ceil(len(x) / config.batch_size)
+    for epoch in range(config.epochs):
+        order = torch.randperm(len(x), generator=trainer_module.order_generator(config.seed, epoch))
+        for rows in order.split(config.batch_size):
+            for group, factor in zip(optimizer.param_groups, (1.0, config.activation_lr, 1.0), strict=True):
+                group["lr"] = config.lr * factor * rate(step, steps)
+            optimizer.zero_grad()
+            torch.nn.functional.cross_entropy(network(x[rows]), y[rows]).backward()
+            optimizer.step()
+            step += 1
+    return {f"body.{name}": value.detach() for name, value in network.body.named_parameters()}
+
+
+@pytest.mark.parametrize(("changes", "rate"), [
+    ({}, lambda step, steps: 1.0),
+    ({"activation_lr": 5.0}, lambda step, steps: 1.0),
+    ({"weight_decay": 0.5}, lambda step, steps: 1.0),
+    ({"schedule": "linear"}, lambda step, steps: 1 - step / steps),
+    ({"schedule": "cosine"}, lambda step, steps: (1 + math.cos(math.pi * step / steps)) / 2),
+    ({"schedule": "cosine", "warmup": 1}, lambda step, steps: (step + 1) / (steps // 3 + 1) if step < steps // 3 else
+     (1 + math.cos(math.pi * (step - steps // 3) / (steps - steps // 3))) / 2)], ids=str)
+def test_training_equals_plain_modules_with_adamw(small: str, changes: dict[str, Any], rate: Callable[[int, int], float]) -> None:
+    config = make_config(small, **{"activation": "vaf", "inner": "tanh", "epochs": 3, "hidden": (4, 3)} | changes)
+    run = train(config)
+    for name, value in reference_run(config, rate).items():
+        # 15 float32 steps of 2e-3 to 1e-2, each with a relative error of some 1e-6 or less where gradients are not tiny
+        torch.testing.assert_close(run.replicates[name][0].double(), value, rtol=1e-3, atol=1e-4)
+
+
+def test_a_frozen_activation_stays(small: str) -> None:
+    config = make_config(small, activation="vaf", inner="tanh")
+    start, end = train(dataclasses.replace(config, lr=1e-30)), train(dataclasses.replace(config, activation_lr=0.0))
+    # the steps of 1e-30 show where weights are zero
+    before = start.replicates
+    moved = {name for name, value in end.replicates.items() if not torch.allclose(value, before[name], rtol=0, atol=1e-20)}
+    assert moved == {f"body.{k}.linear.{part}" for k in (0, 1) for part in ("weight", "bias")}
+
+
+# Batch normalization
+
+
+def test_batch_norm_is_folded(small: str, tmp_path: Path) -> None:
+    """The saved networks are plain, and compute what the population computes with its running statistics."""
+    config = make_config(small, activation="meta", inner="tanh", hidden=(4, 4), residual=True, batch_norm=True, replicates=3,
+                         epochs=4)
+    run = train(config, out=tmp_path)
+    plain = train(dataclasses.replace(config, batch_norm=False))
+    assert run.replicates.keys() == plain.replicates.keys()
+    assert not torch.equal(run.replicates["body.0.linear.weight"], plain.replicates["body.0.linear.weight"])
+    dataset = load_dataset(small)
+    rows = read_metrics(tmp_path / "metrics.csv")[-3:]
+    for k in range(3):
+        right = validation_outputs(run.network(k), dataset).argmax(1) == dataset.validation.y
+        assert rows[k].validation_metric == pytest.approx(right.mean(), rel=1e-6, abs=0)
+    assert_same_weights(load_run(tmp_path), run)
+
+
+def test_batch_norm_against_torch(small: str) -> None:
+    """One step of the normalization in training and evaluation against torch's module."""
+    dataset = load_dataset(small)
+    features, _ = standardization_of(dataset.train)
+    spec = make_config(small, activation="fixed:tanh").make_spec(3, dataset.out_features, "classification")
+    population, _ = make_population(spec, [("uniform", 0), ("uniform", 1)], 0, features, None, torch.device("cpu"), True)
+    x = torch.randn(3, 50, generator=torch.Generator().manual_seed(1))
+    found = {training: population.forward(x, training=training) for training in (True, False)}
+    for k in range(2):
+        norm = torch.nn.BatchNorm1d(4).double()
+        weight, bias = (population.parameters[f"0.linear.{part}"][k].detach().double() for part in ("weight", "bias"))
+        norm.bias.data.copy_(bias)
+        head = [population.parameters[f"1.linear.{part}"][k].detach().double() for part in ("weight", "bias")]
+        for training in (True, False):
+            norm.train(training)
+            expected = torch.nn.functional.linear(torch.tanh(norm((weight @ x.double()).mT)), *head).mT
+            # float32 with some tens of operations on values of order one
+            torch.testing.assert_close(found[training][k].double(), expected, rtol=1e-5, atol=1e-5)
+
+
+# Choosing epochs and networks
+
+
+def make_rows(metrics: list[float]) -> list[EpochMetrics]:
+    return [EpochMetrics(epoch, 0, 1.0, 1.0, metric, 1.0) for epoch, metric in enumerate(metrics, 1)]
+
+
+@pytest.mark.parametrize(("metrics", "patience", "task", "epoch", "stopped"), [
+    ([0.1, 0.3, 0.2], 0, "classification", 2, False),
+    ([0.1, 0.3, 0.2], 1, "classification", 2, True),
+    ([0.1, 0.3, 0.2], 2, "classification", 2, False),
+    ([0.1, 0.1, 0.1, 0.9], 2, "classification", 1, True),       # what comes after the stop does not count
+    ([0.3, 0.1, 0.2], 0, "regression", 2, False),
+    ([math.nan, 0.1, math.inf], 0, "regression", 2, False),
+    ([math.nan, math.nan, math.nan], 3, "regression", None, True)], ids=str)
+def test_best_epoch_and_patience(metrics: list[float], patience: int, task: Any, epoch: int | None, stopped: bool) -> None:
+    best, found = follow(make_rows(metrics), patience, task)
+    assert (None if best is None else best.epoch, found) == (epoch, stopped)
+
+
+def test_best_epoch_keeps_its_weights(small: str, tmp_path: Path) -> None:
+    config = make_config(small, activation="vaf", epochs=12, lr=0.1, replicates=4, select="best")
+    run, dataset = train(config, out=tmp_path), load_dataset(small)
+    rows = read_metrics(tmp_path / "metrics.csv")
+    assert any(epoch != 12 for epoch in run.record.epoch)
+    for k in range(4):
+        metrics = [row.validation_metric for row in rows if row.replicate == k]
+        assert run.validation_metric[k] == max(metrics)
+        assert run.record.epoch[k] == 1 + metrics.index(max(metrics))
+        right = validation_outputs(run.network(k), dataset).argmax(1) == dataset.validation.y
+        assert right.mean() == pytest.approx(max(metrics), rel=1e-6, abs=0)
+    assert_same_weights(load_run(tmp_path), run)
+
+
+def test_patience_stops_early(small: str, tmp_path: Path) -> None:
+    config = make_config(small, activation="vaf", epochs=60, lr=0.1, replicates=3, patience=3)
+    run = train(config, out=tmp_path)
+    rows = read_metrics(tmp_path / "metrics.csv")
+    assert rows[-1].epoch < 60
+    assert rows[-1].epoch == max(epoch for epoch in run.record.epoch if epoch) + 3
+    assert_same_weights(train(config, out=tmp_path, resume=True), run)
+
+
+def test_keep_the_best(small: str, tmp_path: Path) -> None:
+    config = make_config(small, replicates=5, epochs=3, lr=0.05)
+    everyone, run = train(config), train(dataclasses.replace(config, keep=2), out=tmp_path)
+    assert run.validation_metric == everyone.validation_metric
+    ranked = sorted(range(5), key=lambda k: -(everyone.validation_metric[k] or 0))
+    assert {everyone.validation_metric[k] for k in run.record.kept} == {everyone.validation_metric[k] for k in ranked[:2]}
+    for k in range(5):
+        if k in run.record.kept:
+            expected = everyone.network(k).layers[0].linear.weight
+            assert torch.equal(run.network(k).layers[0].linear.weight, expected)
+        else:
+            with pytest.raises(ConfigError, match=one_line(f"replicate {k} was not kept; choose one of")):
+                run.network(k)
+    assert run.best in run.record.kept
+    assert_same_weights(load_run(tmp_path), run)
+
+
+@pytest.mark.parametrize("changes", [
+    {"activation_lr": -1.0}, {"weight_decay": math.nan}, {"warmup": 2}, {"warmup": -1}, {"patience": -1}, {"keep": 2}], ids=str)
+def test_options_out_of_range(small: str, changes: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=one_line(next(iter(changes)))):
+        make_config(small, **changes)
+
+
+def test_tensorboard(small: str, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    train(make_config(small, replicates=2, epochs=3), out=tmp_path, tensorboard=True)
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    rows = read_metrics(tmp_path / "metrics.csv")
+    for k in range(2):
+        logged = [(event.step, event.value) for event in events.Scalars(f"validation_loss/{k}")]
+        assert logged == [(row.epoch, np.float32(row.validation_loss)) for row in rows if row.replicate == k]
+
+
+def test_tensorboard_that_is_not_there(small: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(ConfigError, match=one_line("pip install")):
+        train(make_config(small), out=tmp_path / "run", tensorboard=True)
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(ConfigError, match=one_line("--out")):
+        train(make_config(small), tensorboard=True)
 
 
 @pytest.mark.parametrize("replicates", [1, 3])
@@ -178,7 +402,7 @@ def test_seed_determines_everything(small: str, replicates: int) -> None:
 
 
 def test_every_epoch_has_its_own_order() -> None:
-    orders = {tuple(torch.randperm(20, generator=train_module._order_generator(seed, epoch)).tolist())
+    orders = {tuple(torch.randperm(20, generator=trainer_module.order_generator(seed, epoch)).tolist())
               for seed in (0, 1, 7) for epoch in range(5)}
     assert len(orders) == 15
 
@@ -191,7 +415,7 @@ def spoil(monkeypatch: pytest.MonkeyPatch, replicate: int) -> None:
             population.parameters["0.linear.weight"][replicate, 0, 0] = torch.nan
         return population, errors
 
-    monkeypatch.setattr(train_module, "make_population", make)
+    monkeypatch.setattr(trainer_module, "make_population", make)
 
 
 def test_a_diverged_replicate_is_left_out(small: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -259,6 +483,7 @@ def test_progress(small: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert len({p.metric for p in seen[steps - 1:-1]}) == 1
     assert seen[-1].metric == run.validation_metric[0]
     assert all(p.seconds >= 0 for p in seen)
+    assert TrainProgress(1, 2, 3, 6, 1.0, None, "rmse", 4.0, networks=8).networks_epochs_per_second == 1.0
     monkeypatch.setattr(train_module, "REPORT_SECONDS", 1e9)
     seen.clear()
     train(make_config(small, epochs=2), progress=seen.append)
@@ -313,9 +538,11 @@ def stop_in_epoch(epoch: int) -> Callable[[TrainProgress], None]:
     return stop
 
 
-@pytest.mark.parametrize("replicates", [1, 3])
-def test_resume_after_every_epoch_gives_the_same_run(small: str, tmp_path: Path, replicates: int) -> None:
-    config = make_config(small, replicates=replicates, epochs=4)
+@pytest.mark.parametrize("changes", [
+    {"replicates": 1}, {"replicates": 3}, {"replicates": 2, "batch_norm": True, "select": "best", "order": "own"},
+    {"schedule": "cosine", "warmup": 1, "weight_decay": 0.1, "activation_lr": 2.0}], ids=str)
+def test_resume_after_every_epoch_gives_the_same_run(small: str, tmp_path: Path, changes: dict[str, Any]) -> None:
+    config = make_config(small, epochs=4, **changes)
     whole = train(config, out=tmp_path / "whole")
     for epoch in range(1, 5):
         folder = tmp_path / f"{epoch}"
@@ -332,7 +559,7 @@ def test_resume_after_every_epoch_gives_the_same_run(small: str, tmp_path: Path,
 
 def interrupt_before(operation: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Raise before the given replacement or removal of a file in the run folder, and at every later one."""
-    done, replace, unlink = itertools.count(), os.replace, train_module.remove_file
+    done, replace, unlink = itertools.count(), os.replace, checkpoint_module.remove_file
 
     def counted(call: Callable[..., None], *args: Any) -> None:
         if next(done) >= operation:
@@ -340,7 +567,7 @@ def interrupt_before(operation: int, monkeypatch: pytest.MonkeyPatch) -> None:
         call(*args)
 
     monkeypatch.setattr(os, "replace", functools.partial(counted, replace))
-    monkeypatch.setattr(train_module, "remove_file", functools.partial(counted, unlink))
+    monkeypatch.setattr(checkpoint_module, "remove_file", functools.partial(counted, unlink))
 
 
 def interruptions(start: Callable[[], Run], monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
@@ -441,7 +668,7 @@ def test_finished_run_is_returned_at_once(small: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("change", [
     {"activation": "vaf"}, {"inner": "tanh"}, {"inner_width": 3}, {"inner_layers": 2}, {"shared": True}, {"hidden": (4, 4)},
     {"output_activation": True}, {"init": "uniform"}, {"batch_size": 8}, {"lr": 1e-3}, {"seed": 1}, {"replicates": 2},
-    {"data": "digits"}], ids=str)
+    {"data": "digits"}, {"batch_norm": True}, {"order": "own"}, {"select": "best"}, {"weight_decay": 1e-3}], ids=str)
 def test_resume_with_another_option_is_refused(small: str, tmp_path: Path, change: dict[str, Any]) -> None:
     config = make_config(small, epochs=1)
     train(config, out=tmp_path)

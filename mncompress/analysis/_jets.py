@@ -2,7 +2,7 @@
 
 For every cell a `Jet` holds the value and slope at the middle m and intervals that contain the slope and the curvature
 (second derivative) everywhere in the cell. Through a linear layer points and intervals go by linearity (interval matrix
-products in center-radius form); through an activation g by the chain rule, with Z an interval around the argument z:
+products in center-radius form); through an activation or end g by the chain rule, with Z an interval around the argument z:
 
     (g(z))' in g'(Z) z',   (g(z))'' in g''(Z) z'^2 + g'(Z) z'',   z in z(m) +- min(r |z'|, r |z'(m)| + r^2 |z''| / 2),
 
@@ -17,11 +17,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import expit, ndtr
 
-from mncompress.analysis._inner import Array, InnerNetworks
+from mncompress.analysis._inner import ACTIVATED, Array, End, InnerNetworks, Interval
 from mncompress.spline import ACT_VALUES
 from mncompress.types import RELU_LIKE, Act
-
-Interval = tuple[Array, Array]
 
 
 @dataclass(frozen=True)
@@ -118,19 +116,19 @@ def propagate(inner: InnerNetworks, middle: Array, radius: Array) -> Jet:
     r = radius[:, None, :]
     one, zero = np.ones_like(r), np.zeros_like(r)
     a = Jet(middle[:, None, :], one, (one, one), (zero, zero))
-    if inner.activated_ends:
-        a = _activate(inner.act, a, r)
+    a = _activate(inner.act, a, r, inner.ends[0])
     h = _activate(inner.act, _combine(inner.first_weight[:, :, None], a, inner.biases[0], r), r)
     for weight, bias in zip(inner.weights, inner.biases[1:], strict=True):
         h = _add(_activate(inner.act, _combine(weight, h, bias, r), r), h)
     y = _combine(inner.out_weight[:, None, :], h, inner.out_bias[:, None], r)
-    if inner.activated_ends:
-        y = _activate(inner.act, y, r)
+    y = _activate(inner.act, y, r, inner.ends[1])
     return Jet(y.value[:, 0], y.slope[:, 0], (y.slopes[0][:, 0], y.slopes[1][:, 0]),
                (y.curvatures[0][:, 0], y.curvatures[1][:, 0]))
 
 
-def _activate(act: Act, z: Jet, r: Array) -> Jet:
+def _activate(act: Act, z: Jet, r: Array, end: End = ACTIVATED) -> Jet:
+    if end.is_linear:
+        return z
     deviation = z.deviation(r)
     domain = z.value - deviation, z.value + deviation
     lows, highs = ACT_JETS[act](domain[0]), ACT_JETS[act](domain[1])
@@ -138,11 +136,14 @@ def _activate(act: Act, z: Jet, r: Array) -> Jet:
         range_from(lows[p], highs[p], domain, {c: float(ACT_JETS[act](np.array(c))[p]) for c in EXTREMA[act][p + 1]})
         for p in (0, 1)
     )
+    one, zero = np.ones(1), np.zeros(1)
+    first, second = end.mix_ranges(first, (one, one)), end.mix_ranges(second, (zero, zero))
     squares = _square(z.slopes)
     bends, carried = _multiply(second, squares), _multiply(first, z.curvatures)
     curvatures = bends[0] + carried[0], bends[1] + carried[1]
-    slope = ACT_JETS[act](z.value)[0] * z.slope
-    return Jet(ACT_VALUES[act](z.value), slope, _cut(_multiply(first, z.slopes), slope, curvatures, r), curvatures)
+    slope = end.mix(ACT_JETS[act](z.value)[0], one) * z.slope
+    slopes = _cut(_multiply(first, z.slopes), slope, curvatures, r)
+    return Jet(end.mix(ACT_VALUES[act](z.value), z.value), slope, slopes, curvatures)
 
 
 def _combine(weight: Array, h: Jet, bias: Array, r: Array) -> Jet:

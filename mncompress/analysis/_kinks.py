@@ -2,8 +2,8 @@
 
 Such a function is piecewise linear on the whole real line. Its pieces are found from the weights, layer by layer: on
 each piece so far every inner unit is affine, z = slope u + intercept by the chain rule, so it changes sign at most once
-there, at -intercept / slope; those zeros refine the pieces. Residuals keep the pieces; the activated ends are units
-too. Nothing is sampled and no slope is a difference of values.
+there, at -intercept / slope; those zeros refine the pieces. Residuals keep the pieces; the ends are units
+too, of other slopes. Nothing is sampled and no slope is a difference of values.
 
 Precision. Intercepts are values extrapolated to u = 0, that is masked sums of biases through weights, so they are
 moderate on every piece, however far away it lies. Three conventions follow from float64 rounding and change the result
@@ -24,7 +24,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mncompress.analysis._inner import Array, InnerNetworks
+from mncompress.analysis._inner import ACTIVATED, Array, End, InnerNetworks
 from mncompress.spline import PiecewiseLinear
 from mncompress.types import RELU_LIKE
 
@@ -72,8 +72,7 @@ def extract_piecewise_linear(inner: InnerNetworks) -> PiecewiseLinear:
     leak = LEAK if inner.act == "leaky_relu" else 0.0
     ones = np.ones((inner.n, 1, 1))
     a = _Pieces(np.empty((inner.n, 0)), ones, 0.0 * ones)
-    if inner.activated_ends:
-        a = _activate(a, leak)
+    a = _activate(a, leak, inner.ends[0])
     h = _activate(_combine(inner.first_weight[:, :, None], a, inner.biases[0]), leak)
     for weight, bias in zip(inner.weights, inner.biases[1:], strict=True):
         z = _activate(_combine(weight, h, bias), leak)
@@ -82,9 +81,10 @@ def extract_piecewise_linear(inner: InnerNetworks) -> PiecewiseLinear:
     y = _combine(inner.out_weight[:, None, :], h, inner.out_bias[:, None])
     sizes = [(np.abs(inner.out_weight[:, None, :]) @ np.abs(part).max(2, keepdims=True))[:, 0, 0]
              for part in (h.slope, h.intercept)]
-    if inner.activated_ends:
-        y = _activate(y, leak)
-    return _to_form(y, slope_size=sizes[0], intercept_size=sizes[1] + np.abs(inner.out_bias))
+    one = np.ones((1, 1, 1))
+    gain = inner.ends[1].size(one, one)[:, 0, 0]
+    y = _activate(y, leak, inner.ends[1])
+    return _to_form(y, slope_size=gain * sizes[0], intercept_size=gain * (sizes[1] + np.abs(inner.out_bias)))
 
 
 def count_knots(form: PiecewiseLinear) -> NDArray[np.intp]:
@@ -136,8 +136,10 @@ def _combine(weight: Array, h: _Pieces, bias: Array) -> _Pieces:
     return _Pieces(h.breaks, slope, weight @ h.intercept + bias[:, :, None])
 
 
-def _activate(z: _Pieces, leak: float) -> _Pieces:
-    """Apply max(z, leak z) to every unit, on pieces refined by the units' zeros."""
+def _activate(z: _Pieces, leak: float, end: End = ACTIVATED) -> _Pieces:
+    """Apply an end with max(z, leak z) for act to every unit, on pieces refined by the units' zeros."""
+    if end.is_linear:
+        return z
     bounded = np.abs(z.intercept) < FARTHEST * np.abs(z.slope)
     zeros = -z.intercept / np.where(bounded, z.slope, np.nan)
     left, right = _ends(z.breaks)
@@ -147,7 +149,8 @@ def _activate(z: _Pieces, leak: float) -> _Pieces:
     breaks = breaks[:, :np.isfinite(breaks).sum(1).max(initial=0)]
     source = _sources(z.breaks, breaks)
     slope, intercept = _gather(z.slope, source), _gather(z.intercept, source)
-    factor = np.where(slope * _middles(breaks)[:, None] + intercept > 0, 1.0, leak)
+    rising, falling = (end.mix(np.full((1, 1, 1), act_slope), np.ones(1)) for act_slope in (1.0, leak))
+    factor = np.where(slope * _middles(breaks)[:, None] + intercept > 0, rising, falling)
     return _Pieces(breaks, factor * slope, factor * intercept)
 
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mncompress.analysis._inner import Array, InnerNetworks, from_native
-from mncompress.analysis._jets import EXTREMA, Interval, magnitude, range_from
+from mncompress.analysis._inner import ACTIVATED, Array, End, InnerNetworks, Interval, from_native
+from mncompress.analysis._jets import EXTREMA, magnitude, range_from
 from mncompress.spline import ACT_DERIVATIVES, ACT_VALUES, CubicSpline, Native, PiecewiseLinear, Polynomial
 from mncompress.types import Act
 
@@ -60,8 +60,7 @@ def bound_rounding(inner: InnerNetworks, lo: ArrayLike, hi: ArrayLike, precision
     edges = low + (high - low) * np.linspace(0, 1, CELLS + 1)
     a: Interval = edges[..., :-1], edges[..., 1:]
     error = np.zeros_like(a[0])
-    if inner.activated_ends:
-        a, error = _activate(inner.act, a, error, precision)
+    a, error = _activate(inner.act, a, error, precision, inner.ends[0])
     z, error = _combine(inner.first_weight[:, :, None], inner.biases[0], a, error, precision)
     h, error = _activate(inner.act, z, error, precision)
     for weight, bias in zip(inner.weights, inner.biases[1:], strict=True):
@@ -70,8 +69,7 @@ def bound_rounding(inner: InnerNetworks, lo: ArrayLike, hi: ArrayLike, precision
         h, error = (g[0] + h[0], g[1] + h[1]), error + g_error
         error = error + precision.unit * (magnitude(h) + error)
     y, error = _combine(inner.out_weight[:, None, :], inner.out_bias[:, None], h, error, precision)
-    if inner.activated_ends:
-        y, error = _activate(inner.act, y, error, precision)
+    y, error = _activate(inner.act, y, error, precision, inner.ends[1])
     return error.max((1, 2))  # type: ignore[no-any-return]
 
 
@@ -113,14 +111,22 @@ def bound_arithmetic(form: InnerNetworks | AnyForm, lo: ArrayLike, hi: ArrayLike
                         precision)
 
 
-def _activate(act: Act, z: Interval, error: Array, precision: Precision) -> tuple[Interval, Array]:
-    """Range and error of act over arguments in z that are off by `error`."""
+def _activate(act: Act, z: Interval, error: Array, precision: Precision, end: End = ACTIVATED) -> tuple[Interval, Array]:
+    """Range and error of an end over arguments in z that are off by `error`."""
+    if end.is_linear:
+        return z, error
     wide = z[0] - error, z[1] + error
     slope, value = ACT_DERIVATIVES[act], ACT_VALUES[act]
-    steepest = magnitude(range_from(slope(wide[0]), slope(wide[1]), wide,
-                                    {c: float(slope(np.array(c))) for c in EXTREMA[act][1]}))
+    slopes = range_from(slope(wide[0]), slope(wide[1]), wide, {c: float(slope(np.array(c))) for c in EXTREMA[act][1]})
     h = range_from(value(z[0]), value(z[1]), z, {c: float(value(np.array(c))) for c in EXTREMA[act][0]})
-    return h, steepest * error + _own_error(act, magnitude(wide), magnitude(h) + steepest * error, precision)
+    size = magnitude(h) + magnitude(slopes) * error
+    own = _own_error(act, magnitude(wide), size, precision)
+    if end.is_activated:
+        return h, magnitude(slopes) * error + own
+    one = np.ones(1)
+    carried = magnitude(end.mix_ranges(slopes, (one, one))) * error
+    terms = end.size(size + own, magnitude(wide))  # each with its factor's rounding, the product's and the sum's
+    return end.mix_ranges(h, z), carried + end.size(own, 0 * one) + precision.gamma(4) * terms
 
 
 def _own_error(act: Act, z: Array, h: Array, precision: Precision) -> Array:

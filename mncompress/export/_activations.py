@@ -89,6 +89,24 @@ def emit_act(builder: GraphBuilder, value: Value, act: Act) -> Value:
     return replace(value, name=_act(builder, value.name, act))
 
 
+def emit_end(builder: GraphBuilder, value: Value, act: Act, scale: Array, skip: Array, name: str) -> Value:
+    """Scale · act(x) + skip · x, what an end of a `meta` applies; a scale of 1 and a skip of 0 cost nothing.
+
+    Args:
+        builder: collects the nodes.
+        value: x.
+        act: the inner activation.
+        scale: (n,) or (1,).
+        skip: (n,) or (1,).
+        name: before the names of the nodes.
+    """
+    y = emit_affine(builder, emit_act(builder, value, act), scale, np.zeros(1), name)
+    if np.all(np.asarray(skip) == 0):
+        return y
+    line = _broadcast(builder, "Mul", value, skip, f"{name}/skip")
+    return replace(y, name=builder.node("Add", [y.name, line.name], name))
+
+
 def _act(builder: GraphBuilder, x: str, act: Act) -> str:
     if act in _SINGLE_OPS:
         return builder.node(_SINGLE_OPS[act], [x], f"{x}/{act}")

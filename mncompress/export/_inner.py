@@ -1,7 +1,7 @@
 """Emitting learned activations as they were trained, each neuron with its inner network, in the form that runs fastest.
 
 Inner network of one neuron: h₁ = act(w₁·a + b₁), hₗ = act(Wₗ·hₗ₋₁ + bₗ) + hₗ₋₁, y = w·h_L + b. `vaf` is that with a = u;
-`meta` has a = act(u) and act(y). These forms compute the same; docs/forms.md has their times:
+`meta` has ends, a = e(u) and e'(y), each of them scale·act + skip. These forms compute the same; docs/forms.md has their times:
 
 - `elementwise`: (batch, H, n), multiplied and summed over H. One inner layer only.
 - `block_gemm`: (batch, n·H), matrix products with block-diagonal matrices.
@@ -17,7 +17,7 @@ from typing import Literal
 
 import numpy as np
 
-from mncompress.export._activations import emit_act, to_layout
+from mncompress.export._activations import emit_act, emit_end, to_layout
 from mncompress.export._graph import Array, GraphBuilder, Layout, Value
 from mncompress.types import Act
 
@@ -26,6 +26,7 @@ LARGEST_BLOCKS = 20_480
 LARGEST_DEEP_BLOCKS = 10_000
 """Multiply-adds of the largest block-diagonal product, most of them by zero, up to which `block_gemm` is fastest: with one
 inner layer, where `merge_linears` may save some of them, and with more."""
+_ACTIVATED = np.ones(1), np.zeros(1)
 Linear = Callable[[str, Array, Array, str], str]
 """Adds weight·x + bias per neuron: x, weight (n, to, from), bias (n, to), name -> the new value."""
 
@@ -44,17 +45,20 @@ class InnerNetwork:
     """w (n, H)."""
     out_bias: Array
     """b (n,)."""
+    ends: tuple[tuple[Array, Array], tuple[Array, Array]] = (_ACTIVATED, _ACTIVATED)
+    """Scale and skip of the input and of the output, each (n,) or (1,); a `vaf` has no use for them."""
 
     def repeated(self, neurons: int) -> "InnerNetwork":
         """The same for `neurons` neurons: with one copy each of a shared inner network."""
         if len(self.out_bias) == neurons:
             return self
-        return InnerNetwork(
-            np.repeat(self.first_weight, neurons, 0),
-            tuple(np.repeat(bias, neurons, 0) for bias in self.biases),
-            tuple(np.repeat(weight, neurons, 0) for weight in self.weights),
-            np.repeat(self.out_weight, neurons, 0),
-            np.repeat(self.out_bias, neurons, 0),
+        return replace(
+            self,
+            first_weight=np.repeat(self.first_weight, neurons, 0),
+            biases=tuple(np.repeat(bias, neurons, 0) for bias in self.biases),
+            weights=tuple(np.repeat(weight, neurons, 0) for weight in self.weights),
+            out_weight=np.repeat(self.out_weight, neurons, 0),
+            out_bias=np.repeat(self.out_bias, neurons, 0),
         )
 
 
@@ -82,9 +86,10 @@ def form_layout(form: Form) -> Layout:
 def emit_meta(
     builder: GraphBuilder, value: Value, act: Act, inner: InnerNetwork, neurons: int, form: Form, name: str
 ) -> Value:
-    """act(inner(act(u))); for the arguments and the result see `emit_vaf`."""
-    value = emit_act(builder, to_layout(builder, value, form_layout(form)), act)
-    return emit_act(builder, emit_vaf(builder, value, act, inner, neurons, form, name), act)
+    """e'(inner(e(u))); for the arguments and the result see `emit_vaf`."""
+    first, last = inner.ends
+    value = emit_end(builder, to_layout(builder, value, form_layout(form)), act, *first, f"{name}/in_end")
+    return emit_end(builder, emit_vaf(builder, value, act, inner, neurons, form, name), act, *last, f"{name}/out_end")
 
 
 def emit_vaf(

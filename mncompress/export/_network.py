@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -36,6 +37,7 @@ from mncompress.files import atomic_path
 from mncompress.nn import (
     AGSig,
     CubicSpline,
+    End,
     Fixed,
     FReLU,
     Grouped,
@@ -199,11 +201,20 @@ def _emit_family(builder: GraphBuilder, value: Value, activation: LearnedActivat
 
 def _inner_network(activation: Meta | Vaf) -> InnerNetwork:
     deeper = activation if isinstance(activation, Meta) else None
-    return InnerNetwork(
+    inner = InnerNetwork(
         _numpy(activation.first_weight),
         (_numpy(activation.first_bias), *(_numpy(bias) for bias in (deeper.biases if deeper else ()))),
         tuple(_numpy(weight) for weight in (deeper.weights if deeper else ())),
         _numpy(activation.out_weight), _numpy(activation.out_bias))
+    if deeper is None:
+        return inner
+    exact = {name: value.double() for name, value in deeper.named_parameters()}
+    return replace(inner, ends=(_end(deeper.end("in", exact)), _end(deeper.end("out", exact))))
+
+
+def _end(end: End) -> tuple[Floats, Floats]:
+    scale, skip = (np.atleast_1d(_numpy(torch.as_tensor(factor, dtype=torch.float64))) for factor in end)
+    return scale, skip
 
 
 def _emit_grouped(builder: GraphBuilder, value: Value, grouped: Grouped, name: str) -> Value:

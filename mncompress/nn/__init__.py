@@ -3,6 +3,7 @@
 from mncompress.nn._cost import count_macs as count_macs
 from mncompress.nn._cost import count_parameters as count_parameters
 from mncompress.nn._families import AGSig as AGSig
+from mncompress.nn._families import End as End
 from mncompress.nn._families import Fixed as Fixed
 from mncompress.nn._families import FReLU as FReLU
 from mncompress.nn._families import LearnedActivation as LearnedActivation

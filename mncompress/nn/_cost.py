@@ -41,7 +41,9 @@ def _activation_macs(form: nn.Module | None) -> int:
 
 
 def _inner_macs(activation: LearnedActivation) -> int:
-    """Multiply-adds of one neuron's learned activation; a scale with its shift counts 1."""
+    """Multiply-adds of one neuron's learned activation; a scale with its shift counts 1, and so does an end's skip."""
     width, depth = activation.spec.width, activation.spec.depth
-    per_family = {"fixed": 0, "meta": 2 * width + (depth - 1) * width**2, "vaf": 2 * width, "agsig": 2, "frelu": 0, "warp": 2}
+    skips = 0 if activation.spec.ends == "activated" else 2
+    meta = 2 * width + (depth - 1) * width**2 + skips
+    per_family = {"fixed": 0, "meta": meta, "vaf": 2 * width, "agsig": 2, "frelu": 0, "warp": 2}
     return per_family[activation.spec.family]

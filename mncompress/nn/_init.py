@@ -2,32 +2,36 @@
 
 `uniform` draws every weight and bias from U(-1/sqrt(fan_in), 1/sqrt(fan_in)); `glorot` draws weights from
 U(-sqrt(6/(fan_in+fan_out)), +...) and sets biases to zero (Glorot, Bengio 2010). Both leave a learned activation far from
-any useful shape. `matched` makes it, at step 0, the fixed activation of its inner act:
+any useful shape. `matched` makes it, at step 0, the fixed activation of its inner act; learned ends of a `meta` start as
+activated ones whatever the rest does:
 
 - `agsig`, `frelu`, `warp` and `vaf` carry the fixed activation exactly (a `vaf` in its first inner unit);
 - so does a `meta` with act relu or leaky_relu: relu(relu(relu(u))) = relu(u), and leaky(-10 leaky(-10 leaky(u))) =
-  leaky(u), since -100 leaky(-x) undoes leaky(x); residual layers pass the carrying unit through;
+  leaky(u), since -100 leaky(-x) undoes leaky(x); residual layers pass the carrying unit through. With leaky ends e, relu
+  needs a gain besides, and leaky_relu a line, for which two units are needed: e(e(u) / 1.21) = leaky(u) for either sign of u;
 - any other `meta` draws its inner layers at random and solves its output neuron in closed form. That neuron's
-  pre-activation should be z with act(z) = act(u): the inverse of act, taken on the rising branch for silu and gelu, which
-  are not one-to-one. Weighted ridge least squares on a grid, best of several draws per neuron.
+  pre-activation should be z with e(z) = act(u): the inverse of the output's end, taken on the rising branch where act is
+  silu or gelu, which are not one-to-one. Weighted ridge least squares on a grid, best of several draws per neuron.
 
 Units that carry nothing at first keep random input weights and a zero output weight, so that they start to learn at the
 first step without disturbing the match.
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 from mncompress.nn._acts import ACT_FUNCTIONS
-from mncompress.nn._families import LearnedActivation, Meta, Vaf
+from mncompress.nn._families import FIXED_ENDS, End, LearnedActivation, Meta, Vaf
 from mncompress.nn._network import Layer
-from mncompress.types import Act, Init
+from mncompress.types import ActivationSpec, Init
 
 GRID_LIMIT = 3.0
 """The match is solved, and its error recorded, on [-3, 3]: where pre-activations of standardized inputs fall."""
 DRAWS = 16
+LEAK = 0.01
 RIDGE = 1e-4
 
 
@@ -53,6 +57,9 @@ def initialize_activation_(activation: LearnedActivation, init: Init, generator:
         _match_(activation, generator)
         return
     for name, parameter in activation.named_parameters():
+        if name.endswith(("_gate", "_skip")):
+            parameter.zero_()
+            continue
         fan_in, fan_out = _fans(activation, name)
         is_bias = "bias" in name or name in ("delta", "eta")
         glorot = 0.0 if is_bias else math.sqrt(6 / (fan_in + fan_out))
@@ -97,11 +104,27 @@ def _match_(activation: LearnedActivation, generator: torch.Generator) -> None:
         _draw_first_(activation, -GRID_LIMIT, GRID_LIMIT, generator)
         activation.first_weight[:, 0], activation.first_bias[:, 0], activation.out_weight[:, 0] = 1, 0, 1
     elif isinstance(activation, Meta):
-        act = activation.spec.act
-        if act in ("relu", "leaky_relu"):
-            _carry_(activation, 1.0 if act == "relu" else -10.0, generator)
+        carriers = _carriers(activation.spec)
+        if 0 < len(carriers) <= activation.spec.width:
+            _carry_(activation, carriers, generator)
         else:
             _solve_(activation, generator)
+
+
+def _matched_end(spec: ActivationSpec) -> End:
+    """The ends at step 0."""
+    return FIXED_ENDS.get(spec.ends, FIXED_ENDS["activated"])
+
+
+def _carriers(spec: ActivationSpec) -> list[tuple[float, float]]:
+    """First and output weights of inner units that carry the activation exactly, none for smooth ones."""
+    gain = (1 + float(_matched_end(spec).skip)) ** -2
+    if spec.act == "relu":
+        return [(1.0, gain)]
+    if spec.act == "leaky_relu":
+        line = gain / (1 + LEAK)
+        return [(-10.0, -10.0)] if gain == 1 else [(1.0, line), (-1.0, -line)]
+    return []
 
 
 def _draw_first_(activation: Meta | Vaf, low: float, high: float, generator: torch.Generator) -> None:
@@ -120,32 +143,37 @@ def _draw_hidden_(activation: Meta, generator: torch.Generator) -> None:
         _uniform_(parameter, limit, generator)
 
 
-def _carry_(activation: Meta, weight: float, generator: torch.Generator) -> None:
-    """Let inner unit 0 carry the activation: first and output weight `weight`, untouched by further hidden layers."""
+def _carry_(activation: Meta, carriers: list[tuple[float, float]], generator: torch.Generator) -> None:
+    """Let the first inner units, of these first and output weights, carry the activation through further hidden layers."""
     _draw_first_(activation, 0.0, GRID_LIMIT, generator)
     _draw_hidden_(activation, generator)
     for hidden_weight, hidden_bias in zip(activation.weights, activation.biases, strict=True):
-        hidden_weight[:, 0], hidden_bias[:, 0] = 0, 0
-    activation.first_weight[:, 0], activation.first_bias[:, 0], activation.out_weight[:, 0] = weight, 0, weight
+        hidden_weight[:, :len(carriers)], hidden_bias[:, :len(carriers)] = 0, 0
+    for unit, (first, out) in enumerate(carriers):
+        activation.first_weight[:, unit], activation.first_bias[:, unit], activation.out_weight[:, unit] = first, 0, out
 
 
 def _solve_(activation: Meta, generator: torch.Generator) -> None:
     """Draw several times, solve the output neuron each time, and keep the best draw of every neuron."""
     u = torch.linspace(-GRID_LIMIT, GRID_LIMIT, 61, dtype=torch.float64)
-    act = ACT_FUNCTIONS[activation.spec.act]
-    reachable = act(u)
-    target, slope = _preimage(activation.spec.act, reachable)
-    grid = u.unsqueeze(1).expand(-1, activation.n)
+    act, (scale, skip) = ACT_FUNCTIONS[activation.spec.act], _matched_end(activation.spec)
+
+    def end(z: Tensor) -> Tensor:
+        return scale * act(z) + skip * z
+
+    reachable, expected = end(u), act(u)
+    target, slope = _preimage(end, expected)
+    grid = u.expand(activation.rows, -1)
     trial = Meta(activation.spec, activation.n).double()
     best = torch.full((activation.rows,), torch.inf, dtype=torch.float64)
     for _ in range(DRAWS):
         _draw_first_(trial, float(reachable.min()), float(reachable.max()), generator)
         _draw_hidden_(trial, generator)
-        features = trial.hidden(grid)[:, :activation.rows].transpose(0, 1)      # (rows, grid, H)
-        solution = _ridge(features, target, slope)
+        parameters = dict(trial.named_parameters())
+        solution = _ridge(trial.hidden(grid, parameters).mT, target, slope)
         trial.out_weight.copy_(solution[:, :-1])
         trial.out_bias.copy_(solution[:, -1])
-        error = (trial(grid) - reachable.unsqueeze(1)).abs().amax(0)[:activation.rows]
+        error = (trial.compute(grid, parameters) - expected).abs().amax(-1)
         better = error < best
         best = torch.where(better, error, best)
         for ours, theirs in zip(activation.parameters(), trial.parameters(), strict=True):
@@ -155,7 +183,7 @@ def _solve_(activation: Meta, generator: torch.Generator) -> None:
 def _ridge(features: Tensor, target: Tensor, slope: Tensor) -> Tensor:
     """Weighted ridge least squares with intercept: (rows, grid, H), (grid,), (grid,) to (rows, H + 1).
 
-    Residuals are weighted by act's slope at the target, so that errors count as they appear behind the activation.
+    Residuals are weighted by the end's slope at the target, so that errors count as they appear behind the activation.
     """
     design = torch.cat([features, torch.ones_like(features[..., :1])], -1) * slope[:, None]
     normal = design.mT @ design + RIDGE * torch.eye(design.shape[-1], dtype=design.dtype)
@@ -163,11 +191,10 @@ def _ridge(features: Tensor, target: Tensor, slope: Tensor) -> Tensor:
     return solution.squeeze(-1)
 
 
-def _preimage(act: Act, values: Tensor) -> tuple[Tensor, Tensor]:
-    """Z on the rising branch with act(z) = values, and act's slope there, by bisection in float64."""
-    function = ACT_FUNCTIONS[act]
-    lowest = torch.linspace(-5, 5, 100001, dtype=torch.float64)
-    start = lowest[function(lowest).argmin()] if act in ("silu", "gelu") else torch.tensor(-20.0, dtype=torch.float64)
+def _preimage(function: Callable[[Tensor], Tensor], values: Tensor) -> tuple[Tensor, Tensor]:
+    """Z above the function's minimum with function(z) = values, and the slope there, by bisection in float64."""
+    z = torch.linspace(-20, 20, 400001, dtype=torch.float64)
+    start = z[function(z).argmin()]
     low, high = start.expand_as(values).clone(), torch.full_like(values, 20.0)
     for _ in range(80):
         middle = (low + high) / 2

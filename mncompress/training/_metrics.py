@@ -1,78 +1,59 @@
-"""Loss and metric of stacked networks, and the rows of `metrics.csv`."""
+"""Loss and metric of stacked networks, and which of their epochs was the best."""
 
-import csv
-import io
-from dataclasses import asdict, dataclass
-from pathlib import Path
+import math
+from collections.abc import Iterable
 
 import torch.nn.functional as F
 from torch import Tensor
 
-from mncompress.errors import CheckpointError
-from mncompress.files import write_text
-from mncompress.types import Task
+from mncompress.types import EpochMetrics, Task
 
 METRIC_NAMES: dict[Task, str] = {"classification": "accuracy", "regression": "rmse"}
-
-
-@dataclass(frozen=True)
-class EpochMetrics:
-    """One row: a replicate after an epoch. `metric` is accuracy (a fraction) or RMSE in the target's units."""
-
-    epoch: int
-    replicate: int
-    train_loss: float
-    validation_loss: float
-    validation_metric: float
-    seconds: float
 
 
 def loss_per_replicate(outputs: Tensor, y: Tensor, task: Task) -> Tensor:
     """Mean loss of each network.
 
     Args:
-        outputs: (M, batch, out_features), standardized for regression.
-        y: labels (batch,), or standardized targets (batch, out_features).
+        outputs: (M, out_features, batch), standardized for regression.
+        y: labels (batch,), or standardized targets (batch, out_features); with an axis of M in front if networks differ.
         task: cross-entropy for classification, mean squared error for regression.
 
     Returns:
         (M,).
     """
     if task == "regression":
-        return (outputs - y).square().mean((1, 2))
-    replicates, batch, _ = outputs.shape
-    losses = F.cross_entropy(outputs.flatten(0, 1), y.repeat(replicates), reduction="none")
-    return losses.view(replicates, batch).mean(1)
+        return (outputs - y.mT).square().mean((1, 2))
+    labels = y.expand(len(outputs), -1).unsqueeze(1)
+    return -F.log_softmax(outputs, 1).gather(1, labels).mean((1, 2))
 
 
 def metric_per_replicate(outputs: Tensor, y: Tensor, task: Task, target_scale: Tensor | None) -> Tensor:
-    """Accuracy, or RMSE in the targets' own units, of each network: (M,)."""
+    """Accuracy, or RMSE in the targets' own units, of each network: (M,); `y` is the same for all, see above."""
     if task == "classification":
-        return (outputs.argmax(-1) == y).float().mean(1)
+        return (outputs.argmax(1) == y).float().mean(1)
     assert target_scale is not None
     largest = target_scale.max()        # taken out of the square, which would overflow for large units
-    return ((outputs - y) * (target_scale / largest)).square().mean((1, 2)).sqrt() * largest
+    return ((outputs - y.mT) * (target_scale / largest).unsqueeze(-1)).square().mean((1, 2)).sqrt() * largest
 
 
-def write_metrics(path: Path, rows: list[EpochMetrics]) -> None:
-    """Write `metrics.csv`, atomically."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(EpochMetrics.__dataclass_fields__))
-    writer.writeheader()
-    writer.writerows(asdict(row) for row in rows)
-    write_text(path, text.getvalue())
+def is_finite(row: EpochMetrics) -> bool:
+    """Whether a network's validation results are finite."""
+    return math.isfinite(row.validation_loss) and math.isfinite(row.validation_metric)
 
 
-def read_metrics(path: Path) -> list[EpochMetrics]:
-    """Read `metrics.csv`.
+def is_better(row: EpochMetrics, other: EpochMetrics, task: Task) -> bool:
+    """Whether the first of two finite results has the better metric."""
+    a, b = row.validation_metric, other.validation_metric
+    return a > b if task == "classification" else a < b
 
-    Raises:
-        CheckpointError: it is missing or damaged.
-    """
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            return [EpochMetrics(int(row["epoch"]), int(row["replicate"]), float(row["train_loss"]),
-                                 float(row["validation_loss"]), float(row["validation_metric"]), float(row["seconds"]))
-                    for row in csv.DictReader(file)]
-    except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
-        raise CheckpointError(f"{path} is missing or damaged ({error}); start again with --overwrite") from None
+
+def follow(rows: Iterable[EpochMetrics], patience: int, task: Task) -> tuple[EpochMetrics | None, bool]:
+    """One network's best row, and whether it was stopped: `patience` epochs after its best; rows behind do not count."""
+    best: EpochMetrics | None = None
+    for row in rows:
+        if is_finite(row) and (best is None or is_better(row, best, task)):
+            best = row
+        elif patience and row.epoch - (0 if best is None else best.epoch) >= patience:
+            return best, True
+    return best, False

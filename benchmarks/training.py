@@ -1,0 +1,225 @@
+"""Microseconds per optimizer step of a population, against a Python module per neuron and against JAX.
+
+    python benchmarks/training.py [--neurons 7,64,256] [--replicates 1,32,128] [--device auto] [--seconds 2] [--out FILE.json]
+
+784-N-10, meta relu, inner width 5, batch 128, Adam, on random data of MNIST's size; all of it lies on the device. Contestants:
+
+- `mncompress`: `mncompress.training`, every step with its data gathering.
+- `modules`: what one writes from the paper, an `nn.Module` per neuron, eager, one network only.
+- `jax`: vmap over networks, value_and_grad, Adam by tree map, jit of a lax.scan over the steps with donated state; left out,
+  and said so, where JAX is not installed.
+
+One run: the contestants take turns, each turn lasts about `--seconds`, three turns; the table has medians of the turns, the
+ratio jax / mncompress (above 1 mncompress is faster), how many times a stack is faster than its networks one after another, and
+the share of the memory-bandwidth bound: bytes that a step must move (weights and Adam moments in and out, the batch once)
+over a bandwidth measured here by copying.
+"""
+
+import argparse
+import json
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+import mncompress as mn
+from mncompress.data import Dataset, Split
+from mncompress.training._trainer import Trainer
+
+ROWS, FEATURES, CLASSES, BATCH, WIDTH, RATE = 54_400, 784, 10, 128, 5, 1e-3
+TURNS = 3
+Steps = Callable[[int], None]
+"""Runs so many steps and waits for them."""
+
+
+def make_dataset() -> Dataset:
+    rng = np.random.default_rng(0)
+    split = Split(rng.standard_normal((ROWS, FEATURES)).astype(np.float32), rng.integers(0, CLASSES, ROWS))
+    few = Split(split.x[:256], split.y[:256])
+    return Dataset("random", "classification", split, few, few, few, CLASSES, "sha256:" + "0" * 64)
+
+
+def make_mncompress(dataset: Dataset, neurons: int, replicates: int, device: torch.device) -> Steps:
+    config = mn.TrainConfig(activation="meta", inner="relu", inner_width=WIDTH, hidden=(neurons,), batch_size=BATCH, lr=RATE,
+                            replicates=replicates, device=device.type)
+    trainer = Trainer((config,), dataset)
+    stepper = trainer.stepper
+    position = len(stepper.sizes)
+
+    def run(steps: int) -> None:
+        nonlocal position
+        for _ in range(steps):
+            if position == len(stepper.sizes):
+                stepper.start_epoch(torch.randperm(ROWS), 0)
+                position = 0
+            stepper.run(position)
+            position += 1
+        synchronize(device)
+    return run
+
+
+class ModulePerNeuron(nn.Module):
+    """784-N-10 with a small module for every meta-neuron."""
+
+    def __init__(self, neurons: int) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(FEATURES, neurons), nn.Linear(neurons, CLASSES)
+        self.meta = nn.ModuleList(nn.Sequential(nn.ReLU(), nn.Linear(1, WIDTH), nn.ReLU(), nn.Linear(WIDTH, 1), nn.ReLU())
+                                  for _ in range(neurons))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        u = self.first(x)
+        return self.last(torch.cat([module(u[:, k:k + 1]) for k, module in enumerate(self.meta)], 1))
+
+
+def make_modules(dataset: Dataset, neurons: int, device: torch.device) -> Steps:
+    network = ModulePerNeuron(neurons).to(device)
+    optimizer = torch.optim.Adam(network.parameters(), lr=RATE)
+    x, y = torch.as_tensor(dataset.train.x).to(device), torch.as_tensor(dataset.train.y).to(device)
+
+    def run(steps: int) -> None:
+        for _ in range(steps):
+            rows = torch.randint(ROWS, (BATCH,), device=device)
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(network(x[rows]), y[rows]).backward()
+            optimizer.step()
+        synchronize(device)
+    return run
+
+
+def make_jax(dataset: Dataset, neurons: int, replicates: int) -> Steps:
+    import jax
+    import jax.numpy as jnp
+
+    def initial(key: jax.Array) -> dict[str, jax.Array]:
+        shapes = {"w": (neurons, FEATURES), "b": (neurons,), "w1": (neurons, WIDTH), "b1": (neurons, WIDTH), "v": (neurons, WIDTH),
+                  "c": (neurons,), "out": (CLASSES, neurons), "bias": (CLASSES,)}
+        keys = dict(zip(shapes, jax.random.split(key, len(shapes)), strict=True))
+        return {name: 0.05 * jax.random.normal(keys[name], shape) for name, shape in shapes.items()}
+
+    def loss(p: dict[str, jax.Array], x: jax.Array, y: jax.Array) -> jax.Array:
+        a = jax.nn.relu(x @ p["w"].T + p["b"])
+        h = jax.nn.relu(a[:, :, None] * p["w1"] + p["b1"])
+        z = jax.nn.relu((h * p["v"]).sum(-1) + p["c"])
+        logits = z @ p["out"].T + p["bias"]
+        return -jnp.take_along_axis(jax.nn.log_softmax(logits), y[:, None], 1).mean()
+
+    gradients = jax.vmap(jax.value_and_grad(loss), (0, None, None))
+
+    def train(state: tuple, rows: jax.Array, x: jax.Array, y: jax.Array) -> tuple:
+        def step(state: tuple, index: jax.Array) -> tuple:
+            p, m, v, t = state
+            value, g = gradients(p, x[index], y[index])
+            t = t + 1
+            m = jax.tree.map(lambda m, g: 0.9 * m + 0.1 * g, m, g)
+            v = jax.tree.map(lambda v, g: 0.999 * v + 0.001 * g * g, v, g)
+            scale = RATE * jnp.sqrt(1 - 0.999**t) / (1 - 0.9**t)
+            p = jax.tree.map(lambda p, m, v: p - scale * m / (jnp.sqrt(v) + 1e-8), p, m, v)
+            return (p, m, v, t), value.sum()
+        return jax.lax.scan(step, state, rows)
+
+    compiled = jax.jit(train, donate_argnums=0)
+    parameters = jax.vmap(initial)(jax.random.split(jax.random.key(0), replicates))
+    state = parameters, jax.tree.map(jnp.zeros_like, parameters), jax.tree.map(jnp.zeros_like, parameters), jnp.zeros(())
+    x, y = jnp.asarray(dataset.train.x), jnp.asarray(dataset.train.y)
+    rng = np.random.default_rng(1)
+
+    def run(steps: int) -> None:
+        nonlocal state
+        rows = jnp.asarray(rng.integers(0, ROWS, (steps, BATCH)))
+        state, losses = compiled(state, rows, x, y)
+        jax.block_until_ready(losses)
+    return run
+
+
+def synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def measure(contestants: dict[str, Steps], seconds: float) -> dict[str, float]:
+    """Median microseconds per step over the turns; the number of steps is chosen and compiled for before anything counts."""
+    steps = {}
+    for name, run in contestants.items():
+        run(8)
+        started = time.perf_counter()
+        run(8)
+        per_step = (time.perf_counter() - started) / 8
+        steps[name] = max(4, int(seconds / per_step))
+        run(steps[name])                            # lax.scan is compiled for its length
+    turns: dict[str, list[float]] = {name: [] for name in contestants}
+    for _ in range(TURNS):
+        for name, run in contestants.items():
+            started = time.perf_counter()
+            run(steps[name])
+            turns[name].append((time.perf_counter() - started) / steps[name] * 1e6)
+    return {name: statistics.median(values) for name, values in turns.items()}
+
+
+def bandwidth(device: torch.device) -> float:
+    """Bytes per second of a large copy, reads and writes counted."""
+    source = torch.zeros(2**26, device=device)
+    target = torch.empty_like(source)
+    times = []
+    for _ in range(8):
+        synchronize(device)
+        started = time.perf_counter()
+        target.copy_(source)
+        synchronize(device)
+        times.append(time.perf_counter() - started)
+    return 2 * source.numel() * 4 / min(times)
+
+
+def bytes_per_step(neurons: int, replicates: int) -> int:
+    """What has to move: weights and two moments in and out, the batch in."""
+    parameters = neurons * (FEATURES + 1) + neurons * (3 * WIDTH + 1) + CLASSES * (neurons + 1)
+    return 4 * (6 * parameters * replicates + BATCH * FEATURES)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--neurons", default="7,64,256")
+    parser.add_argument("--replicates", default="1,32,128")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--seconds", type=float, default=2.0)
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    device = mn.training.choose_device(options.device)
+    try:
+        import jax
+        version = f"jax {jax.__version__} on {jax.devices()[0].device_kind}"
+    except ImportError:
+        jax, version = None, "jax not installed, not measured"
+    name = torch.cuda.get_device_name() if device.type == "cuda" else f"{platform.processor()}, {torch.get_num_threads()} thread(s)"
+    print(f"torch {torch.__version__} on {device.type} ({name}); {version}\n")
+    dataset, speed, rows, alone = make_dataset(), bandwidth(device), [], {}
+    print("| N | M | mncompress, us | modules, us | jax, us | jax / mncompress | M single / stack | share of bandwidth bound |")
+    print("|---" * 8 + "|")
+    for neurons in map(int, options.neurons.split(",")):
+        for replicates in map(int, options.replicates.split(",")):
+            contestants = {"mncompress": make_mncompress(dataset, neurons, replicates, device)}
+            if replicates == 1:
+                contestants["modules"] = make_modules(dataset, neurons, device)
+            if jax is not None:
+                contestants["jax"] = make_jax(dataset, neurons, replicates)
+            times = measure(contestants, options.seconds)
+            own = times["mncompress"]
+            alone.setdefault(neurons, own if replicates == 1 else None)
+            row = {"neurons": neurons, "replicates": replicates, **times, "bound": bytes_per_step(neurons, replicates) / speed * 1e6}
+            rows.append(row)
+            ratio = f"{times['jax'] / own:.2f}" if "jax" in times else "-"
+            single = f"{replicates * alone[neurons] / own:.1f}" if alone[neurons] else "-"
+            print(f"| {neurons} | {replicates} | {own:.0f} | " + " | ".join(
+                f"{times[key]:.0f}" if key in times else "-" for key in ("modules", "jax"))
+                + f" | {ratio} | {single} | {row['bound'] / own:.1%} |", flush=True)
+    if options.out is not None:
+        mn.files.write_json(options.out, {"device": name, "torch": torch.__version__, "jax": version, "rows": rows})
+
+
+if __name__ == "__main__":
+    main()

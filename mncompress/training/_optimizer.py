@@ -1,0 +1,56 @@
+"""The optimizer of a population: AdamW on slices of its parameter vector, and the learning rate over the steps."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from mncompress.training._population import Population
+from mncompress.types import Schedule, TrainConfig
+
+
+def make_optimizer(population: Population, configs: Sequence[TrainConfig]) -> torch.optim.AdamW:
+    """One parameter group for each learning rate and weight decay, made of as few slices of the vector as there can be.
+
+    Args:
+        population: networks in the order of `configs`.
+        configs: each stands for its `replicates` networks.
+    """
+    groups: dict[tuple[float, float], list[list[int]]] = {}
+    start = 0
+    for name, value in population.parameters.items():
+        size = value.numel() // population.replicates
+        for config in configs:
+            rate = config.lr * (config.activation_lr if ".activation." in name else 1.0)
+            decay = config.weight_decay if name.endswith("linear.weight") else 0.0
+            stop = start + size * config.replicates
+            slices = groups.setdefault((rate, decay), [])
+            if slices and slices[-1][1] == start:
+                slices[-1][1] = stop
+            else:
+                slices.append([start, stop])
+            start = stop
+    device = population.flat.device
+    return torch.optim.AdamW(
+        [{"params": [_slice(population.flat, a, b) for a, b in slices], "lr": torch.tensor(rate, device=device), "rate": rate,
+          "weight_decay": decay} for (rate, decay), slices in groups.items()], fused=True, capturable=device.type == "cuda")
+
+
+def _slice(flat: Tensor, start: int, stop: int) -> Tensor:
+    assert flat.grad is not None
+    view = flat[start:stop].requires_grad_()
+    view.grad = flat.grad[start:stop]
+    return view
+
+
+def rate_factors(schedule: Schedule, steps: int, warmup_steps: int) -> Tensor:
+    """What multiplies the learning rate at each step: (steps,), rising linearly over the warm-up, then as scheduled."""
+    factors = []
+    for step in range(steps):
+        if step < warmup_steps:
+            factors.append((step + 1) / (warmup_steps + 1))
+            continue
+        done = (step - warmup_steps) / (steps - warmup_steps)
+        factors.append({"constant": 1.0, "linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2}[schedule])
+    return torch.tensor(factors)

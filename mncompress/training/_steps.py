@@ -1,0 +1,104 @@
+"""Optimizer steps that keep every input and counter on the device.
+
+A step reads its batch's rows at a position that it advances itself, and its learning rate from a table, so nothing comes
+from the host; on CUDA the whole step, data gathering included, is captured as a graph and replayed. Elsewhere the same code
+runs as it stands.
+"""
+
+import warnings
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mncompress.training._metrics import loss_per_replicate
+from mncompress.training._optimizer import rate_factors
+from mncompress.training._population import Population
+from mncompress.types import Task, TrainConfig
+
+EAGER_STEPS = 3
+"""Steps before the capture, in which libraries allocate what they keep."""
+
+
+@dataclass(frozen=True)
+class DeviceSplit:
+    """A split on the device: standardized features (n, d); labels (n,), or standardized targets (n, out_features)."""
+
+    x: Tensor
+    y: Tensor
+
+
+class Stepper:
+    """Trains a population on a split, step by step."""
+
+    def __init__(self, population: Population, optimizer: torch.optim.Optimizer, split: DeviceSplit, config: TrainConfig,
+                 task: Task) -> None:
+        self.population, self.optimizer, self.split, self.task = population, optimizer, split, task
+        self.batch_size = min(config.batch_size, len(split.x))
+        self.sizes = [self.batch_size] * (len(split.x) // self.batch_size)
+        if remainder := len(split.x) % self.batch_size:
+            self.sizes.append(remainder)
+        steps = len(self.sizes)
+        self.factors = None
+        if config.schedule != "constant" or config.warmup:
+            factors = rate_factors(config.schedule, config.epochs * steps, config.warmup * steps)
+            self.factors = factors.to(population.flat.device)
+        device = population.flat.device
+        rows = (len(split.x),) if config.order == "shared" else (population.replicates, len(split.x))
+        self.order = torch.zeros(rows, dtype=torch.long, device=device)
+        self.offsets = torch.arange(self.batch_size, device=device)
+        self.position = torch.zeros(1, dtype=torch.long, device=device)
+        self.step_count = torch.zeros(1, dtype=torch.long, device=device)
+        self.total = torch.zeros(population.replicates, device=device)
+        self.graph: torch.cuda.CUDAGraph | None = None
+        self.eager_steps = EAGER_STEPS if device.type == "cuda" else -1
+
+    def start_epoch(self, order: Tensor, epoch: int) -> None:
+        """Begin an epoch: `order` are the rows, (n,) or (M, n), `epoch` counts from 0."""
+        self.order.copy_(order)
+        self.position.zero_()
+        self.step_count.fill_(epoch * len(self.sizes))
+        self.total.zero_()
+
+    def run(self, step: int) -> None:
+        """The step number `step` of the epoch; steps come in order."""
+        size = self.sizes[step]
+        if self.graph is not None and size == self.batch_size:
+            self.graph.replay()
+        elif self.eager_steps == 0 and size == self.batch_size:
+            self._capture()
+        else:
+            self._step(size)
+            self.eager_steps -= size == self.batch_size
+
+    def _step(self, size: int) -> None:
+        rows = self.order.index_select(-1, self.position + self.offsets[:size])
+        x = self.split.x.index_select(0, rows.flatten()).unflatten(0, rows.shape).mT
+        y = self.split.y.index_select(0, rows.flatten()).unflatten(0, rows.shape)
+        if self.factors is not None:
+            factor = self.factors.index_select(0, self.step_count).squeeze()
+            for group in self.optimizer.param_groups:
+                group["lr"].copy_(group["rate"] * factor)
+        assert self.population.flat.grad is not None
+        self.population.flat.grad.zero_()
+        losses = loss_per_replicate(self.population.forward(x, training=True), y, self.task)
+        losses.sum().backward()
+        self.optimizer.step()
+        self.total.add_(losses.detach(), alpha=size)
+        self.position.add_(size)
+        self.step_count.add_(1)
+
+    def _capture(self) -> None:
+        """Capture a whole step, then replay it once as the step that was due."""
+        self.eager_steps = -1
+        try:
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph):
+                self._step(self.batch_size)
+        except RuntimeError as error:
+            torch.cuda.synchronize()
+            warnings.warn(f"training runs without a CUDA graph, slower: {str(error).splitlines()[0]}", stacklevel=2)
+            self._step(self.batch_size)
+        else:
+            self.graph = graph
+            graph.replay()
