@@ -16,7 +16,6 @@ over a bandwidth measured here by copying.
 """
 
 import argparse
-import json
 import platform
 import statistics
 import time
@@ -73,6 +72,7 @@ class ModulePerNeuron(nn.Module):
                                   for _ in range(neurons))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Features (batch, 784) to logits."""
         u = self.first(x)
         return self.last(torch.cat([module(u[:, k:k + 1]) for k, module in enumerate(self.meta)], 1))
 
@@ -210,13 +210,14 @@ def main() -> None:
             times = measure(contestants, options.seconds)
             own = times["mncompress"]
             alone.setdefault(neurons, own if replicates == 1 else None)
-            row = {"neurons": neurons, "replicates": replicates, **times, "bound": bytes_per_step(neurons, replicates) / speed * 1e6}
+            bound = bytes_per_step(neurons, replicates) / speed * 1e6
+            row = {"neurons": neurons, "replicates": replicates, **times, "bound": bound}
             rows.append(row)
             ratio = f"{times['jax'] / own:.2f}" if "jax" in times else "-"
             single = f"{replicates * alone[neurons] / own:.1f}" if alone[neurons] else "-"
             print(f"| {neurons} | {replicates} | {own:.0f} | " + " | ".join(
                 f"{times[key]:.0f}" if key in times else "-" for key in ("modules", "jax"))
-                + f" | {ratio} | {single} | {row['bound'] / own:.1%} |", flush=True)
+                + f" | {ratio} | {single} | {bound / own:.1%} |", flush=True)
     if options.out is not None:
         mn.files.write_json(options.out, {"device": name, "torch": torch.__version__, "jax": version, "rows": rows})
 

@@ -14,6 +14,7 @@ from ._errors import CommandGroup
 from ._evaluate import evaluate
 from ._inspect import inspect
 from ._quickstart import quickstart
+from ._reproduce import reproduce
 from ._train import train
 
 app = typer.Typer(
@@ -46,5 +47,5 @@ def main(
     """Options that stand before the command."""
 
 
-for command in (quickstart, train, compress, evaluate, benchmark, inspect):
+for command in (quickstart, train, compress, evaluate, benchmark, inspect, reproduce):
     app.command()(command)

@@ -72,7 +72,7 @@ def train(
     out: Out = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
     overwrite: Overwrite = False,
-    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Log the metrics into the run's folder for TensorBoard.")] = False,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Log the metrics into the run's folder, too.")] = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -100,7 +100,8 @@ def train(
 def make_document(run: "Run", folder: Path) -> dict[str, Any]:
     """The JSON document of a run."""
     return {"folder": str(folder), "best": run.best, "metric": run.record.metric,
-            "validation_metric": run.validation_metric, "epoch": run.record.epoch, "kept": run.record.kept, "data_hash": run.data_hash, "config": to_json(run.config)}
+            "validation_metric": run.validation_metric, "epoch": run.record.epoch, "kept": run.record.kept,
+            "data_hash": run.data_hash, "config": to_json(run.config)}
 
 
 def make_table(run: "Run") -> TextTable:

@@ -23,6 +23,7 @@ LAYERS = (
     {"benchmark"},
     {"report"},
     {"pipeline"},
+    {"experiments"},
     {"cli"},
 )
 """From low to high. A module imports only from lower layers, and a subpackage from itself."""

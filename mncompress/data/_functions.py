@@ -101,6 +101,8 @@ TARGETS: dict[str, Target] = {
     "gamma_inc": Target(2, lambda x, y: special.gammainc(_onto(0.5, 5, x), _onto(0, 10, y))),
     "hurwitz_zeta": Target(2, lambda x, y: special.zeta(_onto(1.5, 5, x), _onto(1, 3, y))),
 }
+FUNCTION_NAMES = tuple(TARGETS)
+"""What may stand behind `function:`."""
 
 
 def make_function_arrays(name: str, seed: int) -> Arrays:

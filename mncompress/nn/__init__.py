@@ -16,6 +16,8 @@ from mncompress.nn._forms import Grouped as Grouped
 from mncompress.nn._forms import PiecewiseLinear as PiecewiseLinear
 from mncompress.nn._forms import Polynomial as Polynomial
 from mncompress.nn._forms import Scale as Scale
+from mncompress.nn._fused import fused_activation as fused_activation
+from mncompress.nn._fused import fused_available as fused_available
 from mncompress.nn._init import initialize_ as initialize_
 from mncompress.nn._init import initialize_activation_ as initialize_activation_
 from mncompress.nn._init import mismatch as mismatch

@@ -11,3 +11,4 @@ from mncompress.report._html import write_html as write_html
 from mncompress.report._inspect import Inspection as Inspection
 from mncompress.report._inspect import inspect_curves as inspect_curves
 from mncompress.report._plots import draw_activations as draw_activations
+from mncompress.report._plots import save_figure as save_figure

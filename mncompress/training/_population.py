@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mncompress.checkpoint import make_template
 from mncompress.data import Standardization
-from mncompress.nn import Layer, LearnedActivation, Network, initialize_
+from mncompress.nn import Layer, LearnedActivation, Network, fused_activation, fused_available, initialize_
 from mncompress.types import Init, NetworkSpec
 
 NORM_MOMENTUM = 0.1
@@ -82,7 +82,11 @@ class Population:
         assert isinstance(layer.activation, LearnedActivation)
         prefix = f"{position}.activation."
         own = {name.removeprefix(prefix): value for name, value in self.parameters.items() if name.startswith(prefix)}
-        return layer.activation.compute(u, own)
+        if not fused_available(u.device, layer.activation.spec):
+            return layer.activation.compute(u, own)
+        n = layer.activation.n
+        stacked = {name: value.expand(-1, n, *value.shape[2:]).flatten(0, 1) for name, value in own.items()}
+        return fused_activation(layer.activation, stacked, u.flatten(0, 1).T).T.view(u.shape)
 
     @torch.no_grad()
     def networks(self) -> dict[str, Tensor]:

@@ -1,0 +1,81 @@
+"""`mncompress reproduce`: the paper's figures with replicates, intervals and verdicts."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mncompress.files import new_folder
+from mncompress.types import TrainConfig, from_json, to_json
+
+from ._options import DataDir, Json, Out, Quiet
+from ._output import Output, TextTable, open_output
+
+if TYPE_CHECKING:
+    from mncompress.experiments import Plan, Reproduction, Verdict
+
+HOUR, MINUTE = 3600, 60
+
+
+def reproduce(
+    name: Annotated[str, typer.Argument(
+        metavar="NAME", help="fig4, fig5, fig6, fig7, fig8, fig9, fig10, families, or all.", show_default=False)],
+    data: Annotated[str | None, typer.Option(
+        "--data", metavar="NAME|FILE.npz",
+        help="As for train; figures need classes.  [default: mnist, and every data set for families]")] = None,
+    data_dir: DataDir = None,
+    replicates: Annotated[int, typer.Option("--replicates", help="Networks for each cell; intervals need at least 2.")] = 32,
+    epochs: Annotated[int, typer.Option("--epochs", help="Passes over the training split.")] = 100,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or mps.")] = "auto",
+    out: Out = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue in --out: what is computed there stays.")] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Compute the paper's figures again, with intervals, and say which of its claims hold."""
+    if resume and out is None:
+        raise typer.BadParameter("--resume needs the folder to continue in --out", param_hint="--resume")
+    options = {"data": data or "mnist", "data_dir": data_dir, "replicates": replicates, "epochs": epochs, "device": device}
+    settings = from_json(TrainConfig, options, where="options")
+    folder = out or new_folder(Path("runs"), f"reproduce-{name}")
+
+    from mncompress.experiments import reproduce as reproduce_experiments
+
+    with open_output(as_json, quiet) as output:
+        try:
+            with output.bar() as update:
+                done = reproduce_experiments(name, settings, folder, data_sets=data and (data,), resume=resume, tell=output.status,
+                                             progress=lambda share, text: update(share, text, line=False),
+                                             planned=lambda plan: tell_plan(output, plan, settings))
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt("finished cells are kept; continue with the same options and "
+                                    f"--resume --out {folder}") from None
+        output.show(make_document(done), make_table(done.verdicts), f"files: {folder}", essential=str(folder))
+
+
+def tell_plan(output: Output, plan: "Plan", settings: TrainConfig) -> None:
+    """What is about to be computed, and how long it may take."""
+    parts = ", ".join(f"{name} {count}" for name, count in plan.experiments.items())
+    output.status(f"{plan.cells} cells ({parts}; shared ones count once), {plan.finished} finished; to train: "
+                  f"{plan.networks} networks for {plan.epochs} epochs, about {describe_duration(plan.seconds)}")
+    if settings.replicates == 1:
+        output.status("a single replicate gives no intervals, and every claim stays undecided; use --replicates 2 or more")
+
+
+def describe_duration(seconds: float) -> str:
+    """A duration in the unit that fits."""
+    if seconds >= HOUR:
+        return f"{seconds / HOUR:.1f} h"
+    return f"{seconds / MINUTE:.1f} min" if seconds >= MINUTE else f"{seconds:.0f} s"
+
+
+def make_document(done: "Reproduction") -> dict[str, Any]:
+    """The JSON document."""
+    document: dict[str, Any] = to_json(done)
+    return document
+
+
+def make_table(verdicts: tuple["Verdict", ...]) -> TextTable:
+    """One line for each claim."""
+    rows = [(verdict.figure, verdict.statement, verdict.outcome) for verdict in verdicts]
+    return TextTable(("figure", "claim", "verdict"), rows, text_columns=frozenset({"claim", "verdict"}))

@@ -1,0 +1,307 @@
+"""`families`: on every data set, where learned activations win over ReLU, tanh, silu and gelu, by how much, and where they stop.
+
+Networks of growing width give every family a line of error against cost: parameters, and multiply-adds and measured latency of
+the compressed network. The fixed networks together have an envelope, the least error that any of them has at up to
+a cost, interpolated between them in the logarithm of both. The advantage of a learned network is how many times its own cost
+the envelope needs for the same error; its interval comes from resampling the replicates of all networks.
+"""
+
+import csv
+import dataclasses
+import io
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mncompress.data import FUNCTION_NAMES, Dataset
+from mncompress.errors import CheckpointError, DataError
+from mncompress.experiments._cells import probe_speed
+from mncompress.experiments._frontier import (
+    BATCHES,
+    FIXED,
+    LEARNED,
+    RATES,
+    Point,
+    has_point,
+    load_data,
+    load_point,
+    make_points,
+    measure_latency,
+    run_point,
+)
+from mncompress.experiments._frontier_plot import draw_frontier
+from mncompress.files import write_text
+from mncompress.report import save_figure
+from mncompress.training import TrainProgress
+from mncompress.types import TrainConfig
+
+DATA_SETS = ("mnist", "mnist1d", "digits", *(f"function:{name}" for name in FUNCTION_NAMES))
+RESAMPLES = 1000
+PROBE_SECONDS = 1.0
+Floats = NDArray[np.float64]
+Latencies = Mapping[str, Mapping[int, float]]
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A cost: its name, and how to read it off a point and the latencies."""
+
+    name: str
+    label: str
+    cost: Callable[[Point, Latencies], float]
+
+
+def _latency(batch: int, point: Point, latencies: Latencies) -> float:
+    return latencies[point.key][batch]
+
+
+AXES = (
+    Axis("macs", "multiply-adds of the compressed network", lambda point, latency: float(point.macs)),
+    Axis("parameters", "parameters of the trained network", lambda point, latency: float(point.parameters)),
+    *(Axis(f"us_batch_{batch}", f"measured latency at batch {batch}, µs", partial(_latency, batch)) for batch in BATCHES),
+)
+
+
+@dataclass(frozen=True)
+class Advantage:
+    """A learned network against the envelope of the fixed ones, by one cost."""
+
+    data: str
+    axis: str
+    point: Point
+    cost: float
+    ratio: float
+    """Cost of the fixed networks at the same error over its own; infinite where none of them reaches that error."""
+    low: float
+    high: float
+
+    @property
+    def wins(self) -> bool:
+        """Whether the interval lies above 1."""
+        return self.low > 1
+
+    def text(self) -> str:
+        """The ratio with its interval."""
+        return f"{_ratio_text(self.ratio)} ({_ratio_text(self.low)} to {_ratio_text(self.high)})"
+
+
+def _ratio_text(value: float) -> str:
+    return "more than measured" if np.isinf(value) else f"{value:.2f}"
+
+
+@dataclass(frozen=True)
+class FamiliesPlan:
+    """What there is to compute for `families`."""
+
+    data_sets: tuple[str, ...]
+    """Those that can be loaded here."""
+    points: int
+    finished: int
+    networks: int
+    """To be trained."""
+    seconds: float
+    """Estimated for what is not finished."""
+
+
+def plan_families(settings: TrainConfig, data_sets: Sequence[str], out: Path, *, tell: Callable[[str], None]) -> FamiliesPlan:
+    """Which data sets are there, how much is to be trained, and about how long that takes.
+
+    Raises:
+        DataError: there is only one data set, and it cannot be loaded; of several, those are left out and told.
+    """
+    loaded, points, missing, seconds = [], 0, 0, 0.0
+    speeds: dict[tuple[int, int], float] = {}
+    for data in data_sets:
+        try:
+            dataset = load_data(settings, data)
+        except DataError as error:
+            if len(data_sets) == 1:
+                raise
+            tell(f"{data} is left out: {error}")
+            continue
+        loaded.append(data)
+        configs = list(make_points(dataclasses.replace(settings, data=data), dataset).values())
+        open_points = [config for config in configs if not has_point(config, dataset.content_hash, out / "cells")]
+        points, missing = points + len(configs), missing + len(open_points)
+        if open_points:
+            kind = len(dataset.train), len(configs[0].hidden)
+            middle = dataclasses.replace(open_points[len(open_points) // 2], replicates=settings.replicates * len(RATES))
+            speeds[kind] = speeds.get(kind) or probe_speed(middle, PROBE_SECONDS)
+            seconds += len(open_points) * speeds[kind] * configs[0].epochs
+    return FamiliesPlan(tuple(loaded), points, points - missing, missing * settings.replicates * len(RATES), seconds)
+
+
+def run_families(settings: TrainConfig, data_sets: Sequence[str], out: Path, command: str, *, tell: Callable[[str], None],
+                 progress: Callable[[float, str], None] | None = None) -> list[Path]:
+    """Compute what is missing in `out/cells`, measure latencies, and write a picture and tables for each data set.
+
+    Args:
+        settings: replicates, epochs, data folder, device and seed.
+        data_sets: names for `load_dataset`.
+        out: the folder.
+        command: that reproduces this, for the summary.
+        tell: called with a line of text for each network shape.
+        progress: called with the share done and a text.
+
+    Returns:
+        The files that were written.
+    """
+    files: list[Path] = []
+    advantages: list[Advantage] = []
+    everything: list[Point] = []
+    for number, data in enumerate(data_sets):
+        dataset = load_data(settings, data)
+
+        def watch(share: float, text: str, number: int = number) -> None:
+            if progress is not None:
+                progress((number + share) / len(data_sets), text)
+
+        points = _run_points(settings, data, dataset, out / "cells", tell, watch)
+        tell(f"{data}: latency of {len(points)} networks")
+        latencies = measure_latency(points, dataset, out / "cells")
+        found = [advantage for axis in AXES for advantage in compare(points, latencies, axis)]
+        advantages += found
+        everything += points
+        name = f"families-{data.replace(':', '-')}"
+        write_text(out / f"{name}.csv", _table(points, latencies))
+        costs = [(axis.label, {point.key: axis.cost(point, latencies) for point in points}) for axis in AXES]
+        picture = draw_frontier(points, costs, f"{data}, {settings.replicates} networks each")
+        for kind in ("png", "svg"):
+            save_figure(out / f"{name}.{kind}", picture)
+            files.append(out / f"{name}.{kind}")
+        files.append(out / f"{name}.csv")
+        write_text(out / "families.md", render_summary(advantages, everything, command))
+    return [*files, *([out / "families.md"] if files else [])]
+
+
+def _run_points(settings: TrainConfig, data: str, dataset: Dataset, folder: Path, tell: Callable[[str], None],
+                watch: Callable[[float, str], None]) -> list[Point]:
+    points = []
+    configs = make_points(dataclasses.replace(settings, data=data), dataset)
+    for number, ((name, width), config) in enumerate(configs.items()):
+        label = f"{data}: {name}, width {width}"
+
+        def report(at: TrainProgress, number: int = number, label: str = label) -> None:
+            share = (at.epoch - 1 + at.step / at.steps) / at.epochs
+            watch((number + share) / len(configs), f"{label}, epoch {at.epoch} of {at.epochs}")
+
+        try:
+            point = load_point(config, dataset.content_hash, folder)
+        except CheckpointError as error:
+            tell(f"cells/{error}; computing it again")
+            point = None
+        if point is None:
+            point = run_point(name, config, dataset, folder, report)
+            tell(f"{label}: {point.metric} {point.error:.4g} at learning rate {point.rate:g}, {point.macs} multiply-adds, "
+                 f"{point.seconds:.0f} s")
+        points.append(point)
+    return points
+
+
+def compare(points: Sequence[Point], latencies: Latencies, axis: Axis) -> list[Advantage]:
+    """The advantage of every learned network, with its interval.
+
+    Args:
+        points: of one data set.
+        latencies: of their compressed networks.
+        axis: which cost.
+    """
+    fixed = [point for point in points if not point.learned]
+    costs = np.array([axis.cost(point, latencies) for point in fixed])
+    rng = np.random.default_rng(0)
+    resampled = np.array([_resample(point, rng) for point in fixed])             # (fixed, RESAMPLES)
+    found = []
+    for point in points:
+        if not point.learned:
+            continue
+        own = axis.cost(point, latencies)
+        ratio = envelope_cost(costs, np.array([other.error for other in fixed]), point.error) / own
+        ratios = [envelope_cost(costs, errors, error) / own
+                  for errors, error in zip(resampled.T, _resample(point, rng), strict=True)]
+        low, high = np.quantile(ratios, [0.025, 0.975], method="inverted_cdf")
+        found.append(Advantage(point.data, axis.name, point, own, float(ratio), float(low), float(high)))
+    return found
+
+
+def _resample(point: Point, rng: np.random.Generator) -> Floats:
+    """Medians of the errors of replicates drawn with replacement: (RESAMPLES,)."""
+    errors = np.array([np.inf if error is None else error for error in point.errors])
+    resampled: Floats = np.median(rng.choice(errors, (RESAMPLES, len(errors))), 1)
+    return resampled
+
+
+def envelope_cost(costs: Floats, errors: Floats, error: float) -> float:
+    """What the cheapest network costs that has at most this error, interpolated along the envelope.
+
+    Between neighbors of the envelope the logarithm of the error is linear in the logarithm of the cost. Below the cheapest
+    network nothing is extrapolated: its cost is returned. Infinite where no network has so small an error.
+    """
+    order = np.argsort(costs, kind="stable")
+    costs, best = costs[order], np.minimum.accumulate(errors[order])
+    kept = np.flatnonzero(np.diff(best, prepend=np.inf) < 0)
+    costs, best = costs[kept], best[kept]
+    if error < best[-1]:
+        return float("inf")
+    index = int(np.argmax(best <= error))
+    if index == 0 or best[index] == error:
+        return float(costs[index])
+    share = (np.log(best[index - 1]) - np.log(error)) / (np.log(best[index - 1]) - np.log(max(best[index], 1e-300)))
+    return float(np.exp(np.log(costs[index - 1]) + share * (np.log(costs[index]) - np.log(costs[index - 1]))))
+
+
+def _table(points: Sequence[Point], latencies: Latencies) -> str:
+    rows: list[dict[str, Any]] = []
+    for point in points:
+        finite = [error for error in point.errors if error is not None]
+        kinds = " ".join(f"{kind}:{count}" for kind, count in point.kinds.items())
+        rows.append({"contender": point.contender, "width": point.width, "learning_rate": point.rate, "metric": point.metric,
+                     "median": f"{point.error:.6g}", "best": f"{min(finite):.6g}", "worst": f"{max(finite):.6g}",
+                     "compressed": f"{point.error_compressed:.6g}", "original": f"{point.error_original:.6g}",
+                     "macs": point.macs, "macs_original": point.macs_original, "parameters": point.parameters, "kinds": kinds}
+                    | {f"us_batch_{batch}": f"{latencies[point.key][batch]:.2f}" for batch in BATCHES})
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def render_summary(advantages: Sequence[Advantage], points: Sequence[Point], command: str) -> str:
+    """One table: for every data set and cost the learned network with the largest advantage, and how many of them win."""
+    environment = points[0].environment
+    machine = environment["gpu"] if environment["device"] == "cuda" else environment["cpu"]
+    lines = [f"`{command}`, on {machine} (torch {environment['torch']}), {len(points[0].errors)} networks for each point.",
+             "Every family has the same number of steps and its own best learning rate of four, by validation. Latencies are those",
+             "of the compressed networks under ONNX Runtime on one CPU thread, in standard operators, from one interleaved run for",
+             "each data set.", "",
+             "How many times its own cost the best fixed networks (ReLU, tanh, silu, gelu) need for the error of a learned one:",
+             "for each data set the learned network with the largest advantage, with the 95 % interval from resampling replicates,",
+             "and how many of the learned networks have an interval above 1. \"More than measured\": no fixed network was as good.",
+             "",
+             "| data | " + " | ".join(axis.label for axis in AXES) + " |", "|---" * (len(AXES) + 1) + "|"]
+    for data in dict.fromkeys(advantage.data for advantage in advantages):
+        cells = []
+        for axis in AXES:
+            own = [advantage for advantage in advantages if (advantage.data, advantage.axis) == (data, axis.name)]
+            best = max(own, key=lambda advantage: (advantage.low, advantage.ratio))
+            wins = sum(advantage.wins for advantage in own)
+            cells.append(f"{best.point.contender} {best.point.width}: {best.text()}; {wins} of {len(own)}")
+        lines.append(f"| {data} | " + " | ".join(cells) + " |")
+    return "\n".join([*lines, "", *_render_equal_width(points)]) + "\n"
+
+
+def _render_equal_width(points: Sequence[Point]) -> list[str]:
+    names, widths = (*FIXED, *LEARNED), sorted({point.width for point in points})
+    lines = ["At equal width: median test error (RMSE over the standard deviation of the targets, or error rate).",
+             "", f"| data | width | {' | '.join(names)} |", "|---" * (len(names) + 2) + "|"]
+    for data in dict.fromkeys(point.data for point in points):
+        for width in widths:
+            own = {point.contender: point for point in points if (point.data, point.width) == (data, width)}
+            if own.keys() >= set(names):
+                lines.append(f"| {data} | {width} | " + " | ".join(f"{own[name].error:.4g}" for name in names) + " |")
+    return lines
