@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mncompress.pipeline import compress as compress
     from mncompress.pipeline import export_onnx as export_onnx
     from mncompress.training import train as train
+    from mncompress.training import train_stacks as train_stacks
     from mncompress.types import Budget as Budget
     from mncompress.types import Report as Report
     from mncompress.types import TrainConfig as TrainConfig
@@ -36,6 +37,7 @@ _HOMES = {
     "load_dataset": "data",
     "load_run": "checkpoint",
     "train": "training",
+    "train_stacks": "training",
 }
 """The module in which each public function and class is."""
 

@@ -79,6 +79,8 @@ class Advantage:
     """Cost of the fixed networks at the same error over its own; infinite where none of them reaches that error."""
     low: float
     high: float
+    most: float
+    """Cost of the largest fixed network over its own: what can be said where the ratio is infinite."""
 
     @property
     def wins(self) -> bool:
@@ -87,11 +89,10 @@ class Advantage:
 
     def text(self) -> str:
         """The ratio with its interval."""
-        return f"{_ratio_text(self.ratio)} ({_ratio_text(self.low)} to {_ratio_text(self.high)})"
+        return f"{self._show(self.ratio)} ({self._show(self.low)} to {self._show(self.high)})"
 
-
-def _ratio_text(value: float) -> str:
-    return "more than measured" if np.isinf(value) else f"{value:.2f}"
+    def _show(self, value: float) -> str:
+        return f"> {self.most:.2f}" if np.isinf(value) else f"{value:.2f}"
 
 
 @dataclass(frozen=True)
@@ -224,7 +225,8 @@ def compare(points: Sequence[Point], latencies: Latencies, axis: Axis) -> list[A
         ratios = [envelope_cost(costs, errors, error) / own
                   for errors, error in zip(resampled.T, _resample(point, rng), strict=True)]
         low, high = np.quantile(ratios, [0.025, 0.975], method="inverted_cdf")
-        found.append(Advantage(point.data, axis.name, point, own, float(ratio), float(low), float(high)))
+        found.append(Advantage(point.data, axis.name, point, own, float(ratio), float(low), float(high),
+                               float(costs.max() / own)))
     return found
 
 
@@ -281,14 +283,15 @@ def render_summary(advantages: Sequence[Advantage], points: Sequence[Point], com
              "each data set.", "",
              "How many times its own cost the best fixed networks (ReLU, tanh, silu, gelu) need for the error of a learned one:",
              "for each data set the learned network with the largest advantage, with the 95 % interval from resampling replicates,",
-             "and how many of the learned networks have an interval above 1. \"More than measured\": no fixed network was as good.",
+             "and how many of the learned networks have an interval above 1. After a >, no fixed network was as good: the number",
+             "is the cost of the largest.",
              "",
              "| data | " + " | ".join(axis.label for axis in AXES) + " |", "|---" * (len(AXES) + 1) + "|"]
     for data in dict.fromkeys(advantage.data for advantage in advantages):
         cells = []
         for axis in AXES:
             own = [advantage for advantage in advantages if (advantage.data, advantage.axis) == (data, axis.name)]
-            best = max(own, key=lambda advantage: (advantage.low, advantage.ratio))
+            best = max(own, key=lambda advantage: (min(advantage.low, advantage.most), min(advantage.ratio, advantage.most)))
             wins = sum(advantage.wins for advantage in own)
             cells.append(f"{best.point.contender} {best.point.width}: {best.text()}; {wins} of {len(own)}")
         lines.append(f"| {data} | " + " | ".join(cells) + " |")
