@@ -22,10 +22,10 @@ KEYS = tuple(field.name for field in dataclasses.fields(TrainConfig))
 
 
 def read_recipe(path: Path) -> dict[str, Any]:
-    """Read a recipe and check its keys and, alone, its values.
+    """Read a recipe and check its keys; its values are checked with the options that override them.
 
     Raises:
-        ConfigError: the file is missing, is no TOML, has an unknown key, or a value that cannot be used.
+        ConfigError: the file is missing, is no TOML, or has an unknown key.
     """
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -42,19 +42,19 @@ def read_recipe(path: Path) -> dict[str, Any]:
         document = parse_strings(document)
     except typer.BadParameter as error:
         raise ConfigError(f"recipe {path}: hidden: {error.message}") from None
-    from_json(TrainConfig, document, where=f"recipe {path}")
     return document
 
 
-def make_config(base: Mapping[str, Any], options: Mapping[str, Any]) -> TrainConfig:
-    """Merge the options that were given over a base such as a recipe.
+def make_config(base: Mapping[str, Any], options: Mapping[str, Any], recipe: Path | None = None) -> TrainConfig:
+    """Merge the options that were given over a base such as a recipe, which messages then name.
 
     Raises:
         ConfigError: an option has a value that cannot be used.
         typer.BadParameter: `--hidden` is no list of sizes.
     """
     given = {key: value for key, value in options.items() if key in KEYS and value is not None}
-    return from_json(TrainConfig, {**base, **parse_strings(given)}, where="options")
+    where = f"recipe {recipe} with the options" if recipe else "options"
+    return from_json(TrainConfig, {**base, **parse_strings(given)}, where=where)
 
 
 def parse_strings(values: dict[str, Any]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """`mncompress reproduce`: the paper's figures with replicates, intervals and verdicts."""
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -49,7 +50,7 @@ def reproduce(
                                              planned=lambda plan: tell_plan(output, plan, settings))
         except KeyboardInterrupt:
             raise KeyboardInterrupt("finished cells are kept; continue with the same options and "
-                                    f"--resume --out {folder}") from None
+                                    f"--resume --out {shlex.quote(str(folder))}") from None
         output.show(make_document(done), make_table(done.verdicts), f"files: {folder}", essential=str(folder))
 
 
@@ -57,7 +58,7 @@ def tell_plan(output: Output, plan: "Plan", settings: TrainConfig) -> None:
     """What is about to be computed, and how long it may take."""
     parts = ", ".join(f"{name} {count}" for name, count in plan.experiments.items())
     output.status(f"{plan.cells} cells ({parts}; shared ones count once), {plan.finished} finished; to train: "
-                  f"{plan.networks} networks for {plan.epochs} epochs, about {describe_duration(plan.seconds)}")
+                  f"{plan.networks} networks for {plan.epochs} epochs, about {describe_duration(plan.seconds)} of training")
     if settings.replicates == 1:
         output.status("a single replicate gives no intervals, and every claim stays undecided; use --replicates 2 or more")
 

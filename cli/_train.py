@@ -2,6 +2,7 @@
 
 import contextlib
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,7 +12,7 @@ import typer
 from mncompress.files import new_folder
 from mncompress.types import ACTS, ENDS, TrainConfig, to_json
 
-from ._options import Data, DataDir, Json, Out, Overwrite, Quiet
+from ._options import Data, DataDir, Json, Out, Quiet
 from ._output import TextTable, open_output
 from ._recipe import make_config, read_recipe
 
@@ -63,7 +64,7 @@ def train(
         "batch_norm", "Batch-normalize pre-activations while training; folded away at the end.", negative=True)] = None,
     select: Annotated[str | None, option("select", "Keep the weights of the last or of the best epoch.")] = None,
     patience: Annotated[int | None, option(
-        "patience", "Stop a network after so many epochs without improvement; 0: never.")] = None,
+        "patience", "Stop a network after so many epochs without improvement and keep its best; 0: never.")] = None,
     seed: Annotated[int | None, option("seed", "Of splits, generated data, initialisation and shuffling.")] = None,
     replicates: Annotated[int | None, option("replicates", "Networks trained side by side.")] = None,
     order: Annotated[str | None, option("order", "Replicates see shared batches, or each shuffles its own.")] = None,
@@ -71,7 +72,8 @@ def train(
     device: Annotated[str | None, option("device", "auto, cpu, cuda or mps.")] = None,
     out: Out = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
-    overwrite: Overwrite = False,
+    overwrite: Annotated[bool, typer.Option(
+        "--overwrite", help="Replace the run in --out; what else is there, such as compressed/, stays.")] = False,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Log the metrics into the run's folder, too.")] = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -82,7 +84,7 @@ def train(
     if resume and out is None:
         raise typer.BadParameter("--resume needs the folder of the run in --out", param_hint="--resume")
     base = read_saved(out) if resume and out else {}
-    config = make_config({**base, **(read_recipe(recipe) if recipe else {})}, context.params)
+    config = make_config({**base, **(read_recipe(recipe) if recipe else {})}, context.params, recipe)
     folder = out or new_folder(Path("runs"), make_run_name(config))
 
     from mncompress.training import train as train_networks
@@ -143,5 +145,6 @@ def resumable(folder: Path, epochs: int) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         if (folder / "checkpoint.safetensors").is_file():
-            raise KeyboardInterrupt(f"continue with: mncompress train --resume --epochs {epochs} --out {folder}") from None
+            place = shlex.quote(str(folder))
+            raise KeyboardInterrupt(f"continue with: mncompress train --resume --epochs {epochs} --out {place}") from None
         raise

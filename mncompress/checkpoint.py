@@ -30,7 +30,7 @@ from mncompress.files import atomic_path, write_json, write_text
 from mncompress.nn import Network, Standardize, make_body
 from mncompress.types import STRICT, EpochMetrics, NetworkSpec, TrainConfig, from_json, to_json
 
-SCHEMA = "mncompress.run/1"
+SCHEMA = "mncompress.run/2"
 
 
 @dataclass(frozen=True)

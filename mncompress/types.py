@@ -210,9 +210,11 @@ class TrainConfig:
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} must not be negative, got {getattr(self, name)}")
         if self.warmup and self.warmup >= self.epochs:
-            raise ConfigError(f"warmup must be shorter than the training, got {self.warmup = } of {self.epochs = }")
+            raise ConfigError(f"warmup must be shorter than the training, got warmup {self.warmup} of {self.epochs} epochs")
         if self.keep > self.replicates:
-            raise ConfigError(f"keep must not exceed the replicates, got {self.keep = } of {self.replicates = }")
+            raise ConfigError(f"keep must not exceed the replicates, got keep {self.keep} of {self.replicates} replicates")
+        if self.batch_norm and self.batch_size == 1:
+            raise ConfigError("batch_norm needs batches of at least 2 samples, got batch_size 1")
         self.make_activations()
 
     @property

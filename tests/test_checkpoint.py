@@ -170,8 +170,8 @@ def test_folder_that_is_none(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("text", "words"), [
     ("", "not valid JSON"), ("{", "not valid JSON"), ('{"schema": ', "not valid JSON"), ("[" * 100_000, "not valid JSON"),
     ("1" * 5000, "not valid JSON"), ("null", "schema None"), ("[]", "schema None"), ("3", "schema None"),
-    ('{"schema": "mncompress.run/2"}', "schema 'mncompress.run/2', this version"), ('{"schema": ["a\\n"]}', "schema"),
-    ('{"schema": "mncompress.run/1"}', "config")])
+    ('{"schema": "mncompress.run/1"}', "schema 'mncompress.run/1', this version"), ('{"schema": ["a\\n"]}', "schema"),
+    ('{"schema": "mncompress.run/2"}', "config")])
 def test_config_that_is_none(folder: Path, text: str, words: str) -> None:
     (folder / "config.json").write_text(text)
     assert_refused(lambda: load_run(folder), words)

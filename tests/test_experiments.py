@@ -73,7 +73,8 @@ def make_result(config, test, curves=None, activations=()):
     """A synthetic cell with the given test accuracies (M,)."""
     curves = [[value] for value in test] if curves is None else curves
     config = dataclasses.replace(config, replicates=len(test), epochs=len(curves[0]))
-    return CellResult("0", config, "sha256:0", "accuracy", tuple(map(tuple, curves)), tuple(test), 1, 1.0, tuple(activations), {})
+    return CellResult("0", config, "sha256:0", "accuracy", tuple(map(tuple, curves)), tuple(test), 1, 1.0, tuple(activations),
+                      {"device": "cpu"})
 
 
 # --- statistics
@@ -108,10 +109,10 @@ def test_trend_is_the_least_squares_line_and_covers_it():
     assert 0.93 <= np.mean(covered) <= 0.97  # the standard error of 1000 trials is 0.007
 
 
-def test_one_replicate_has_no_interval_and_equal_ones_a_point():
+def test_neither_one_replicate_nor_equal_ones_have_an_interval():
     assert statistics.mean([2.0]) == Estimate(2.0, None, None)
     assert statistics.difference([2.0, 3.0], [1.0]) == Estimate(1.5, None, None)
-    assert statistics.difference([2.0, 2.0], [1.5, 1.5]) == Estimate(0.5, 0.5, 0.5)
+    assert statistics.difference([2.0, 2.0], [1.5, 1.5]) == Estimate(0.5, None, None)
 
 
 @pytest.mark.parametrize("count", [1, 5, 6, 9, 32])
@@ -297,6 +298,21 @@ def test_claims_compare_cells_of_their_figure(name):
     for cell in experiment.cells:
         assert cell.activation in ("meta", f"fixed:{cell.activation[6:]}")
         assert cell.output_activation == (not cell.hidden)
+
+
+def test_replicates_that_agree_decide_nothing():
+    """Two networks of one value leave no interval, however far from the standard they are."""
+    assert statistics.difference([1.0, 1.0], [3.0, 3.0]) == Estimate(-2.0)
+    config = meta(3)
+    verdict = judge("f", Claim("c", final, (Level("l", config),), above=0), {config: make_result(config, [0.5, 0.5])})
+    assert verdict.outcome == "undecided"
+
+
+@pytest.mark.parametrize("change", [
+    {"test_metric": (math.nan, 0.5)}, {"environment": {}}, {"validation_metric": ((math.inf,) * 2,) * 2}])
+def test_cell_checks_its_numbers(cell, change):
+    with pytest.raises(ConfigError):
+        dataclasses.replace(cell, **change)
 
 
 # --- reproduce

@@ -82,9 +82,9 @@ def test_envelope_is_monotone(seed: int) -> None:
 
 
 def test_advantage() -> None:
-    points = [make_point("relu", 100, (1.0,) * 4), make_point("relu", 1000, (0.1,) * 4),
-              make_point("vaf tanh", 100, (0.1,) * 4, learned=True), make_point("frelu", 1000, (1.0,) * 4, learned=True),
-              make_point("meta relu", 50, (0.05,) * 4, learned=True)]
+    points = [make_point("relu", 100, (1.0,) * 5), make_point("relu", 1000, (0.1,) * 5),
+              make_point("vaf tanh", 100, (0.1,) * 5, learned=True), make_point("frelu", 1000, (1.0,) * 5, learned=True),
+              make_point("meta relu", 50, (0.05,) * 5, learned=True)]
     vaf, frelu, meta = compare(points, {}, MACS)
     assert (vaf.ratio, vaf.low, vaf.high, vaf.wins) == (10, 10, 10, True)       # replicates that agree leave no doubt
     assert (frelu.ratio, frelu.wins) == (0.1, False)
@@ -95,13 +95,17 @@ def test_advantage() -> None:
 
 
 def test_interval_of_the_advantage_covers_what_replicates_leave_open() -> None:
-    fixed = [make_point("relu", 100, (1.0, 1.1, 0.9, 1.05)), make_point("relu", 1000, (0.1, 0.11, 0.12, 0.09))]
-    (noisy,) = compare([*fixed, make_point("vaf tanh", 100, (0.05, 0.9, 0.2, 1.0), learned=True)], {}, MACS)
+    fixed = [make_point("relu", 100, (1.0, 1.1, 0.9, 1.05, 1.2)), make_point("relu", 1000, (0.1, 0.11, 0.12, 0.09, 0.1))]
+    noise = (0.05, 1.2, 0.2, 1.3, 0.3)
+    (noisy,) = compare([*fixed, make_point("vaf tanh", 100, noise, learned=True)], {}, MACS)
     assert noisy.low < noisy.ratio < noisy.high
     assert not noisy.wins
-    (diverged,) = compare([*fixed, make_point("vaf tanh", 100, (0.5, None, None, None), learned=True)], {}, MACS)
+    (diverged,) = compare([*fixed, make_point("vaf tanh", 100, (0.5, None, None, None, 0.4), learned=True)], {}, MACS)
     assert diverged.point.error == math.inf
     assert not diverged.wins
+    (few_networks,) = compare([*fixed, make_point("vaf tanh", 100, noise[:4], learned=True)], {}, MACS)
+    assert (few_networks.low, few_networks.high, few_networks.wins) == (None, None, False)
+    assert few_networks.text() == f"{few_networks.ratio:.2f}"
 
 
 def test_summary_names_the_best() -> None:
@@ -185,7 +189,8 @@ def test_reproduce_families(few: None, tmp_path: Path) -> None:
     assert dict(done.plan.experiments) == {"families": 4}
     assert (done.plan.finished, done.plan.networks) == (0, 4 * 2 * len(frontier.RATES))
     assert {path.name for path in (tmp_path / "out").iterdir()} == {path.name for path in done.files} | {"cells"}
-    assert "mncompress reproduce families --replicates 2 --epochs 1`" in (tmp_path / "out" / "families.md").read_text()
+    summary = (tmp_path / "out" / "families.md").read_text()
+    assert "mncompress reproduce families --data function:erf --replicates 2 --epochs 1`" in summary
     again = reproduce("families", SETTINGS, tmp_path / "out", data_sets=sets, resume=True)
     assert (again.plan.finished, again.plan.networks, again.plan.seconds) == (4, 0, 0)
 

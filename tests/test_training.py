@@ -359,7 +359,22 @@ def test_keep_the_best(small: str, tmp_path: Path) -> None:
     assert_same_weights(load_run(tmp_path), run)
 
 
+@pytest.mark.parametrize("select", ["last", "best"])
+def test_infinite_weights_behind_a_bounded_activation_diverged(small: str, tmp_path: Path, select: str) -> None:
+    """The loss stays finite: every neuron is saturated."""
+    config = make_config(small, activation="fixed:tanh", output_activation=True, lr=1.0, weight_decay=1e39, epochs=1,
+                         batch_size=1000, select=select)
+    with pytest.raises(TrainingError, match=one_line("diverged in epoch 1")):
+        train(config, out=tmp_path / "run")
+
+
+def test_a_very_long_schedule_starts_at_once(small: str) -> None:
+    with pytest.raises(Interruption):
+        train(make_config(small, epochs=10**15, schedule="cosine", warmup=10**14), progress=stop_in_epoch(2))
+
+
 @pytest.mark.parametrize("changes", [
+    {"batch_norm": True, "batch_size": 1},
     {"activation_lr": -1.0}, {"weight_decay": math.nan}, {"warmup": 2}, {"warmup": -1}, {"patience": -1}, {"keep": 2}], ids=str)
 def test_options_out_of_range(small: str, changes: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=one_line(next(iter(changes)))):

@@ -89,6 +89,14 @@ class CellResult:
             raise ConfigError(f"validation_metric is not {self.config.replicates} rows of {self.config.epochs} epochs")
         if len(self.test_metric) != self.config.replicates:
             raise ConfigError(f"test_metric does not have {self.config.replicates} values")
+        if "device" not in self.environment:
+            raise ConfigError("environment does not name the device")
+        numbers = [value for row in (*self.validation_metric, self.test_metric) for value in row if value is not None]
+        numbers += [value for found in self.activations for value in (*found.domain, *found.values, found.r_squared or 0.0)]
+        if not all(map(math.isfinite, numbers)):
+            raise ConfigError("a number is not finite")
+        if any(found.replicate >= self.config.replicates or len(found.values) not in (0, GRID) for found in self.activations):
+            raise ConfigError("activations are of networks that are not there, or not of the right length")
 
     @property
     def curves(self) -> Floats:
@@ -123,7 +131,8 @@ def run_cell(config: TrainConfig, progress: Callable[[TrainProgress], None] | No
     _, test = evaluate_run(run, dataset.test, config.device)
     return CellResult(
         key=make_key(config, dataset.content_hash), config=config, data_hash=dataset.content_hash, metric=run.record.metric,
-        validation_metric=tuple(map(tuple, curves)), test_metric=tuple(map(_rounded, test.tolist())),
+        validation_metric=tuple(map(tuple, curves)),
+        test_metric=tuple(None if run.validation_metric[k] is None else _rounded(value) for k, value in enumerate(test.tolist())),
         parameters=count_parameters(run.network()), seconds=round(sum(row.seconds for row in run.history if row.replicate == 0), 3),
         activations=tuple(_learned_activations(run, dataset)), environment=describe_environment(config))
 

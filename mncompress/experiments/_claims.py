@@ -44,7 +44,7 @@ def wobble(result: CellResult) -> Floats:
     """Mean change of the validation accuracy from epoch to epoch, up or down, over the second half, in points."""
     curves = result.curves
     late = curves[:, curves.shape[1] // 2 - 1:] if curves.shape[1] > 3 else curves
-    return 100 * np.abs(np.diff(late, axis=1)).mean(1) if late.shape[1] > 1 else np.zeros(len(late))
+    return 100 * np.abs(np.diff(late, axis=1)).mean(1) if late.shape[1] > 1 else np.full(len(late), np.nan)
 
 
 def linear_share(result: CellResult) -> Floats:

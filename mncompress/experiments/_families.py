@@ -42,6 +42,8 @@ from mncompress.types import TrainConfig
 
 DATA_SETS = ("mnist", "mnist1d", "digits", *(f"function:{name}" for name in FUNCTION_NAMES))
 RESAMPLES = 1000
+MIN_REPLICATES = 5
+"""Networks of a point from which the median can be resampled."""
 PROBE_SECONDS = 1.0
 Floats = NDArray[np.float64]
 Latencies = Mapping[str, Mapping[int, float]]
@@ -77,18 +79,21 @@ class Advantage:
     cost: float
     ratio: float
     """Cost of the fixed networks at the same error over its own; infinite where none of them reaches that error."""
-    low: float
-    high: float
+    low: float | None
+    high: float | None
+    """95 % interval; None with fewer than `MIN_REPLICATES` networks."""
     most: float
     """Cost of the largest fixed network over its own: what can be said where the ratio is infinite."""
 
     @property
     def wins(self) -> bool:
         """Whether the interval lies above 1."""
-        return self.low > 1
+        return self.low is not None and self.low > 1
 
     def text(self) -> str:
         """The ratio with its interval."""
+        if self.low is None or self.high is None:
+            return self._show(self.ratio)
         return f"{self._show(self.ratio)} ({self._show(self.low)} to {self._show(self.high)})"
 
     def _show(self, value: float) -> str:
@@ -224,8 +229,9 @@ def compare(points: Sequence[Point], latencies: Latencies, axis: Axis) -> list[A
         ratio = envelope_cost(costs, np.array([other.error for other in fixed]), point.error) / own
         ratios = [envelope_cost(costs, errors, error) / own
                   for errors, error in zip(resampled.T, _resample(point, rng), strict=True)]
-        low, high = np.quantile(ratios, [0.025, 0.975], method="inverted_cdf")
-        found.append(Advantage(point.data, axis.name, point, own, float(ratio), float(low), float(high),
+        low, high = map(float, np.quantile(ratios, [0.025, 0.975], method="inverted_cdf"))
+        enough = min(len(other.errors) for other in points) >= MIN_REPLICATES
+        found.append(Advantage(point.data, axis.name, point, own, float(ratio), low if enough else None, high if enough else None,
                                float(costs.max() / own)))
     return found
 
@@ -291,11 +297,16 @@ def render_summary(advantages: Sequence[Advantage], points: Sequence[Point], com
         cells = []
         for axis in AXES:
             own = [advantage for advantage in advantages if (advantage.data, advantage.axis) == (data, axis.name)]
-            best = max(own, key=lambda advantage: (min(advantage.low, advantage.most), min(advantage.ratio, advantage.most)))
+            best = max(own, key=_rank)
             wins = sum(advantage.wins for advantage in own)
             cells.append(f"{best.point.contender} {best.point.width}: {best.text()}; {wins} of {len(own)}")
         lines.append(f"| {data} | " + " | ".join(cells) + " |")
     return "\n".join([*lines, "", *_render_equal_width(points)]) + "\n"
+
+
+def _rank(advantage: Advantage) -> tuple[float, float]:
+    low = advantage.ratio if advantage.low is None else advantage.low
+    return min(low, advantage.most), min(advantage.ratio, advantage.most)
 
 
 def _render_equal_width(points: Sequence[Point]) -> list[str]:

@@ -122,7 +122,8 @@ def run_point(name: str, config: TrainConfig, dataset: Dataset, folder: Path,
         export_onnx(compressed.network, temporary)
         after = _error(benchmark.evaluate(temporary, dataset.test.x, dataset.test.y), scale)
     _, metric = evaluate_run(run, dataset.test, config.device)
-    errors = tuple(_finite(value / scale if dataset.task == "regression" else 1 - value) for value in metric.tolist())
+    found = metric / scale if dataset.task == "regression" else 1 - metric
+    errors = tuple(None if run.validation_metric[k] is None else _finite(value) for k, value in enumerate(found.tolist()))
     original = errors[run.best]
     assert original is not None
     kinds: dict[str, int] = {}

@@ -1,6 +1,7 @@
 """`reproduce`: plan the cells of the experiments asked for, compute those that are missing, write what they say."""
 
 import dataclasses
+import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,7 +105,8 @@ def reproduce(name: str, settings: TrainConfig, out: Path, *, data_sets: Sequenc
     results |= _run_cells(missing, out / "cells", tell, progress)
     verdicts = tuple(judge(figure, claim, results) for figure, experiment in experiments.items() for claim in experiment.claims)
     files = [path for figure, experiment in experiments.items() for path in _write_experiment(out, figure, experiment, results)]
-    data = f" --data {settings.data}" if experiments else ""
+    chosen = data_sets[0] if data_sets else settings.data
+    data = "" if data_sets is None and chosen == "mnist" else f" --data {shlex.quote(chosen)}"
     command = f"mncompress reproduce {name}{data} --replicates {settings.replicates} --epochs {settings.epochs}"
     if experiments:
         files += _write_summary(out, command, experiments, results, verdicts)

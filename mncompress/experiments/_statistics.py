@@ -1,4 +1,8 @@
-"""What replicates say: estimates with 95 % intervals. Every replicate is one observation; cells are independent samples.
+"""What replicates say: estimates with 95 % intervals.
+
+Every replicate is one observation, and cells are treated as independent samples. Replicate k of two cells of one shape starts
+from the same random draw, which as a rule makes an interval of their difference too wide; all replicates share one split and
+one order of batches, of which no interval speaks.
 
 Means, differences and trends are all linear contrasts of the means of groups with unequal variances: the sum of w_g mean_g
 has the variance sum of w_g² s_g² / n_g, and Student's t with the degrees of freedom of Welch (1947) and Satterthwaite (1946).
@@ -35,8 +39,8 @@ def contrast(groups: Sequence[ArrayLike], weights: Sequence[float]) -> Estimate:
         return Estimate(value)
     variances = np.array([weight**2 * sample.var(ddof=1) / len(sample) for weight, sample in zip(weights, samples, strict=True)])
     total = float(variances.sum())
-    if total == 0:
-        return Estimate(value, value, value)
+    if total == 0:              # replicates that all agree say nothing of how much others would differ
+        return Estimate(value)
     freedom = total**2 / float((variances**2 / [len(sample) - 1 for sample in samples]).sum())
     half = float(stats.t.ppf(0.5 + CONFIDENCE / 2, freedom)) * math.sqrt(total)
     return Estimate(value, value - half, value + half)

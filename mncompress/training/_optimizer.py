@@ -1,6 +1,5 @@
 """The optimizer of a population: AdamW on slices of its parameter vector, and the learning rate over the steps."""
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -44,13 +43,8 @@ def _slice(flat: Tensor, start: int, stop: int) -> Tensor:
     return view
 
 
-def rate_factors(schedule: Schedule, steps: int, warmup_steps: int) -> Tensor:
-    """What multiplies the learning rate at each step: (steps,), rising linearly over the warm-up, then as scheduled."""
-    factors = []
-    for step in range(steps):
-        if step < warmup_steps:
-            factors.append((step + 1) / (warmup_steps + 1))
-            continue
-        done = (step - warmup_steps) / (steps - warmup_steps)
-        factors.append({"constant": 1.0, "linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2}[schedule])
-    return torch.tensor(factors)
+def rate_factor(schedule: Schedule, step: Tensor, steps: int, warmup_steps: int) -> Tensor:
+    """What multiplies the learning rate at `step` (from 0) of `steps`: rising linearly over the warm-up, then as scheduled."""
+    done = (step.double() - warmup_steps) / (steps - warmup_steps)
+    factor = {"constant": torch.ones_like(done), "linear": 1 - done, "cosine": (1 + torch.cos(torch.pi * done)) / 2}[schedule]
+    return torch.where(step < warmup_steps, (step + 1) / (warmup_steps + 1), factor)

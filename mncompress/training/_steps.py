@@ -1,8 +1,8 @@
 """Optimizer steps that keep every input and counter on the device.
 
-A step reads its batch's rows at a position that it advances itself, and its learning rate from a table, so nothing comes
-from the host; on CUDA the whole step, data gathering included, is captured as a graph and replayed. Elsewhere the same code
-runs as it stands.
+A step reads its batch's rows at a position that it advances itself, and computes its learning rate from a counter, so nothing
+comes from the host; on CUDA the whole step, data gathering included, is captured as a graph and replayed. Elsewhere the same
+code runs as it stands.
 """
 
 import warnings
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from mncompress.training._metrics import loss_per_replicate
-from mncompress.training._optimizer import rate_factors
+from mncompress.training._optimizer import rate_factor
 from mncompress.training._population import Population
 from mncompress.types import Task, TrainConfig
 
@@ -39,10 +39,8 @@ class Stepper:
         if remainder := len(split.x) % self.batch_size:
             self.sizes.append(remainder)
         steps = len(self.sizes)
-        self.factors = None
-        if config.schedule != "constant" or config.warmup:
-            factors = rate_factors(config.schedule, config.epochs * steps, config.warmup * steps)
-            self.factors = factors.to(population.flat.device)
+        self.schedule, self.scheduled = config.schedule, config.schedule != "constant" or config.warmup > 0
+        self.steps, self.warmup_steps = config.epochs * steps, config.warmup * steps
         device = population.flat.device
         rows = (len(split.x),) if config.order == "shared" else (population.replicates, len(split.x))
         self.order = torch.zeros(rows, dtype=torch.long, device=device)
@@ -75,8 +73,8 @@ class Stepper:
         rows = self.order.index_select(-1, self.position + self.offsets[:size])
         x = self.split.x.index_select(0, rows.flatten()).unflatten(0, rows.shape).mT
         y = self.split.y.index_select(0, rows.flatten()).unflatten(0, rows.shape)
-        if self.factors is not None:
-            factor = self.factors.index_select(0, self.step_count).squeeze()
+        if self.scheduled:
+            factor = rate_factor(self.schedule, self.step_count.squeeze(), self.steps, self.warmup_steps)
             for group in self.optimizer.param_groups:
                 group["lr"].copy_(group["rate"] * factor)
         assert self.population.flat.grad is not None

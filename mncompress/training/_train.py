@@ -181,7 +181,7 @@ def _run_epoch_(trainer: Trainer, progress: Progress | None) -> list[EpochMetric
     rows = [EpochMetrics(epoch, k, float(losses[k]), float(validation_loss[k]), float(validation_metric[k]), seconds)
             for k in range(replicates)]
     trainer.add_rows(rows)
-    if not any(trainer.finite_replicates()) and all(result is None for result in trainer.results()):
+    if all(result is None for result in trainer.results()):
         raise TrainingError(f"training diverged in epoch {epoch}: no network has finite weights and loss; "
                             f"lower --lr (now {config.lr:g}) or choose another --init (now {config.init})")
     if progress is not None:

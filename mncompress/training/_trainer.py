@@ -65,8 +65,10 @@ class Trainer:
         return torch.stack([torch.randperm(rows, generator=order_generator(seed, self.epoch, k)) for k in range(self.replicates)])
 
     def validate(self) -> tuple[Tensor, Tensor]:
-        """Loss and metric of each network on the validation split, each (M,)."""
-        return evaluate_population(self.population, self.validation_split, self.spec.task)
+        """Loss and metric of each network on the validation split, each (M,); the loss of one with infinite weights is nan."""
+        loss, metric = evaluate_population(self.population, self.validation_split, self.spec.task)
+        finite = finite_networks(self.population.networks())
+        return torch.where(finite.cpu(), loss, torch.nan), metric
 
     def add_rows(self, rows: Sequence[EpochMetrics]) -> None:
         """Note an epoch's results, and keep the parameters of the networks that it improved."""
@@ -93,19 +95,11 @@ class Trainer:
         """The row of the epoch whose weights each network keeps; None for a network that diverged."""
         if self.config.keeps_best_epoch:
             return [row for row, _ in self.outcomes()]
-        last = self.rows[-self.replicates:]
-        return [row if ok else None for row, ok in zip(last, self.finite_replicates(), strict=True)]
+        return [row if is_finite(row) else None for row in self.rows[-self.replicates:]]
 
     def networks(self) -> dict[str, Tensor]:
         """The parameters that each network keeps."""
         return self.best_networks if self.config.keeps_best_epoch else self.population.networks()
-
-    def finite_replicates(self) -> list[bool]:
-        """Which networks have finite parameters and finite validation results after the last epoch."""
-        finite = torch.ones(self.replicates, dtype=torch.bool, device=self.device)
-        for value in self.population.parameters.values():
-            finite &= value.detach().isfinite().flatten(1).all(1)
-        return [ok and is_finite(row) for ok, row in zip(finite.tolist(), self.rows[-self.replicates:], strict=True)]
 
     def state(self) -> dict[str, Tensor]:
         """Everything that an epoch changes, by name."""
@@ -138,7 +132,14 @@ class Trainer:
                 if not name.startswith("best."):
                     like.copy_(state[name])
         self.best_networks = {name: state[f"best.{name}"].to(self.device) for name in networks}
+        if not finite_networks(self.networks()).any():
+            raise ValueError("no network has finite weights")
         self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": slots})
+
+
+def finite_networks(parameters: Mapping[str, Tensor]) -> Tensor:
+    """Which networks have finite parameters, (M,), given all parameters (M, ...)."""
+    return torch.stack([value.detach().isfinite().flatten(1).all(1) for value in parameters.values()]).all(0)
 
 
 def _check(name: str, found: Tensor, shape: torch.Size) -> Tensor:
