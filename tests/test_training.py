@@ -32,12 +32,7 @@ DIVERGING = {"lr": 1e8, "activation": "vaf", "inner": "silu", "hidden": (4, 4, 4
 """Overflows float32 in the first epoch: four layers of three factors of 1e8 each."""
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
