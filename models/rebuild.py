@@ -55,7 +55,7 @@ MODELS = {
     "mnist-64-vaf-tanh": Model("A middling width, inner width 16: where compression begins to pay in standard operators.",
                                MNIST | {"activation": "vaf", "inner": "tanh", "inner_width": 16, "hidden": [64], "replicates": 2,
                                         "epochs": 15, "lr": 2e-3}, 0.1),
-    "mnist-256-vaf-tanh": Model("A wide network, beyond where learned activations raise the accuracy.",
+    "mnist-256-vaf-tanh": Model("A wide network; its activations become native ones and tables side by side.",
                                 MNIST | {"activation": "vaf", "inner": "tanh", "hidden": [256], "replicates": 1, "epochs": 15,
                                          "lr": 1e-3}, 0.1),
     "mnist-16x3-meta-relu-residual": Model("A deep network with residual connections across its layers.",
