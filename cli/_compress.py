@@ -32,6 +32,9 @@ def compress(
         help="Allowed loss on the validation split: points of accuracy, or per cent of RMSE for regression.")] = None,
     max_logit_error: Annotated[float | None, typer.Option(help="Allowed change of any output.")] = None,
     preset: Annotated[str, typer.Option(help="exact, default or aggressive.")] = Budget.preset,
+    target: Annotated[str, typer.Option(
+        help="What is to be fast: native kernels, portable standard operators, or auto: native where they are built.",
+    )] = Budget.target,
     replicate: Annotated[str, typer.Option(metavar="K|best", help="Which network of the run.")] = "best",
     data: Data = None,
     data_dir: DataDir = None,
@@ -42,7 +45,7 @@ def compress(
     quiet: Quiet = False,
 ) -> None:
     """Replace each learned activation by the cheapest thing that computes the same, and write ONNX."""
-    limits = {"max_drop": max_drop, "max_logit_error": max_logit_error, "preset": preset}
+    limits = {"max_drop": max_drop, "max_logit_error": max_logit_error, "preset": preset, "target": target}
     budget = from_json(Budget, limits, where="options")
     number = parse_replicate(replicate)
     folder = out or new_folder(run_dir, "compressed")

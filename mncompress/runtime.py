@@ -21,6 +21,7 @@ import platform
 import re
 import sys
 import textwrap
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,12 +32,13 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from mncompress.errors import ConfigError, DataError, RuntimeProviderError
+from mncompress.native import instruction_set
+from mncompress.native import library_path as library_path
 from mncompress.types import PathLike
 
 PROVIDERS: Mapping[str, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 """ONNX Runtime's name of each provider."""
 
-_LIBRARY_NAMES = {"win32": "mncompress_ops.dll", "darwin": "libmncompress_ops.dylib"}
 _DRIVER_NAMES = {"win32": "nvcuda.dll"}
 
 
@@ -97,24 +99,23 @@ def cuda_device_name() -> str | None:
     return name.value.decode(errors="replace")
 
 
-def library_path() -> Path | None:
-    """Path of the compiled kernel library of the domain `ai.mncompress`, or None where it was not built."""
-    path = Path(__file__).parent / "native" / _LIBRARY_NAMES.get(sys.platform, "libmncompress_ops.so")
-    return path if path.is_file() else None
-
-
 def make_session(path: PathLike | bytes, *, providers: Sequence[str] = ("cpu",), threads: int = 1,
-                 optimize: bool = True) -> onnxruntime.InferenceSession:
+                 optimize: bool = True, kernels: bool = True) -> onnxruntime.InferenceSession:
     """Open an ONNX file, or a serialized model, for inference.
 
     The kernel library is registered where there is one and the session is for the CPU alone: its schema would hide the
-    function body from a provider for which it has no kernel.
+    function body from a provider for which it has no kernel. A library that onnxruntime cannot load is a warning: the
+    session then runs the function bodies. Plain onnxruntime has the kernels with two lines:
+
+        options = onnxruntime.SessionOptions()
+        options.register_custom_ops_library(str(mncompress.runtime.library_path()))
 
     Args:
         path: the file, or the bytes of a model without external data.
         providers: short names in order of preference; ONNX Runtime gives the CPU what the others cannot run.
         threads: size of the pool within an operator; operators run one after another.
         optimize: whether ONNX Runtime may rewrite the graph. Without it is a second opinion on what a file computes.
+        kernels: whether to use the kernel library, or else the function bodies in the file.
 
     Raises:
         ConfigError: `threads` is below 1.
@@ -134,9 +135,9 @@ def make_session(path: PathLike | bytes, *, providers: Sequence[str] = ("cpu",),
     if not optimize:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     full_names = [PROVIDERS[provider] for provider in providers]
+    if kernels and tuple(providers) == ("cpu",):
+        _register_kernels_(options)
     try:
-        if tuple(providers) == ("cpu",) and (library := library_path()):
-            options.register_custom_ops_library(str(library))
         with _cuda_libraries() if "cuda" in providers else contextlib.nullcontext():
             session = onnxruntime.InferenceSession(path, options, providers=full_names, enable_fallback=0)
     except Exception as error:  # onnxruntime's exceptions have no base of their own
@@ -148,6 +149,18 @@ def make_session(path: PathLike | bytes, *, providers: Sequence[str] = ("cpu",),
             f"provider {missing[0]!r} has a device here but onnxruntime {onnxruntime.__version__} could not start it; "
             "use cpu, or install the CUDA and cuDNN it was built for (pip install 'onnxruntime-gpu[cuda,cudnn]')")
     return session
+
+
+def _register_kernels_(options: onnxruntime.SessionOptions) -> None:
+    """Add the kernel library to a session's options, where there is one that loads."""
+    library = library_path()
+    if library is None:
+        return
+    try:
+        options.register_custom_ops_library(str(library))
+    except Exception as error:  # as above
+        warnings.warn(f"the kernels in {library} cannot be loaded ({_reason(error)}); the functions in the file run instead, "
+                      "slower: install mncompress again on this machine", RuntimeWarning, stacklevel=3)
 
 
 def model_info(session: onnxruntime.InferenceSession, *, name: str = "the model") -> ModelInfo:
@@ -202,7 +215,7 @@ def describe_environment(providers: Sequence[str] = ("cpu",)) -> dict[str, Any]:
         "python": platform.python_version(),
         **versions,
         "onnxruntime": onnxruntime.__version__,  # the distribution is onnxruntime or onnxruntime-gpu
-        "kernel_library": library_path() is not None,
+        "kernels": instruction_set(),  # None without the library
     }
 
 

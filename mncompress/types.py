@@ -19,6 +19,7 @@ Act = Literal["relu", "leaky_relu", "sigmoid", "tanh", "silu", "gelu", "softplus
 Ends = Literal["activated", "leaky", "gated", "skip"]
 Init = Literal["matched", "uniform", "glorot"]
 Preset = Literal["exact", "default", "aggressive"]
+Target = Literal["auto", "native", "portable"]
 Kind = Literal["constant", "affine", "native", "piecewise_linear", "polynomial", "cubic_spline", "kept"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Schedule = Literal["constant", "cosine", "linear"]
@@ -268,6 +269,9 @@ class Budget:
     max_logit_error: float | None = None
     """Largest absolute change of any output; for regression in the target's units."""
     preset: Preset = "default"
+    target: Target = "auto"
+    """What the network is to be fast in: ONNX Runtime with the kernel library (`native`), or standard operators alone
+    (`portable`). `auto` is native where the library was built."""
 
     def __post_init__(self) -> None:
         for name in ("max_drop", "max_logit_error"):

@@ -16,6 +16,7 @@ from mncompress.compression import Group, check_budget, compress_network, rewrit
 from mncompress.compression._budget import _lower, _upper, complete_budget
 from mncompress.compression._planner import TOLERANCES
 from mncompress.data import Dataset, Split, Standardization, load_dataset
+from mncompress.native import library_path
 from mncompress.nn import initialize_
 from mncompress.training import train
 from mncompress.types import ACTS, KINDS, RELU_LIKE, ActivationSpec, Budget, NetworkSpec, Plan, TrainConfig, from_json, to_json
@@ -473,7 +474,7 @@ def test_progress_and_evidence():
     assert lines[0].startswith("calibrating")
     assert lines[-1].endswith(str(result.plan.validation["verdict"]))
     assert result.plan.validation["samples"] == 300
-    assert result.plan.budget == Budget(max_drop=1.0)
+    assert result.plan.budget == Budget(max_drop=1.0, target="native" if library_path() else "portable")
 
 
 @pytest.mark.parametrize("config", [

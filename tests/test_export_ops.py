@@ -17,6 +17,7 @@ from onnx.reference import ReferenceEvaluator
 from mncompress.errors import ExportError
 from mncompress.export._activations import (
     CubicSplineParameters,
+    Linear,
     PiecewiseLinearParameters,
     PolynomialParameters,
     emit_act,
@@ -25,7 +26,7 @@ from mncompress.export._activations import (
     emit_linear,
     emit_piecewise_linear,
     emit_polynomial,
-    polynomial_layout,
+    fast_layout,
     to_layout,
 )
 from mncompress.export._functions import FEW_NEURONS, make_functions
@@ -194,14 +195,14 @@ def example_network(neurons: int, *, scaled: bool, opset: int = 18) -> onnx.Mode
     """5 features -> spline -> linear -> kinks -> linear -> 3 outputs."""
     rng = np.random.default_rng(neurons)
     builder = GraphBuilder(opset)
-    u = emit_linear(builder, Value(INPUT), rng.standard_normal((neurons, 5)), rng.standard_normal(neurons), "layer0")
+    u = emit_linear(builder, Value(INPUT), Linear(rng.standard_normal((neurons, 5)), rng.standard_normal(neurons)), "layer0")
     start, inverse = (np.zeros(neurons), np.ones(neurons)) if scaled else rng.standard_normal((2, neurons))
     spline = CubicSplineParameters(start, inverse, rng.standard_normal((neurons, 6, 4)))
     y = emit_cubic_spline(builder, u, spline, "layer0/activation")
-    u = emit_linear(builder, y, rng.standard_normal((neurons, neurons)), rng.standard_normal(neurons), "layer1")
+    u = emit_linear(builder, y, Linear(rng.standard_normal((neurons, neurons)), rng.standard_normal(neurons)), "layer1")
     kinks = PiecewiseLinearParameters(*rng.standard_normal((2, neurons, 3)), *rng.standard_normal((2, neurons)))
     y = emit_piecewise_linear(builder, u, kinks, "layer1/activation")
-    out = emit_linear(builder, y, rng.standard_normal((3, neurons)), rng.standard_normal(3), "layer2")
+    out = emit_linear(builder, y, Linear(rng.standard_normal((3, neurons)), rng.standard_normal(3)), "layer2")
     return value_model(builder, out, 5, 3)
 
 
@@ -261,7 +262,7 @@ def test_linear_in_every_layout(source: Any, target: Any) -> None:
     rng = np.random.default_rng(3)
     weight, bias, x = rng.standard_normal((4, 6)), rng.standard_normal(4), f32(rng.standard_normal((5, 6)))
     builder = GraphBuilder()
-    y = emit_linear(builder, to_layout(builder, Value(INPUT), source), weight, bias, "linear", target)
+    y = emit_linear(builder, to_layout(builder, Value(INPUT), source), Linear(weight, bias), "linear", target)
     assert y.layout == target
     expected = x.astype(np.float64) @ weight.T + bias
     np.testing.assert_allclose(run(value_model(builder, y, 6, 4), x), expected, rtol=8 * EPS, atol=16 * EPS)
@@ -335,7 +336,7 @@ def test_inner_networks_conform(case: str, form: Form) -> None:
     act = next(act for act in ACTS if case.split("_", 1)[1].startswith(act))
     emit = emit_meta if case.startswith("meta") else emit_vaf
     builder = GraphBuilder()
-    u = emit_linear(builder, Value(INPUT), np.array([[1], [-1]]), np.zeros(2), "layer0", form_layout(form))
+    u = emit_linear(builder, Value(INPUT), Linear(np.array([[1], [-1]]), np.zeros(2)), "layer0", form_layout(form))
     y = emit(builder, u, act, inner, 2, form, "activation")
     assert y.layout == form_layout(form)
     model = value_model(builder, y, 1, 2)
@@ -397,7 +398,7 @@ def test_form_rule() -> None:
     assert choose_form(7, 16, 2) == "grouped_conv"
     assert choose_form(7, 5, 1, shared=True) == "shared_conv"
     assert choose_form(64, 16, 1, large_batch=True) == "grouped_conv"
-    assert [polynomial_layout(neurons) for neurons in (32, 33)] == ["feature_first", "batch_first"]
+    assert [fast_layout(neurons) for neurons in (32, 33)] == ["feature_first", "batch_first"]
 
 
 def test_shared_inner_network_survives_inlining() -> None:
@@ -418,9 +419,9 @@ def test_merged_linears_compute_the_same() -> None:
     for layer in range(2):
         first, bias, out = rng.standard_normal((3, 8, 5))
         inner = InnerNetwork(first, (bias,), (), out, rng.standard_normal(8))
-        u = emit_linear(builder, value, rng.standard_normal((8, features)), rng.standard_normal(8), f"layer{layer}")
+        u = emit_linear(builder, value, Linear(rng.standard_normal((8, features)), rng.standard_normal(8)), f"layer{layer}")
         value, features = emit_vaf(builder, u, "tanh", inner, 8, "block_gemm", f"layer{layer}/act"), 8
-    out = emit_linear(builder, value, rng.standard_normal((2, 8)), rng.standard_normal(2), "out")
+    out = emit_linear(builder, value, Linear(rng.standard_normal((2, 8)), rng.standard_normal(2)), "out")
     model = value_model(builder, out, 3, 2)
     merged = merge_linears(model)
     onnx.checker.check_model(merged, full_check=True)
@@ -432,10 +433,10 @@ def test_merged_linears_compute_the_same() -> None:
 def test_dearer_or_shared_linears_stay() -> None:
     rng = np.random.default_rng(1)
     builder = GraphBuilder()
-    narrow = emit_linear(builder, Value(INPUT), rng.standard_normal((2, 9)), np.zeros(2), "narrow")
-    wide = emit_linear(builder, narrow, rng.standard_normal((9, 2)), np.zeros(9), "wide")
-    once = emit_linear(builder, wide, rng.standard_normal((9, 9)), np.zeros(9), "read_twice")
-    again = emit_linear(builder, once, rng.standard_normal((9, 9)), np.zeros(9), "last")
+    narrow = emit_linear(builder, Value(INPUT), Linear(rng.standard_normal((2, 9)), np.zeros(2)), "narrow")
+    wide = emit_linear(builder, narrow, Linear(rng.standard_normal((9, 2)), np.zeros(9)), "wide")
+    once = emit_linear(builder, wide, Linear(rng.standard_normal((9, 9)), np.zeros(9)), "read_twice")
+    again = emit_linear(builder, once, Linear(rng.standard_normal((9, 9)), np.zeros(9)), "last")
     total = Value(builder.node("Add", [once.name, again.name]))
     model = value_model(builder, total, 9, 9)
     nodes = merge_linears(model).graph.node

@@ -8,7 +8,7 @@ import onnx
 import onnxruntime
 import pytest
 
-from mncompress import runtime
+from mncompress import native, runtime
 from mncompress.errors import ConfigError, DataError, RuntimeProviderError
 
 WEIGHTS = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
@@ -182,16 +182,22 @@ def test_other_interfaces_are_refused(text):
 
 
 def test_library_is_looked_for_beside_the_module(path, tmp_path, monkeypatch):
-    monkeypatch.setattr(runtime, "__file__", str(tmp_path / "runtime.py"))
+    monkeypatch.setattr(native, "__file__", str(tmp_path / "__init__.py"))
     monkeypatch.setattr(sys, "platform", "linux")
+    native.load_library.cache_clear()
     assert runtime.library_path() is None
-    library = tmp_path / "native" / "libmncompress_ops.so"
-    library.parent.mkdir()
+    assert native.instruction_set() is None
+    library = tmp_path / "libmncompress_ops.so"
     library.write_bytes(b"no library")
     assert runtime.library_path() == library
-    with pytest.raises(RuntimeProviderError, match=r"libmncompress_ops\.so") as caught:  # so it was registered
-        runtime.make_session(path)
-    assert "\n" not in str(caught.value)
+    native.load_library.cache_clear()
+    assert native.load_library() is None
+    with pytest.warns(RuntimeWarning, match=r"libmncompress_ops\.so cannot be loaded") as caught:  # so it was registered
+        session = runtime.make_session(path)
+    assert "\n" not in str(caught[0].message)
+    assert runtime.run(session, np.zeros((2, 4))).shape == (2, 3)
+    runtime.make_session(path, kernels=False)
+    native.load_library.cache_clear()
 
 
 def test_environment_can_be_written_to_json():

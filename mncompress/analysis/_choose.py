@@ -1,9 +1,7 @@
 """Choosing among the options of a layer for given tolerances, by price.
 
 ONNX Runtime pays per operator as well as per neuron, and a layer whose neurons have different forms pays for splitting
-and joining them; so the layer as a whole is made cheapest, not each neuron alone. Prices are nanoseconds of ONNX Runtime's
-CPU provider in standard operators: tables, polynomials and kinks as `benchmarks/forms.py` measures them, the rest estimated;
-only their order of magnitude matters here.
+and joining them; so the layer as a whole is made cheapest, not each neuron alone. Prices are those of `_prices`.
 """
 
 from collections.abc import Iterable, Mapping
@@ -15,20 +13,8 @@ from numpy.typing import NDArray
 
 from mncompress.analysis._inner import Array
 from mncompress.analysis._options import LayerOptions, kind_of
+from mncompress.analysis._prices import NODE_NS, PRICES, SPLIT_NODES, SPLIT_NS, Prices
 from mncompress.types import KINDS, Kind
-
-ELEMENT_NS: Mapping[str, float] = {
-    "constant": -1.0, "affine": 0.0, "native:relu": 0.1, "native:leaky_relu": 0.2, "native:sigmoid": 0.3, "native:tanh": 0.3,
-    "native:silu": 0.4, "native:gelu": 0.7, "native:softplus": 3.0, "native:elu": 1.5, "polynomial": 2.2, "cubic_spline": 5.2,
-}
-KNOT_NS = 0.6
-"""Of a piecewise-linear form, per knot of the neuron with the most."""
-NODES: Mapping[str, int] = {"constant": 0, "affine": 0, "native:silu": 2, "native:gelu": 5, "polynomial": 14, "cubic_spline": 17,
-                            "piecewise_linear": 8}
-NODE_NS = 25.0
-"""Of one operator, per sample at a batch of 32."""
-SPLIT_NS, SPLIT_NODES = 0.3, 2
-"""Of splitting and joining a layer with more than one form, per neuron."""
 
 
 @dataclass(frozen=True)
@@ -45,17 +31,18 @@ class Choice:
 
 
 def choose(options: LayerOptions, tolerance: Array) -> Choice:
-    """The cheapest assignment of a layer within the tolerances (n,)."""
+    """The cheapest assignment of a layer within the tolerances (n,), by the prices of the options' target."""
+    prices = PRICES[options.target]
     names = list(options.errors)
     if not names:
         return keep_all(options, tolerance)
     allowed = np.stack([options.exact[key] | (np.isfinite(options.errors[key]) & (options.errors[key] <= tolerance))
                         for key in names], 1)
-    price = np.stack([_element_price(key, options) for key in names], 1)
+    price = np.stack([_element_price(key, options, prices) for key in names], 1)
     hopeless = np.asarray(~allowed.any(1))
 
     def cheapest(pools: Iterable[NDArray[np.bool_]]) -> tuple[float, NDArray[np.intp], NDArray[np.bool_]]:
-        trials = [(*_assign(names, allowed, price, pool, hopeless), pool) for pool in pools
+        trials = [(*_assign(names, allowed, price, pool, hopeless, prices), pool) for pool in pools
                   if (allowed[:, pool].any(1) | hopeless).all()]
         return min(trials, key=lambda trial: trial[0])
 
@@ -78,14 +65,14 @@ def keep_all(options: LayerOptions, tolerance: Array) -> Choice:
     return Choice(np.full(options.n, "kept"), tuple(_explain(options, tolerance, row, "kept") for row in range(options.n)))
 
 
-def _element_price(key: str, options: LayerOptions) -> Array:
+def _element_price(key: str, options: LayerOptions, prices: Prices) -> Array:
     if key == "piecewise_linear":
-        return KNOT_NS * np.maximum(options.knots, 1).astype(np.float64)
-    return np.full(options.n, ELEMENT_NS[key])
+        return prices.knot * np.maximum(options.knots, 1).astype(np.float64)
+    return np.full(options.n, prices.element[key])
 
 
 def _assign(names: list[str], allowed: NDArray[np.bool_], price: Array, use: NDArray[np.bool_],
-            hopeless: NDArray[np.bool_]) -> tuple[float, NDArray[np.intp]]:
+            hopeless: NDArray[np.bool_], prices: Prices) -> tuple[float, NDArray[np.intp]]:
     """Each neuron's cheapest option among those in use, and what the layer then costs."""
     chosen = np.where(allowed & use, price, np.inf).argmin(1)
     rows = np.flatnonzero(~hopeless)
@@ -94,7 +81,7 @@ def _assign(names: list[str], allowed: NDArray[np.bool_], price: Array, use: NDA
     for key in forms:
         mine = rows[chosen[rows] == names.index(key)]
         each = price[mine, names.index(key)]
-        cost += NODES.get(key, 1) * NODE_NS + (each.max() * len(each) if key == "piecewise_linear" else each.sum())
+        cost += prices.nodes.get(key, 1) * NODE_NS + (each.max() * len(each) if key == "piecewise_linear" else each.sum())
     if len(forms) + bool(hopeless.any()) > 1:
         cost += SPLIT_NODES * NODE_NS + SPLIT_NS * len(price)
     return cost, chosen

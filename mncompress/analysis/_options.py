@@ -1,12 +1,13 @@
 """What could replace each learned activation of a layer, and with which error: computed once, whatever the tolerance.
 
-An option is named by its key: a kind, or `native:ACT`. Its error is the largest absolute difference on the calibrated
+An option is named by its key: a kind, `native:ACT`, or `cubic_spline:linear` for a table of lines, which standard operators
+look up in half the time. Its error is the largest absolute difference on the calibrated
 domain; zero for options that are exact for every input.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,8 @@ from mncompress.analysis._kinks import as_native, count_knots, extract_piecewise
 from mncompress.types import ACTS, RELU_LIKE, Family, Kind, Preset
 
 DEGREES = tuple(range(2, 8))
+FITS: Mapping[str, Callable[[InnerNetworks, Array, Array, int], tuple[spline.Polynomial | spline.CubicSpline, Array]]] = {
+    "polynomial": spline.fit_polynomial, "cubic_spline:linear": spline.fit_linear_spline, "cubic_spline": spline.fit_cubic_spline}
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,7 @@ class LayerOptions:
             that a rung that is within one neuron's tolerance can be raised for another's: the first within all wins.
         found: replacements that need no tolerance to be built, by key, for all n neurons.
         knots: knots of the exact piecewise-linear form, (n,), or zeros.
+        target: what the prices are of.
     """
 
     inner: InnerNetworks
@@ -74,6 +78,7 @@ class LayerOptions:
     ladder: Mapping[str, Array]
     found: Mapping[str, Replacement]
     knots: NDArray[np.intp]
+    target: Literal["native", "portable"] = "portable"
 
     @property
     def n(self) -> int:
@@ -82,10 +87,9 @@ class LayerOptions:
 
     def rung(self, key: str, tolerance: Array, indices: Indices) -> int:
         """The lowest degree or fewest intervals with which all of `indices` stay within their tolerance."""
-        steps = DEGREES if key == "polynomial" else spline.INTERVALS
         within = np.asarray((self.ladder[key][indices] <= tolerance[indices, None]).all(0))
         assert within[-1], f"{key} does not reach the tolerance"
-        return steps[int(within.argmax())]
+        return _rungs(key)[int(within.argmax())]
 
     def build(self, key: str, tolerance: Array, indices: Indices) -> Replacement:
         """The replacement of the neurons `indices`, in that order."""
@@ -94,11 +98,11 @@ class LayerOptions:
         if key in self.found:
             return self.found[key].select(indices)
         inner, (lo, hi) = self.inner.select(indices), self.domain[indices].T
-        fit = spline.fit_polynomial if key == "polynomial" else spline.fit_cubic_spline
-        return fit(inner, lo, hi, self.rung(key, tolerance, indices))[0]
+        return FITS[key](inner, lo, hi, self.rung(key, tolerance, indices))[0]
 
 
-def find_options(inner: InnerNetworks, family: Family, domain: Array, preset: Preset) -> LayerOptions:
+def find_options(inner: InnerNetworks, family: Family, domain: Array, preset: Preset,
+                 target: Literal["native", "portable"] = "portable") -> LayerOptions:
     """Work out every option of a layer.
 
     Args:
@@ -106,6 +110,7 @@ def find_options(inner: InnerNetworks, family: Family, domain: Array, preset: Pr
         family: parametric families are one native activation by definition.
         domain: (n, 2).
         preset: `exact` leaves out whatever is not exact for every input.
+        target: `native` leaves out what only standard operators are faster with.
     """
     lo, hi = domain.T
     errors: dict[str, Array] = {}
@@ -122,12 +127,18 @@ def find_options(inner: InnerNetworks, family: Family, domain: Array, preset: Pr
         if family in ("meta", "vaf"):
             _add_natives_(errors, exact, found, inner, lo, hi)
             if inner.act not in RELU_LIKE:
-                ladder["polynomial"] = np.stack([spline.fit_polynomial(inner, lo, hi, d)[1] for d in DEGREES], 1)
-                ladder["cubic_spline"] = np.stack([spline.fit_cubic_spline(inner, lo, hi, k)[1] for k in spline.INTERVALS], 1)
+                for key in FITS if target == "portable" else ("polynomial", "cubic_spline"):
+                    steps = _rungs(key)
+                    ladder[key] = np.stack([FITS[key](inner, lo, hi, step)[1] for step in steps], 1)
     for key, values in ladder.items():
         ladder[key] = np.maximum.accumulate(values[:, ::-1], 1)[:, ::-1]
         errors[key], exact[key] = ladder[key][:, -1], np.zeros(inner.n, bool)
-    return LayerOptions(inner, domain, errors, exact, ladder, found, knots)
+    return LayerOptions(inner, domain, errors, exact, ladder, found, knots, target)
+
+
+def _rungs(key: str) -> tuple[int, ...]:
+    """What a ladder of options goes through: degrees, or numbers of intervals."""
+    return DEGREES if key == "polynomial" else spline.INTERVALS
 
 
 def _select_pieces(form: Replacement, indices: Indices, knots: int) -> spline.PiecewiseLinear:

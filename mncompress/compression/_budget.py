@@ -19,12 +19,13 @@ The planner looks at one split several times; the confidence is that of each loo
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from mncompress.native import library_path
 from mncompress.types import Budget, Task
 
 CONFIDENCE = 0.95
@@ -54,10 +55,12 @@ class Verdict:
 
 
 def complete_budget(budget: Budget) -> Budget:
-    """Fill in the preset's limit where the user gave none."""
+    """Fill in the preset's limit where the user gave none, and what `auto` targets here."""
+    target = ("native" if library_path() else "portable") if budget.target == "auto" else budget.target
+    budget = replace(budget, target=target)
     if budget.preset == "exact" or budget.max_drop is not None or budget.max_logit_error is not None:
         return budget
-    return Budget(DEFAULT_MAX_DROP[budget.preset], None, budget.preset)
+    return replace(budget, max_drop=DEFAULT_MAX_DROP[budget.preset])
 
 
 def check_budget(budget: Budget, task: Task, original: Floats, compressed: Floats, y: NDArray[np.generic],

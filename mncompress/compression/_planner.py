@@ -20,7 +20,7 @@ from mncompress.compression._rewrite import Group, rewrite
 from mncompress.data import Dataset
 from mncompress.nn import LearnedActivation, Network
 from mncompress.spline import max_abs_error
-from mncompress.types import Budget, Decision, Plan, Preset
+from mncompress.types import Budget, Decision, Plan
 
 TOLERANCES: tuple[float, ...] = tuple(float(t) for t in np.geomspace(0.3, 1e-8, 16))
 """Relative to the root mean square of the outputs around their mean."""
@@ -68,7 +68,7 @@ def compress_network(network: Network, dataset: Dataset, budget: Budget,
     tell("calibrating on the calibration split")
     calibration = calibrate(network, dataset.calibration.x, dataset.train.x)
     tell("analyzing the learned activations")
-    options = tuple(_options_of(layer.activation, found, budget.preset)
+    options = tuple(_options_of(layer.activation, found, budget)
                     for layer, found in zip(network.activated_layers, calibration, strict=True))
     original = run_network(network, dataset.validation.x)
     before = cache(partial(_classes, network, dataset))     # needed for small validation splits alone
@@ -99,9 +99,10 @@ def _classes(network: Network, dataset: Dataset) -> NDArray[np.intp]:
     return np.concatenate([run_network(network, split.x).argmax(1) for split in (dataset.train, dataset.calibration)])
 
 
-def _options_of(activation: object, calibration: LayerCalibration, preset: Preset) -> LayerOptions:
+def _options_of(activation: object, calibration: LayerCalibration, budget: Budget) -> LayerOptions:
     assert isinstance(activation, LearnedActivation)
-    return find_options(make_inner_networks(activation), activation.spec.family, calibration.domain, preset)
+    return find_options(make_inner_networks(activation), activation.spec.family, calibration.domain, budget.preset,
+                        "portable" if budget.target == "portable" else "native")
 
 
 def _tolerances(tolerance: float, sensitivity: Floats) -> Floats:
@@ -155,7 +156,8 @@ def _settings(group: Group, options: LayerOptions, index: int) -> dict[str, int 
     form = group.form
     kind = kind_of(group.key)
     if kind == "cubic_spline":
-        return {"intervals": form.coefficients.shape[1]}  # type: ignore[union-attr]
+        linear = {"degree": 1} if group.key.endswith(":linear") else {}
+        return {"intervals": form.coefficients.shape[1], **linear}  # type: ignore[union-attr]
     if kind == "polynomial":
         return {"degree": form.coefficients.shape[1] - 1}  # type: ignore[union-attr]
     if kind == "piecewise_linear":

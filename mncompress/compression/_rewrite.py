@@ -23,6 +23,7 @@ from mncompress.nn import (
     Grouped,
     Layer,
     LearnedActivation,
+    LinearTable,
     Network,
     PiecewiseLinear,
     Polynomial,
@@ -157,7 +158,8 @@ def _fold_(own: _Weights, part: slice, group: Group, activation: LearnedActivati
         _scale_rows_(own, part, form.inverse_half_width, -form.center * form.inverse_half_width)
         return Polynomial(spline.Polynomial(np.zeros(count), np.ones(count), form.coefficients)), scale, shift
     _scale_rows_(own, part, form.inverse_step, -form.start * form.inverse_step)
-    return CubicSpline(spline.CubicSpline(np.zeros(count), np.ones(count), form.coefficients)), scale, shift
+    in_intervals = spline.CubicSpline(np.zeros(count), np.ones(count), form.coefficients)
+    return (LinearTable if group.key.endswith(":linear") else CubicSpline)(in_intervals), scale, shift
 
 
 def _scale_rows_(own: _Weights, part: slice, scale: Floats, shift: Floats) -> None:

@@ -8,6 +8,7 @@ runs over the n neurons, or has length 1 where all neurons share one set.
 from dataclasses import dataclass, replace
 
 import numpy as np
+import onnx
 
 from mncompress.export._graph import Array, GraphBuilder, Layout, Value
 from mncompress.types import Act
@@ -16,6 +17,14 @@ LEAK = 0.01
 FEW_NEURONS = 32
 """Up to here a parameter per neuron is broadcast faster along (n, batch) than along (batch, n) (docs/forms.md)."""
 _SINGLE_OPS = {"relu": "Relu", "sigmoid": "Sigmoid", "tanh": "Tanh", "softplus": "Softplus", "elu": "Elu"}
+
+
+@dataclass(frozen=True)
+class Linear:
+    """A linear layer: `weight` (out_features, in_features), `bias` (out_features,)."""
+
+    weight: Array
+    bias: Array
 
 
 @dataclass(frozen=True)
@@ -49,30 +58,22 @@ class PolynomialParameters:
     coefficients: Array
 
 
-def emit_linear(
-    builder: GraphBuilder,
-    value: Value,
-    weight: Array,
-    bias: Array,
-    name: str,
-    out_layout: Layout = "batch_first",
-) -> Value:
+def emit_linear(builder: GraphBuilder, value: Value, linear: Linear, name: str, out_layout: Layout = "batch_first") -> Value:
     """Weight · x + bias, as one Gemm from and to either layout.
 
     Args:
         builder: collects the node.
         value: x, of `in_features` neurons.
-        weight: (out_features, in_features).
-        bias: (out_features,).
+        linear: the layer.
         name: of the node, and before `/weight` and `/bias`.
         out_layout: of the result.
     """
-    weight_name = builder.initializer(f"{name}/weight", weight)
+    weight_name = builder.initializer(f"{name}/weight", linear.weight)
     transposed = int(value.layout == "batch_first")
     if out_layout == "feature_first":
-        bias_name = builder.initializer(f"{name}/bias", np.asarray(bias)[:, None])
+        bias_name = builder.initializer(f"{name}/bias", np.asarray(linear.bias)[:, None])
         return Value(builder.node("Gemm", [weight_name, value.name, bias_name], name, transB=transposed), out_layout)
-    bias_name = builder.initializer(f"{name}/bias", bias)
+    bias_name = builder.initializer(f"{name}/bias", linear.bias)
     inputs = [value.name, weight_name, bias_name]
     return Value(builder.node("Gemm", inputs, name, transA=1 - transposed, transB=1), out_layout)
 
@@ -158,8 +159,9 @@ def _broadcast(builder: GraphBuilder, op_type: str, value: Value, parameter: Arr
     return replace(value, name=builder.node(op_type, [value.name, builder.initializer(f"{name}/by", column)], name))
 
 
-def emit_cubic_spline(builder: GraphBuilder, value: Value, parameters: CubicSplineParameters, name: str) -> Value:
-    """`ai.mncompress::CubicSpline` on a (batch, n) value.
+def emit_cubic_spline(builder: GraphBuilder, value: Value, parameters: CubicSplineParameters, name: str,
+                      linear: Linear | None = None) -> Value:
+    """`ai.mncompress::CubicSpline` on a (batch, n) value, in one node with the layer before it where `linear` is given.
 
     Where the layer before carries x -> (x - start) * inverse_step, pass zeros and ones: the native kernel does not
     notice them, and `inline_functions` leaves the two operations out.
@@ -169,31 +171,60 @@ def emit_cubic_spline(builder: GraphBuilder, value: Value, parameters: CubicSpli
         "inverse_step": parameters.inverse_step,
         "coefficients": parameters.coefficients,
     }
-    return _emit_op(builder, "CubicSpline", value, arrays, len(parameters.coefficients), name)
+    return _emit_op(builder, "CubicSpline", value, arrays, len(parameters.coefficients), name, linear)
 
 
-def emit_piecewise_linear(builder: GraphBuilder, value: Value, parameters: PiecewiseLinearParameters, name: str) -> Value:
-    """`ai.mncompress::PiecewiseLinear` on a (batch, n) value."""
+def emit_piecewise_linear(builder: GraphBuilder, value: Value, parameters: PiecewiseLinearParameters, name: str,
+                          linear: Linear | None = None) -> Value:
+    """`ai.mncompress::PiecewiseLinear`, as `emit_cubic_spline`."""
     arrays = {
         "knots": parameters.knots,
         "slope_changes": parameters.slope_changes,
         "slope": parameters.slope,
         "intercept": parameters.intercept,
     }
-    return _emit_op(builder, "PiecewiseLinear", value, arrays, len(parameters.knots), name)
+    return _emit_op(builder, "PiecewiseLinear", value, arrays, len(parameters.knots), name, linear)
 
 
-def _emit_op(
-    builder: GraphBuilder, op_type: str, value: Value, arrays: dict[str, Array], neurons: int, name: str
-) -> Value:
+def _emit_op(builder: GraphBuilder, op_type: str, value: Value, arrays: dict[str, Array], neurons: int, name: str,
+             linear: Linear | None) -> Value:
     value = to_layout(builder, value, "batch_first")
+    if linear is not None:
+        arrays = {"weight": linear.weight, "bias": linear.bias, **arrays}
     names = [builder.initializer(f"{name}/{key}", array) for key, array in arrays.items()]
-    return Value(builder.function(op_type, [value.name, *names], neurons, name))
+    return Value(builder.function(op_type, [value.name, *names], neurons, name, fused=linear is not None))
 
 
-def polynomial_layout(neurons: int) -> Layout:
-    """The layout in which `emit_polynomial` and `emit_affine` run fastest; the Gemm around them have either for free."""
+def fast_layout(neurons: int) -> Layout:
+    """The layout in which polynomials, tables of lines and `emit_affine` run fastest; a Gemm has either for free."""
     return "feature_first" if neurons <= FEW_NEURONS else "batch_first"
+
+
+def emit_linear_table(builder: GraphBuilder, value: Value, intercept: Array, slope: Array, name: str) -> Value:
+    """Intercept[n, k] + slope[n, k] · s in interval k = floor(s), the first or last one outside; s is the given value.
+
+    The index is clipped again after the cast, because NaN casts to anything; NaN then comes back through s.
+
+    Args:
+        builder: collects the nodes.
+        value: s, of n neurons, in either layout.
+        intercept: (n, K).
+        slope: (n, K).
+        name: before the names of the nodes.
+    """
+    axis = int(value.layout == "feature_first")
+    last = intercept.shape[1] - 1
+    clipped = builder.node("Clip", [value.name, builder.constant(0), builder.constant(last)], f"{name}/clipped")
+    any_index = builder.node("Cast", [clipped], f"{name}/any_index", to=onnx.TensorProto.INT32)
+    limits = [builder.constant(0, np.int32), builder.constant(last, np.int32)]
+    index = builder.node("Clip", [any_index, *limits], f"{name}/index")
+
+    def look_up(table: Array, label: str) -> str:
+        stored = builder.initializer(f"{name}/{label}", table if axis else table.T)
+        return builder.node("GatherElements", [stored, index], f"{name}/{label}_here", axis=axis)
+
+    rise = builder.node("Mul", [value.name, look_up(slope, "slope")], f"{name}/rise")
+    return replace(value, name=builder.node("Add", [rise, look_up(intercept, "intercept")], name))
 
 
 def emit_polynomial(

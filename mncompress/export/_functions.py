@@ -12,7 +12,12 @@ intercept (N):
 
     Y = intercept + slope * X + sum over k of slope_changes[k] * max(X - knots[k], 0)
 
-Both take X of any rank from 1 on, an empty batch too. NaN gives NaN; an infinity gives what the formula above gives in
+    GemmCubicSpline(X, weight, bias, start, inverse_step, coefficients)                = CubicSpline(X weightᵀ + bias, ...)
+    GemmPiecewiseLinear(X, weight, bias, knots, slope_changes, slope, intercept)       = PiecewiseLinear(X weightᵀ + bias, ...)
+
+X (batch, M), weight (N, M), bias (N): a linear layer with its activation, which the kernel library computes in one pass.
+
+The first two take X of any rank from 1 on, an empty batch too. NaN gives NaN; an infinity gives what the formula above gives in
 float32 arithmetic, so NaN where it meets a slope of exactly 0. No input makes a session fail.
 
 The bodies are the fastest forms found for ONNX Runtime's CPU provider (docs/forms.md). What depends on parameters alone
@@ -20,12 +25,12 @@ comes first in a body: where the parameters are constants, a runtime folds it on
 file. It uses no sums whose order is open, so that every runtime folds it to the same bits.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import onnx
 from onnx import parser
 
-from mncompress.export._graph import DOMAIN
+from mncompress.export._graph import DOMAIN, DOMAIN_VERSION
 
 FEW_NEURONS = 16
 """Up to here a body works on the transposed net: with few neurons ONNX Runtime walks X's rows in short runs, which costs
@@ -166,6 +171,8 @@ PiecewiseLinear (X, knots, slope_changes, slope, intercept) => (Y)
 }}
 """
 
+# The sum keeps its axis until it is squeezed, since OpenVINO (2024.6 to 2026.4) adds the first neuron's intercept to all behind a
+# ReduceSum that drops it.
 _PIECEWISE_LINEAR_FEW_NEURONS = f"""
 PiecewiseLinear (X, knots, slope_changes, slope, intercept) => (Y)
 {{{_ROWS}
@@ -179,7 +186,8 @@ PiecewiseLinear (X, knots, slope_changes, slope, intercept) => (Y)
     distances = Sub (x, offset_columns)
     floored = Max (distances, floor_columns)
     terms = Mul (floored, scale_columns)
-    total = ReduceSum <keepdims = 0> (terms, axis_0)
+    total_row = ReduceSum <keepdims = 1> (terms, axis_0)
+    total = Squeeze (total_row, axis_0)
     y_column = Add (total, intercept_column)
     y = Transpose <perm = [1, 0]> (y_column)
     shape = Shape (X)
@@ -193,16 +201,36 @@ _BODIES = {
     "PiecewiseLinear": (_PIECEWISE_LINEAR, _PIECEWISE_LINEAR_FEW_NEURONS),
 }
 
+_PARAMETERS = {
+    "CubicSpline": "start, inverse_step, coefficients",
+    "PiecewiseLinear": "knots, slope_changes, slope, intercept",
+}
 
-def make_functions(opset_version: int, neurons: Mapping[str, int]) -> list[onnx.FunctionProto]:
+
+def _fused_body(op_type: str) -> str:
+    parameters = _PARAMETERS[op_type]
+    return f"""
+Gemm{op_type} (X, weight, bias, {parameters}) => (Y)
+{{
+    preactivation = Gemm <transB = 1> (X, weight, bias)
+    Y = {DOMAIN}.{op_type} (preactivation, {parameters})
+}}
+"""
+
+
+def make_functions(opset_version: int, neurons: Mapping[str, int], fused: Collection[str] = ()) -> list[onnx.FunctionProto]:
     """The model-local functions of a file.
 
     Args:
         opset_version: of the standard operators, the file's own.
         neurons: the ops that the file uses, each with the largest number of neurons of its nodes
             (`GraphBuilder.functions`). It decides between bodies that compute the same at different speeds.
+        fused: those of them that the file uses with a Gemm in front.
     """
-    header = f'<domain: "{DOMAIN}", opset_import: ["" : {opset_version}]>'
-    return [
-        parser.parse_function(header + _BODIES[op_type][count <= FEW_NEURONS]) for op_type, count in sorted(neurons.items())
-    ]
+    header = f'<domain: "{DOMAIN}", opset_import: ["" : {opset_version}, "{DOMAIN}" : {DOMAIN_VERSION}]>'
+    functions = []
+    for op_type, count in sorted(neurons.items()):
+        functions.append(parser.parse_function(header + _BODIES[op_type][count <= FEW_NEURONS]))
+        if op_type in fused:
+            functions.append(parser.parse_function(header + _fused_body(op_type)))
+    return functions

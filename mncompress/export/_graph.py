@@ -70,6 +70,8 @@ class GraphBuilder:
         self.large_batch = large_batch
         self.functions: dict[str, int] = {}
         """The `ai.mncompress` ops in use, each with the largest number of neurons of its nodes."""
+        self.fused: set[str] = set()
+        """Those of them in use with a Gemm in front."""
         self._nodes: list[onnx.NodeProto] = []
         self._initializers: dict[str, onnx.TensorProto] = {}
         self._constants: dict[tuple[str, bytes, tuple[int, ...]], str] = {}
@@ -100,10 +102,15 @@ class GraphBuilder:
         self._nodes.append(helper.make_node("Split", inputs, outputs, name=self._unique(name), axis=1))
         return outputs
 
-    def function(self, op_type: str, inputs: Sequence[str], neurons: int, name: str = "") -> str:
-        """Add a node of the domain `ai.mncompress` that works on `neurons` neurons; returns its output's name."""
+    def function(self, op_type: str, inputs: Sequence[str], neurons: int, name: str = "", *, fused: bool = False) -> str:
+        """Add a node of the domain `ai.mncompress` that works on `neurons` neurons; returns its output's name.
+
+        With `fused` the node is `Gemm` + `op_type`, and its inputs are those of both.
+        """
         self.functions[op_type] = max(neurons, self.functions.get(op_type, 0))
-        return self._add(op_type, inputs, name or op_type.lower(), DOMAIN, {})
+        if fused:
+            self.fused.add(op_type)
+        return self._add(f"Gemm{op_type}" if fused else op_type, inputs, name or op_type.lower(), DOMAIN, {})
 
     def build(
         self,

@@ -5,7 +5,7 @@ would cancel digits in float32; then the offset is subtracted explicitly.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,15 +17,17 @@ from torch import Tensor, nn
 from mncompress.errors import ExportError
 from mncompress.export._activations import (
     CubicSplineParameters,
+    Linear,
     PiecewiseLinearParameters,
     PolynomialParameters,
     emit_act,
     emit_affine,
     emit_cubic_spline,
     emit_linear,
+    emit_linear_table,
     emit_piecewise_linear,
     emit_polynomial,
-    polynomial_layout,
+    fast_layout,
     to_layout,
 )
 from mncompress.export._functions import make_functions
@@ -42,6 +44,7 @@ from mncompress.nn import (
     FReLU,
     Grouped,
     LearnedActivation,
+    LinearTable,
     Meta,
     Network,
     PiecewiseLinear,
@@ -56,12 +59,6 @@ LARGEST_FOLDED_OFFSET = 64.0
 OUTPUT_NAMES = {"classification": "logits", "regression": "output"}
 
 Floats = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class _Linear:
-    weight: Floats
-    bias: Floats
 
 
 def write_onnx(network: Network, path: Path, *, opset_version: int, inline: bool, metadata: Mapping[str, str],
@@ -102,8 +99,11 @@ def make_model(network: Network, *, opset_version: int, metadata: Mapping[str, s
         value = Value(builder.node("Sub", [value.name, builder.initializer("features/offset", subtracted)], "features/centered"))
     for position, (layer, linear) in enumerate(zip(network.layers, linears, strict=True)):
         name = f"layer{position}"
-        u = emit_linear(builder, value, linear.weight, linear.bias, f"{name}/linear", _layout(builder, layer.activation))
-        y = u if layer.activation is None else _emit(builder, u, layer.activation, f"{name}/activation")
+        if isinstance(layer.activation, CubicSpline | PiecewiseLinear):
+            y = _emit_op(builder, value, layer.activation, name, linear)
+        else:
+            u = emit_linear(builder, value, linear, f"{name}/linear", _layout(builder, layer.activation))
+            y = u if layer.activation is None else _emit(builder, u, layer.activation, f"{name}/activation")
         if layer.residual:
             skip = to_layout(builder, value, y.layout)
             y = replace(y, name=builder.node("Add", [y.name, skip.name], f"{name}/residual"))
@@ -111,7 +111,7 @@ def make_model(network: Network, *, opset_version: int, metadata: Mapping[str, s
     if network.targets is not None and network.layers[-1].activation is not None:
         value = emit_affine(builder, value, _numpy(network.targets.scale), _numpy(network.targets.shift), "targets")
     value = to_layout(builder, value, "batch_first")
-    functions = make_functions(opset_version, builder.functions)
+    functions = make_functions(opset_version, builder.functions, builder.fused)
     model = builder.build(value.name, in_features=network.spec.in_features, out_features=network.spec.out_features,
                           output_name=OUTPUT_NAMES[network.spec.task], functions=functions, metadata=metadata)
     return merge_linears(model)
@@ -121,16 +121,16 @@ def _numpy(value: Tensor) -> Floats:
     return value.detach().cpu().double().numpy()
 
 
-def _fold_standardization(network: Network) -> tuple[list[_Linear], Floats | None]:
+def _fold_standardization(network: Network) -> tuple[list[Linear], Floats | None]:
     """The linear layers with standardization folded in, and the offset to subtract first where folding it would hurt."""
-    linears = [_Linear(_numpy(layer.linear.weight), _numpy(layer.linear.bias)) for layer in network.layers]
+    linears = [Linear(_numpy(layer.linear.weight), _numpy(layer.linear.bias)) for layer in network.layers]
     shift, scale = _numpy(network.features.shift), _numpy(network.features.scale)
     weight = linears[0].weight / scale
     explicit = bool(np.abs(shift / scale).max() > LARGEST_FOLDED_OFFSET)
-    linears[0] = _Linear(weight, linears[0].bias if explicit else linears[0].bias - weight @ shift)
+    linears[0] = Linear(weight, linears[0].bias if explicit else linears[0].bias - weight @ shift)
     if network.targets is not None and network.layers[-1].activation is None:
         last, factor = linears[-1], _numpy(network.targets.scale)
-        linears[-1] = _Linear(last.weight * factor[:, None], last.bias * factor + _numpy(network.targets.shift))
+        linears[-1] = Linear(last.weight * factor[:, None], last.bias * factor + _numpy(network.targets.shift))
     return linears, shift if explicit else None
 
 
@@ -145,7 +145,9 @@ def _layout(builder: GraphBuilder, activation: nn.Module | None) -> Layout:
     """The layout in which the layer's Gemm should leave its result."""
     if isinstance(activation, Meta | Vaf):
         return form_layout(_form_of(builder, activation))
-    return polynomial_layout(len(activation.center)) if isinstance(activation, Polynomial) else "batch_first"
+    if isinstance(activation, Polynomial | LinearTable):
+        return fast_layout(len(next(activation.parameters())))
+    return "batch_first"
 
 
 def _form_of(builder: GraphBuilder, activation: Meta | Vaf) -> Form:
@@ -167,17 +169,24 @@ def _emit(builder: GraphBuilder, value: Value, form: nn.Module, name: str) -> Va
         return value
     if isinstance(form, Scale):
         return emit_affine(builder, value, _numpy(form.scale), _numpy(form.shift), name)
-    if isinstance(form, CubicSpline):
-        return emit_cubic_spline(builder, value, CubicSplineParameters(
-            _numpy(form.start), _numpy(form.inverse_step), _numpy(form.coefficients)), name)
-    if isinstance(form, PiecewiseLinear):
-        return emit_piecewise_linear(builder, value, PiecewiseLinearParameters(
-            _numpy(form.knots), _numpy(form.slope_changes), _numpy(form.slope), _numpy(form.intercept)), name)
+    if isinstance(form, CubicSpline | PiecewiseLinear):
+        return _emit_op(builder, value, form, name)
+    if isinstance(form, LinearTable):
+        return emit_linear_table(builder, value, _numpy(form.intercept), _numpy(form.slope), name)
     assert isinstance(form, Polynomial), type(form)
     center, inverse = _numpy(form.center), _numpy(form.inverse_half_width)
     scaled = bool(np.all(center == 0) and np.all(inverse == 1))
     return emit_polynomial(builder, value, PolynomialParameters(center, inverse, _numpy(form.coefficients)), name,
                            already_scaled=scaled)
+
+
+def _emit_op(builder: GraphBuilder, value: Value, form: CubicSpline | PiecewiseLinear, name: str,
+             linear: Linear | None = None) -> Value:
+    """A form that has an operator, in one node with the linear layer before it where that is given."""
+    arrays = {key: _numpy(parameter) for key, parameter in form.named_parameters()}
+    if isinstance(form, CubicSpline):
+        return emit_cubic_spline(builder, value, CubicSplineParameters(**arrays), name, linear)
+    return emit_piecewise_linear(builder, value, PiecewiseLinearParameters(**arrays), name, linear)
 
 
 def _emit_family(builder: GraphBuilder, value: Value, activation: LearnedActivation, name: str) -> Value:

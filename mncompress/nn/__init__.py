@@ -21,6 +21,7 @@ from mncompress.nn._fused import fused_available as fused_available
 from mncompress.nn._init import initialize_ as initialize_
 from mncompress.nn._init import initialize_activation_ as initialize_activation_
 from mncompress.nn._init import mismatch as mismatch
+from mncompress.nn._linear_table import LinearTable as LinearTable
 from mncompress.nn._network import Layer as Layer
 from mncompress.nn._network import Network as Network
 from mncompress.nn._network import Standardize as Standardize

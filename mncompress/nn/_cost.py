@@ -1,13 +1,14 @@
 """What a network costs: parameters, and multiply-adds of one sample with the activations included.
 
-An inner network counts in full, a cubic spline 4 per neuron, a piecewise-linear form its knots, a polynomial its degree, a
-native activation nothing, an explicit scale and shift 1.
+An inner network counts in full, a cubic spline 4 per neuron, a table of lines 1, a piecewise-linear form its knots, a
+polynomial its degree, a native activation nothing, an explicit scale and shift 1.
 """
 
 from torch import nn
 
 from mncompress.nn._families import LearnedActivation
 from mncompress.nn._forms import CubicSpline, Grouped, PiecewiseLinear, Polynomial, Scale
+from mncompress.nn._linear_table import LinearTable
 from mncompress.nn._network import Network
 
 
@@ -27,6 +28,8 @@ def _activation_macs(form: nn.Module | None) -> int:
         return form.n * _inner_macs(form)
     if isinstance(form, CubicSpline):
         return 4 * len(form.start)
+    if isinstance(form, LinearTable):
+        return len(form.slope)
     if isinstance(form, PiecewiseLinear):
         return int((form.slope_changes != 0).sum())
     if isinstance(form, Polynomial):

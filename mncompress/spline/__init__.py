@@ -24,6 +24,7 @@ from mncompress.spline._affine import fit_constant as fit_constant
 from mncompress.spline._cubic import INTERVALS as INTERVALS
 from mncompress.spline._cubic import CubicSpline as CubicSpline
 from mncompress.spline._cubic import fit_cubic_spline as fit_cubic_spline
+from mncompress.spline._cubic import fit_linear_spline as fit_linear_spline
 from mncompress.spline._functions import Form as Form
 from mncompress.spline._functions import ScalarFunctions as ScalarFunctions
 from mncompress.spline._functions import max_abs_error as max_abs_error

@@ -15,8 +15,9 @@ from mncompress.spline._functions import (
     sample_finite,
 )
 
-INTERVALS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
-"""The numbers of intervals worth trying: at most a third more than a finer choice would find from 3 on."""
+INTERVALS = (1, 2, 3, 4, 6, 8, 12, 15, 24, 31, 48, 63, 96, 128, 192, 256)
+"""The numbers of intervals worth trying: at most 60 % more than a finer choice would find. With its continuation a table of 15,
+31 or 63 fills one, two or four AVX-512 registers."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,4 +120,24 @@ def fit_cubic_spline(
         raise ValueError(f"a spline needs at least one interval, got {intervals = }")
     low, high = as_domain(function.n, lo, hi)
     spline = _interpolate(function, low, high, intervals)
+    return spline, max_abs_error(function, spline, low, high)
+
+
+def fit_linear_spline(
+    function: ScalarFunctions, lo: npt.ArrayLike, hi: npt.ArrayLike, intervals: int
+) -> tuple[CubicSpline, Array]:
+    """Join the values of each function at `intervals` + 1 uniform knots by lines: a spline whose upper coefficients are 0.
+
+    The error falls as K**-2 for smooth functions. Arguments, results and errors are those of `fit_cubic_spline`.
+    """
+    if intervals < 1:
+        raise ValueError(f"a spline needs at least one interval, got {intervals = }")
+    low, high = as_domain(function.n, lo, hi)
+    center, half_width = center_and_half_width(low, high)
+    start = round_float32(center - half_width)
+    inverse_step = round_float32(intervals / (2 * half_width))
+    values = sample_finite(function, start + np.arange(intervals + 1.0)[:, None] / inverse_step)
+    coefficients = np.zeros((function.n, intervals, 4))
+    coefficients[..., 0], coefficients[..., 1] = round_float32(values[:-1].T), round_float32(np.diff(values, axis=0).T)
+    spline = CubicSpline(start, inverse_step, coefficients)
     return spline, max_abs_error(function, spline, low, high)

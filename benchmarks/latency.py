@@ -1,0 +1,264 @@
+"""The price of ReLU: whole networks and single operators in ONNX Runtime, as ratios from interleaved runs.
+
+    python benchmarks/latency.py [--only TEXT] [--seconds 2] [--json FILE]
+
+Networks are drawn with `matched` initialization and compressed by the planner for standard normal features, with the
+network's own classes as labels, at most 0.1 points of them lost. Each condition measures side by side: the network as trained in
+the natural form (Unsqueeze, Mul, Add, act, Mul, ReduceSum) and in every form that `original.onnx` may have, the compressed
+network, and the same network with ReLU. The ratio to the original is to the fastest of its forms. For what a time is, see
+`mncompress.benchmark`; every ratio is the median over rounds, with its 95 % interval.
+
+Rows of a CUDA device are measured where there is one, and say so where there is none.
+"""
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import onnx
+import torch
+from onnx import helper, numpy_helper
+
+from mncompress import benchmark, runtime
+from mncompress.compression import compress_network
+from mncompress.data import Dataset, Split
+from mncompress.export import _inner, _network, write_onnx
+from mncompress.export._activations import emit_act
+from mncompress.export._functions import make_functions
+from mncompress.export._graph import DOMAIN, Array, GraphBuilder, Value
+from mncompress.nn import Network, Standardize, initialize_, make_body, make_relu_twin
+from mncompress.types import Act, ActivationSpec, Budget, NetworkSpec
+
+LARGEST_BLOCK_GEMM = 4096
+"""Units of a layer up to which the block-diagonal form is tried at all."""
+OPSET = 18
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network, the conditions it is measured under, and what is to be reached.
+
+    Attributes:
+        name: for the table.
+        sizes: features, hidden layers, outputs.
+        activation: of every hidden layer.
+        batches: rows per run.
+        original: how many times the compressed network's time the best original is to take, by batch; 0 for no aim.
+        natural: the same of the natural form.
+        relu: how many times the ReLU network's time the compressed one may take, by batch.
+        threads: of the session.
+        target: what the planner plans for; `portable` measures the file in standard operators.
+        provider: short name.
+    """
+
+    name: str
+    sizes: tuple[int, ...]
+    activation: ActivationSpec
+    batches: tuple[int, ...]
+    original: Mapping[int, float]
+    relu: Mapping[int, float]
+    natural: Mapping[int, float] | None = None
+    threads: int = 1
+    target: str = "native"
+    provider: str = "cpu"
+
+
+def make_cases() -> Iterator[Case]:
+    tanh, deep = ActivationSpec("meta", "tanh", 16, 1), ActivationSpec("meta", "tanh", 16, 2)
+    narrow, relu = ActivationSpec("meta", "tanh", 5, 1), ActivationSpec("meta", "relu", 5, 1)
+    vaf = ActivationSpec("vaf", "tanh", 5, 1)
+    for n in (64, 128, 1024):
+        sizes = (784, n, n, 10)
+        yield Case("tanh, 16", sizes, tanh, (1, 32, 1024), {1: 1.4, 32: 1.8, 1024: 1.8}, {1: 1.12, 32: 1.05, 1024: 1.05},
+                   {32: 2.7, 1024: 2.7})
+        yield Case("tanh, 16, two inner layers", sizes, deep, (32, 1024), {32: 3.3, 1024: 3.3}, {32: 1.05, 1024: 1.05},
+                   {32: 12, 1024: 12})
+        yield Case("tanh, 5", sizes, narrow, (1, 32, 1024), {1: 1.0, 32: 1.0, 1024: 1.2}, {1: 1.15, 32: 1.15, 1024: 1.05})
+        yield Case("relu, 5", sizes, relu, (32, 1024), {32: 1.2, 1024: 1.2}, {32: 1.06, 1024: 1.06})
+    yield Case("tanh, 16", (64, 64, 10), tanh, (1024,), {1024: 5}, {1024: 1.2})
+    yield Case("vaf tanh", (2, 8, 8, 1), vaf, (1, 1024), {1: 1.3, 1024: 3}, {1: 1.15, 1024: 2})
+    yield Case("vaf tanh", (4, 16, 16, 1), vaf, (1, 1024), {1: 1.3, 1024: 3}, {1: 1.15, 1024: 2})
+    for n in (64, 128, 1024):
+        yield Case("tanh, 16, two threads", (784, n, n, 10), tanh, (1024,), {1024: 1.8}, {1024: 1.10}, threads=2)
+    for n in (64, 128, 1024):
+        yield Case("tanh, 16, portable", (784, n, n, 10), tanh, (32, 1024), {32: 1.5, 1024: 1.5}, {32: 1.25, 1024: 1.25},
+                   target="portable")
+    yield Case("tanh, 16", (784, 128, 128, 10), tanh, (1, 1024, 16384), {}, dict.fromkeys((1, 1024, 16384), 1.03),
+               {1: 1.7, 1024: 2.2, 16384: 14}, provider="cuda")
+    yield Case("tanh, 16", (784, 1024, 1024, 10), tanh, (16384,), {}, {16384: 1.10}, {16384: 17}, provider="cuda")
+
+
+def make_network(case: Case) -> Network:
+    """The case's network with weights drawn at random and `matched` activations."""
+    spec = NetworkSpec(case.sizes[0], case.sizes[1:-1], case.sizes[-1], (case.activation,) * (len(case.sizes) - 2),
+                       "regression" if case.sizes[-1] == 1 else "classification")
+    layers = make_body(spec)
+    initialize_(layers, "matched", torch.Generator().manual_seed(0))
+    features = Standardize(np.zeros(case.sizes[0]), np.ones(case.sizes[0]))
+    targets = Standardize(np.zeros(1), np.ones(1)) if spec.task == "regression" else None
+    return Network(spec, layers, features, targets).eval().requires_grad_(False)
+
+
+def make_dataset(network: Network) -> Dataset:
+    """Standard normal features with what the network says of them; a regression's targets have 1 % of noise."""
+    rng = np.random.default_rng(0)
+
+    def split(rows: int) -> Split:
+        x = rng.standard_normal((rows, network.spec.in_features), np.float32)
+        y = network(torch.as_tensor(x)).numpy()
+        if network.spec.task == "classification":
+            return Split(x, y.argmax(1))
+        return Split(x, (y + 0.01 * y.std() * rng.standard_normal(y.shape)).astype(np.float32))
+
+    return Dataset("normal", network.spec.task, split(500), split(1000), split(4000), split(512), network.spec.out_features, "")
+
+
+def natural(builder: GraphBuilder, x: str, act: Act, inner: _inner.InnerNetwork, name: str) -> str:
+    """The inner networks as one writes them down: (batch, n, H), summed over H."""
+    last, before_last = builder.constant([-1], np.int64), builder.constant([-2], np.int64)
+
+    def parameter(label: str, array: Array) -> str:
+        return builder.initializer(f"{name}/{label}", array)
+
+    h = builder.node("Mul", [builder.node("Unsqueeze", [x, last]), parameter("w0", inner.first_weight)])
+    h = emit_act(builder, Value(builder.node("Add", [h, parameter("b0", inner.biases[0])])), act).name
+    for level, (weight, bias) in enumerate(zip(inner.weights, inner.biases[1:], strict=True), 1):
+        rows = builder.node("Unsqueeze", [h, before_last])
+        product = builder.node("MatMul", [rows, parameter(f"w{level}", weight.transpose(0, 2, 1))])
+        z = builder.node("Add", [builder.node("Squeeze", [product, before_last]), parameter(f"b{level}", bias)])
+        h = builder.node("Add", [emit_act(builder, Value(z), act).name, h])
+    terms = builder.node("Mul", [h, parameter("w", inner.out_weight)])
+    total = builder.node("ReduceSum", [terms, last], keepdims=0)
+    return builder.node("Add", [total, parameter("b", inner.out_bias)])
+
+
+def write_originals(network: Network, folder: Path) -> dict[str, Path]:
+    """The network as trained, in the natural form and in every form that the exporter knows for it."""
+    spec = network.spec.activations[0]
+    units = max(network.spec.hidden) * spec.width
+    forms = ["natural", "grouped_conv", *(["elementwise"] if spec.depth == 1 else [])]
+    forms += ["block_gemm"] if units <= LARGEST_BLOCK_GEMM else []
+    paths = {form: folder / f"{form}.onnx" for form in forms}
+    for form, path in paths.items():
+        with (mock.patch.dict(_inner._FORMS, {"natural": natural}),
+              mock.patch.object(_network, "choose_form", lambda *args, form=form, **options: form)):
+            write_onnx(network, path, opset_version=OPSET, inline=False, metadata={})
+    return paths
+
+
+def measure_case(case: Case, seconds: float) -> Iterator[dict[str, object]]:
+    """Rows of the table: one for each batch."""
+    network = make_network(case)
+    compressed = compress_network(network, make_dataset(network), Budget(max_drop=0.1, target=case.target))
+    kinds = {kind: sum(d.kind == kind for d in compressed.plan.decisions) for kind in {d.kind for d in compressed.plan.decisions}}
+    sizes = {decision.settings.get("intervals", decision.settings.get("knots")) for decision in compressed.plan.decisions}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        originals = write_originals(network, folder)
+        paths = {**originals, "compressed": folder / "compressed.onnx", "relu_twin": folder / "relu_twin.onnx"}
+        write_onnx(compressed.network, paths["compressed"], opset_version=OPSET, inline=case.target == "portable", metadata={})
+        write_onnx(make_relu_twin(network), paths["relu_twin"], opset_version=OPSET, inline=False, metadata={})
+        for batch in case.batches:
+            found = benchmark.measure(paths, provider=case.provider, threads=case.threads, batch=batch, seconds=seconds)
+            ratios = {form: benchmark.ratio(found, form, "compressed") for form in originals}
+            best = min((form for form in ratios if form != "natural"), key=lambda form: ratios[form].median)
+            relu = benchmark.ratio(found, "compressed", "relu_twin")
+            microseconds = float(np.median(found.samples_us[found.models.index("compressed")]))
+            yield {"name": case.name, "sizes": "-".join(map(str, case.sizes)), "batch": batch, "threads": case.threads,
+                   "provider": case.provider, "compressed_us": microseconds, "kinds": kinds,
+                   "pieces": sorted(size for size in sizes if isinstance(size, int)),
+                   "original": _triple(ratios[best]), "best_form": best,
+                   "natural": _triple(ratios["natural"]), "relu": _triple(relu),
+                   "aims": {"original": case.original.get(batch), "natural": (case.natural or {}).get(batch),
+                            "relu": case.relu.get(batch)}}
+
+
+def measure_operators(seconds: float) -> Iterator[dict[str, object]]:
+    """The operators alone, one thread: nanoseconds per element above those of a ReLU, and beside the body's time."""
+    rng = np.random.default_rng(0)
+    for n, batch in ((64, 1024), (128, 1024), (1024, 1024)):
+        for pieces in (12, 28, 64):
+            splines = {"start": np.zeros(n), "inverse_step": np.ones(n), "coefficients": rng.standard_normal((n, pieces, 4))}
+            kinks = {"knots": np.sort(rng.uniform(0, pieces, (n, pieces)), 1), "slope_changes": rng.standard_normal((n, pieces)),
+                     "slope": rng.standard_normal(n), "intercept": rng.standard_normal(n)}
+            x = rng.uniform(-0.5, pieces + 0.5, (batch, n)).astype(np.float32)
+            for op_type, arrays in (("CubicSpline", splines), ("PiecewiseLinear", kinks)):
+                yield {"op": op_type, "n": n, "batch": batch, "pieces": pieces, **_measure_operator(op_type, arrays, x, seconds)}
+
+
+def _measure_operator(op_type: str, arrays: Mapping[str, Array], x: Array, seconds: float) -> dict[str, float]:
+    model = _operator_model(op_type, arrays, x.shape[1]).SerializeToString()
+    sessions = {"kernel": runtime.make_session(model), "body": runtime.make_session(model, kernels=False),
+                "relu": runtime.make_session(_operator_model("Relu", {}, x.shape[1]).SerializeToString())}
+    runs = [benchmark._bind(session, x, "cpu") for session in sessions.values()]
+    samples = benchmark.sample_rounds(runs, rounds=None, seconds=seconds, clock=time.perf_counter_ns, rng=np.random.default_rng(0))
+    kernel, body, relu = samples * 1e3 / x.size
+    return {"ns": float(np.median(kernel)), "above_relu_ns": float(np.median(kernel - relu)),
+            "body_ratio": float(np.median(body / kernel))}
+
+
+def _operator_model(op_type: str, arrays: Mapping[str, Array], n: int) -> onnx.ModelProto:
+    rows = helper.make_tensor_value_info("input", onnx.TensorProto.FLOAT, ["batch", n])
+    result = helper.make_tensor_value_info("output", onnx.TensorProto.FLOAT, ["batch", n])
+    node = helper.make_node(op_type, ["input", *arrays], ["output"], domain=DOMAIN if arrays else "")
+    weights = [numpy_helper.from_array(np.asarray(array, np.float32), key) for key, array in arrays.items()]
+    return helper.make_model(
+        helper.make_graph([node], "op", [rows], [result], weights), ir_version=8,
+        opset_imports=[helper.make_opsetid("", OPSET), helper.make_opsetid(DOMAIN, 1)],
+        functions=make_functions(OPSET, {op_type: n}) if arrays else [])
+
+
+def _triple(ratio: benchmark.Ratio) -> tuple[float, float, float]:
+    return ratio.median, ratio.low, ratio.high
+
+
+def _cell(values: Sequence[float], aim: float | None, *, at_most: bool = False) -> str:
+    median, low, high = values
+    text = f"{median:.2f} ({low:.2f} to {high:.2f})"
+    if aim is None:
+        return text
+    return f"{text} {'≤' if at_most else '≥'} {aim:g}{'' if (median <= aim if at_most else median >= aim) else ' **missed**'}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="", help="cases whose name or sizes contain this; `op` for the operators alone")
+    parser.add_argument("--seconds", type=float, default=2.0, help="of measuring each condition")
+    parser.add_argument("--json", type=Path, help="write the rows here too")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    print(f"{runtime.describe_environment()}\n", flush=True)
+    rows: list[dict[str, object]] = []
+    if options.only in ("", "op"):
+        print("| op | N | batch | pieces | ns an element | above ReLU | body / kernel |\n|---|---|---|---|---|---|---|")
+        for row in measure_operators(options.seconds):
+            rows.append(row)
+            print(f"| {row['op']} | {row['n']} | {row['batch']} | {row['pieces']} | {row['ns']:.2f} | {row['above_relu_ns']:.2f} | "
+                  f"{row['body_ratio']:.1f} |", flush=True)
+    print("\n| network | inner | threads | batch | compressed, µs | original / compressed | natural / compressed | "
+          "compressed / ReLU | became |\n|---|---|---|---|---|---|---|---|---|")
+    for case in make_cases():
+        if options.only not in f"{case.name} {'-'.join(map(str, case.sizes))}":
+            continue
+        if case.provider not in runtime.available_providers():
+            print(f"| {'-'.join(map(str, case.sizes))} | {case.name} ({case.provider}) | | {', '.join(map(str, case.batches))} | "
+                  "not measured: no device | | | | |", flush=True)
+            continue
+        for row in measure_case(case, options.seconds):
+            rows.append(row)
+            aims = row["aims"]
+            print(f"| {row['sizes']} | {row['name']} | {row['threads']} | {row['batch']} | {row['compressed_us']:.1f} | "
+                  f"{_cell(row['original'], aims['original'])} {row['best_form']} | {_cell(row['natural'], aims['natural'])} | "
+                  f"{_cell(row['relu'], aims['relu'], at_most=True)} | {row['kinds']} {row['pieces']} |", flush=True)
+    if options.json:
+        options.json.write_text(json.dumps(rows, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

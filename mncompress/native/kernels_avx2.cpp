@@ -1,0 +1,81 @@
+// x86-64 with AVX2 and FMA: eight floats.
+#if defined(__x86_64__) || defined(_M_X64)
+#include <immintrin.h>
+
+#include "kernels.h"
+#include "target.h"
+
+MNC_BEGIN_TARGET("avx2,fma")
+#include "simd.h"
+
+namespace {
+
+struct Avx2 {
+  static constexpr size_t width = 8, vectors = 3, rows = 6;
+  using F = __m256;
+  using I = __m256i;
+  static void prefetch(const float* p) { _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T1); }
+  static F load(const float* p) { return _mm256_loadu_ps(p); }
+  static void store(float* p, F a) { _mm256_storeu_ps(p, a); }
+  static I first(size_t n) {
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(n)), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+  }
+  static F load_n(const float* p, size_t n) { return _mm256_maskload_ps(p, first(n)); }
+  static void store_n(float* p, F a, size_t n) { _mm256_maskstore_ps(p, first(n), a); }
+  static F set1(float a) { return _mm256_set1_ps(a); }
+  static F sub(F a, F b) { return _mm256_sub_ps(a, b); }
+  static F mul(F a, F b) { return _mm256_mul_ps(a, b); }
+  static F fma(F a, F b, F c) { return _mm256_fmadd_ps(a, b, c); }
+  static F min(F a, F b) { return _mm256_min_ps(a, b); }
+  static F max(F a, F b) { return _mm256_max_ps(a, b); }
+  static F floor(F a) { return _mm256_floor_ps(a); }
+  static I to_int(F a) { return _mm256_cvttps_epi32(a); }
+  static I offsets(int stride) {
+    return _mm256_mullo_epi32(_mm256_set1_epi32(stride), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+  }
+  static I add_scaled(I i, I offset) { return _mm256_add_epi32(_mm256_slli_epi32(i, 4), offset); }
+
+  static F two_rows(const float* rows, int low, int high) {
+    const auto at = [&](int bytes) { return _mm_loadu_ps(reinterpret_cast<const float*>(reinterpret_cast<const char*>(rows) + bytes)); };
+    return _mm256_insertf128_ps(_mm256_castps128_ps256(at(low)), at(high), 1);
+  }
+  static void coefficients(const float* rows, I bytes, F c[4]) {
+    alignas(32) int at[8];
+    _mm256_store_si256(reinterpret_cast<__m256i*>(at), bytes);
+    const F r0 = two_rows(rows, at[0], at[4]), r1 = two_rows(rows, at[1], at[5]);
+    const F r2 = two_rows(rows, at[2], at[6]), r3 = two_rows(rows, at[3], at[7]);
+    const F a = _mm256_unpacklo_ps(r0, r1), b = _mm256_unpacklo_ps(r2, r3);
+    const F d = _mm256_unpackhi_ps(r0, r1), e = _mm256_unpackhi_ps(r2, r3);
+    c[0] = low_halves(a, b), c[1] = high_halves(a, b), c[2] = low_halves(d, e), c[3] = high_halves(d, e);
+  }
+  static F low_halves(F a, F b) {
+    return _mm256_castpd_ps(_mm256_unpacklo_pd(_mm256_castps_pd(a), _mm256_castps_pd(b)));
+  }
+  static F high_halves(F a, F b) {
+    return _mm256_castpd_ps(_mm256_unpackhi_pd(_mm256_castps_pd(a), _mm256_castps_pd(b)));
+  }
+
+  static void transpose(F v[8]) {
+    F t[8];
+    for (int i = 0; i < 8; i += 4) {
+      const F a = _mm256_unpacklo_ps(v[i], v[i + 1]), b = _mm256_unpacklo_ps(v[i + 2], v[i + 3]);
+      const F c = _mm256_unpackhi_ps(v[i], v[i + 1]), d = _mm256_unpackhi_ps(v[i + 2], v[i + 3]);
+      t[i] = low_halves(a, b), t[i + 1] = high_halves(a, b), t[i + 2] = low_halves(c, d), t[i + 3] = high_halves(c, d);
+    }
+    for (int i = 0; i < 4; ++i) {
+      v[i] = _mm256_permute2f128_ps(t[i], t[i + 4], 0x20);
+      v[i + 4] = _mm256_permute2f128_ps(t[i], t[i + 4], 0x31);
+    }
+  }
+
+  template <size_t L>
+  static void cubic_splines(const CubicSpline<float>& op, size_t n, F* v) {
+    cubic_splines_by_rows<Avx2, L>(op, n, v);
+  }
+};
+
+}  // namespace
+
+const mnc::Kernels mnc::kAvx2 = make_kernels<Avx2>("avx2");
+MNC_END_TARGET
+#endif

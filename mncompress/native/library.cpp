@@ -1,0 +1,458 @@
+// The operators of the domain ai.mncompress, version 1, as ONNX Runtime custom operators: what `RegisterCustomOps` adds to a
+// session. An operator whose parameters are constants is prepared once, when the session is made; others at each run. Bad
+// shapes are an error of the run and never of the session, as with the function bodies in a file.
+#include <algorithm>
+#include <exception>
+#include <memory>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "half.h"
+#include "kernels.h"
+#include "ort_api.h"
+
+#if defined(_WIN32)
+#define MNC_EXPORT extern "C" __declspec(dllexport)
+#else
+#define MNC_EXPORT extern "C" __attribute__((visibility("default")))
+#endif
+
+namespace {
+
+using ort::Slot;
+using Shape = std::vector<int64_t>;
+
+constexpr size_t kChunk = 16384;        // activations worth a thread
+constexpr size_t kGemmChunk = 1 << 18;  // multiply-adds worth a thread
+
+struct Tensor {
+  void* data;
+  Shape shape;
+};
+
+// The runtime's services, with its statuses as exceptions.
+class Runtime {
+ public:
+  explicit Runtime(const ort::Api& api) : api_(api) {}
+
+  Tensor read(const ort::Value* value) const {
+    ort::ShapeInfo* info = nullptr;
+    check(api_.call<Slot::GetTensorTypeAndShape, ort::Status*(const ort::Value*, ort::ShapeInfo**)>(value, &info));
+    Tensor tensor{nullptr, Shape()};
+    size_t rank = 0;
+    ort::Status* status = api_.call<Slot::GetDimensionsCount, ort::Status*(const ort::ShapeInfo*, size_t*)>(info, &rank);
+    if (!status) {
+      tensor.shape.resize(rank);
+      status = api_.call<Slot::GetDimensions, ort::Status*(const ort::ShapeInfo*, int64_t*, size_t)>(info, tensor.shape.data(), rank);
+    }
+    api_.call<Slot::ReleaseTensorTypeAndShapeInfo, void(ort::ShapeInfo*)>(info);
+    check(status);
+    check(api_.call<Slot::GetTensorMutableData, ort::Status*(const ort::Value*, void**)>(value, &tensor.data));
+    return tensor;
+  }
+
+  std::optional<Tensor> constant(const ort::KernelInfo* info, size_t index) const {
+    int is_constant = 0;
+    const ort::Value* value = nullptr;
+    check(api_.call<Slot::KernelInfoGetConstantInput_tensor,
+                    ort::Status*(const ort::KernelInfo*, size_t, int*, const ort::Value**)>(info, index, &is_constant, &value));
+    return is_constant && value ? std::optional<Tensor>(read(value)) : std::nullopt;
+  }
+
+  Tensor input(const ort::KernelContext* context, size_t index) const {
+    const ort::Value* value = nullptr;
+    check(api_.call<Slot::KernelContext_GetInput, ort::Status*(const ort::KernelContext*, size_t, const ort::Value**)>(
+        context, index, &value));
+    return read(value);
+  }
+
+  void* output(ort::KernelContext* context, const Shape& shape) const {
+    ort::Value* value = nullptr;
+    check(api_.call<Slot::KernelContext_GetOutput,
+                    ort::Status*(ort::KernelContext*, size_t, const int64_t*, size_t, ort::Value**)>(
+        context, 0, shape.data(), shape.size(), &value));
+    void* data = nullptr;
+    check(api_.call<Slot::GetTensorMutableData, ort::Status*(ort::Value*, void**)>(value, &data));
+    return data;
+  }
+
+  // Calls work(0) to work(count - 1), on the session's own threads where that is worth it.
+  template <class Work>
+  void parallel(const ort::KernelContext* context, size_t count, Work& work) const {
+    if (count == 1) return work(0);
+    void (*call)(void*, size_t) = [](void* data, size_t i) { (*static_cast<Work*>(data))(i); };
+    check(api_.call<Slot::KernelContext_ParallelFor,
+                    ort::Status*(const ort::KernelContext*, void (*)(void*, size_t), size_t, size_t, void*)>(
+        context, call, count, size_t{0}, static_cast<void*>(&work)));
+  }
+
+  struct Error {
+    ort::Status* status;
+  };
+
+ private:
+  static void check(ort::Status* status) {
+    if (status) throw Error{status};
+  }
+  const ort::Api& api_;
+};
+
+std::string text(const Shape& shape) {
+  std::string result = "(";
+  for (size_t i = 0; i < shape.size(); ++i) result += (i ? ", " : "") + std::to_string(shape[i]);
+  return result + ")";
+}
+
+// Checks a parameter against a shape in which -1 takes any size.
+void expect(const char* name, const Tensor& tensor, const Shape& wanted) {
+  bool fits = tensor.shape.size() == wanted.size();
+  for (size_t i = 0; fits && i < wanted.size(); ++i) fits = wanted[i] == -1 || wanted[i] == tensor.shape[i];
+  if (!fits) throw std::invalid_argument(std::string(name) + " has shape " + text(tensor.shape) + ", expected " + text(wanted));
+}
+
+// Rows of X (..., width).
+size_t count_rows(const Tensor& x, size_t width) {
+  if (x.shape.empty() || x.shape.back() != static_cast<int64_t>(width))
+    throw std::invalid_argument("X has shape " + text(x.shape) + ", expected (..., " + std::to_string(width) + ")");
+  size_t rows = 1;
+  for (size_t i = 0; i + 1 < x.shape.size(); ++i) rows *= static_cast<size_t>(x.shape[i]);
+  return rows;
+}
+
+// Parameters as T, widened where they are float16.
+template <class T>
+std::vector<float> widen(const Tensor& tensor) {
+  size_t count = 1;
+  for (int64_t size : tensor.shape) count *= static_cast<size_t>(size);
+  std::vector<float> result(count);
+  mnc::to_float(static_cast<const mnc::Half*>(tensor.data), result.data(), count);
+  return result;
+}
+
+template <class T>
+const T* data(const Tensor& tensor) {
+  return static_cast<const T*>(tensor.data);
+}
+
+template <class T>
+struct Element;
+template <>
+struct Element<float> {
+  static constexpr ort::ElementType type = ort::kFloat;
+  using Computed = float;
+};
+template <>
+struct Element<double> {
+  static constexpr ort::ElementType type = ort::kDouble;
+  using Computed = double;
+};
+template <>
+struct Element<mnc::Half> {  // computed in float and rounded once
+  static constexpr ort::ElementType type = ort::kFloat16;
+  using Computed = float;
+};
+
+// Numbers of a tensor in the type that is computed in: the tensor's own memory, or a copy.
+template <class T>
+class Numbers {
+ public:
+  explicit Numbers(const Tensor& tensor) : data_(static_cast<const T*>(tensor.data)) {}
+  operator const T*() const { return data_; }
+
+ private:
+  const T* data_;
+};
+template <>
+class Numbers<mnc::Half> {
+ public:
+  explicit Numbers(const Tensor& tensor) : copy_(widen<mnc::Half>(tensor)) {}
+  operator const float*() const { return copy_.data(); }
+
+ private:
+  std::vector<float> copy_;
+};
+
+mnc::CubicSpline<float> make_cubic(const float* start, const float* inverse_step, const Tensor& coefficients, const float* values) {
+  return {static_cast<size_t>(coefficients.shape[0]), static_cast<size_t>(coefficients.shape[1]), start, inverse_step, values,
+          mnc::kernels().width};
+}
+mnc::CubicSpline<double> make_cubic(const double* start, const double* inverse_step, const Tensor& coefficients, const double* values) {
+  return {static_cast<size_t>(coefficients.shape[0]), static_cast<size_t>(coefficients.shape[1]), start, inverse_step, values, 1};
+}
+
+void run(const mnc::CubicSpline<float>& op, const float* x, float* y, size_t rows, size_t from, size_t to) {
+  if (op.intervals > mnc::kMaxIntervals) return mnc::evaluate(op, x, y, rows, from, to);
+  mnc::kernels().cubic_spline(op, x, y, rows, from, to);
+}
+void run(const mnc::PiecewiseLinear<float>& op, const float* x, float* y, size_t rows, size_t from, size_t to) {
+  mnc::kernels().piecewise_linear(op, x, y, rows, from, to);
+}
+template <class Prepared>
+void run(const Prepared& op, const double* x, double* y, size_t rows, size_t from, size_t to) {
+  mnc::evaluate(op, x, y, rows, from, to);
+}
+// float16: a row at a time through float.
+template <class Prepared>
+void run(const Prepared& op, const mnc::Half* x, mnc::Half* y, size_t rows, size_t from, size_t to) {
+  std::vector<float> row(op.neurons);
+  for (size_t i = 0; i < rows; ++i, x += op.neurons, y += op.neurons) {
+    mnc::to_float(x + from, row.data() + from, to - from);
+    run(op, row.data(), row.data(), 1, from, to);
+    mnc::to_half(row.data() + from, y + from, to - from);
+  }
+}
+
+// The two elementwise operators. Each tile of rows and neurons is one piece of work.
+template <class T, class Prepared>
+void evaluate(const Runtime& runtime, ort::KernelContext* context, const Prepared& op) {
+  const Tensor input = runtime.input(context, 0);
+  const size_t rows = count_rows(input, op.neurons);
+  const T* x = data<T>(input);
+  T* y = static_cast<T*>(runtime.output(context, input.shape));
+  if (rows == 0 || op.neurons == 0) return;
+  const size_t high = std::min(rows, std::max<size_t>(128, kChunk / op.neurons));
+  const size_t wide = std::min(op.neurons, mnc::padded(std::max<size_t>(1, kChunk / high), 16));
+  const size_t columns = (op.neurons + wide - 1) / wide;
+  auto work = [&](size_t i) {
+    const size_t row = i / columns * high, from = i % columns * wide;
+    run(op, x + row * op.neurons, y + row * op.neurons, std::min(high, rows - row), from, std::min(op.neurons, from + wide));
+  };
+  runtime.parallel(context, (rows + high - 1) / high * columns, work);
+}
+
+template <class T>
+struct CubicSpline {
+  static constexpr const char* name = "CubicSpline";
+  static constexpr size_t inputs = 4;
+  static constexpr bool elementwise = true;
+  using Type = T;
+  using Prepared = mnc::CubicSpline<typename Element<T>::Computed>;
+
+  static Prepared prepare(const Tensor* p) {
+    expect("coefficients", p[2], {-1, -1, 4});
+    expect("start", p[0], {p[2].shape[0]});
+    expect("inverse_step", p[1], {p[2].shape[0]});
+    if (p[2].shape[1] < 1) throw std::invalid_argument("coefficients have shape " + text(p[2].shape) + ", at least one interval is needed");
+    return make_cubic(Numbers<T>(p[0]), Numbers<T>(p[1]), p[2], Numbers<T>(p[2]));
+  }
+  static void compute(const Runtime& runtime, ort::KernelContext* context, const Prepared& op) { evaluate<T>(runtime, context, op); }
+};
+
+template <class T>
+struct PiecewiseLinear {
+  static constexpr const char* name = "PiecewiseLinear";
+  static constexpr size_t inputs = 5;
+  static constexpr bool elementwise = true;
+  using Type = T;
+  using Prepared = mnc::PiecewiseLinear<typename Element<T>::Computed>;
+
+  static Prepared prepare(const Tensor* p) {
+    expect("knots", p[0], {-1, -1});
+    expect("slope_changes", p[1], p[0].shape);
+    expect("slope", p[2], {p[0].shape[0]});
+    expect("intercept", p[3], {p[0].shape[0]});
+    return {static_cast<size_t>(p[0].shape[0]), static_cast<size_t>(p[0].shape[1]), Numbers<T>(p[0]), Numbers<T>(p[1]),
+            Numbers<T>(p[2]), Numbers<T>(p[3]), sizeof(typename Element<T>::Computed) == 4 ? mnc::kernels().width : 1};
+  }
+  static void compute(const Runtime& runtime, ort::KernelContext* context, const Prepared& op) { evaluate<T>(runtime, context, op); }
+};
+
+// A linear layer with the operator behind it: weight and bias come first among the parameters.
+template <class After>
+struct Fused {
+  struct Prepared {
+    mnc::Linear linear;
+    typename After::Prepared op;
+  };
+  static constexpr size_t inputs = After::inputs + 2;
+  static constexpr bool elementwise = false;
+  using Type = float;
+
+  static Prepared prepare(const Tensor* p) {
+    auto op = After::prepare(p + 2);
+    expect("weight", p[0], {static_cast<int64_t>(op.neurons), -1});
+    expect("bias", p[1], {static_cast<int64_t>(op.neurons)});
+    return {mnc::Linear(static_cast<size_t>(p[0].shape[1]), op.neurons, data<float>(p[0]), data<float>(p[1]), mnc::kernels().width),
+            std::move(op)};
+  }
+  static void compute(const Runtime& runtime, ort::KernelContext* context, const Prepared& prepared) {
+    const mnc::Linear& linear = prepared.linear;
+    const Tensor input = runtime.input(context, 0);
+    const size_t rows = count_rows(input, linear.inputs);
+    Shape shape = input.shape;
+    shape.back() = static_cast<int64_t>(linear.outputs);
+    const float* x = data<float>(input);
+    float* y = static_cast<float*>(runtime.output(context, shape));
+    if (rows == 0 || linear.outputs == 0) return;
+    const size_t cost = std::max<size_t>(1, (linear.inputs + 32) * linear.outputs);
+    const size_t high = std::min(rows, mnc::padded(std::max<size_t>(1, kGemmChunk / cost), 4 * mnc::kernels().width));
+    auto work = [&](size_t i) {
+      const size_t row = i * high;
+      fused(prepared, x + row * linear.inputs, y + row * linear.outputs, std::min(high, rows - row));
+    };
+    runtime.parallel(context, (rows + high - 1) / high, work);
+  }
+
+ private:
+  static void fused(const Prepared& p, const float* x, float* y, size_t rows);
+};
+
+template <>
+void Fused<CubicSpline<float>>::fused(const Prepared& p, const float* x, float* y, size_t rows) {
+  const auto kernel = p.op.intervals <= mnc::kMaxIntervals ? mnc::kernels().gemm_cubic_spline : mnc::kScalar.gemm_cubic_spline;
+  kernel(p.linear, p.op, x, y, rows);
+}
+template <>
+void Fused<PiecewiseLinear<float>>::fused(const Prepared& p, const float* x, float* y, size_t rows) {
+  mnc::kernels().gemm_piecewise_linear(p.linear, p.op, x, y, rows);
+}
+
+struct GemmCubicSpline : Fused<CubicSpline<float>> {
+  static constexpr const char* name = "GemmCubicSpline";
+};
+struct GemmPiecewiseLinear : Fused<PiecewiseLinear<float>> {
+  static constexpr const char* name = "GemmPiecewiseLinear";
+};
+
+// Runs `body` and turns what it throws into a status.
+template <class Body>
+ort::Status* guarded(const ort::Api& api, const char* op, Body body) {
+  try {
+    body();
+    return nullptr;
+  } catch (const Runtime::Error& error) {
+    return error.status;
+  } catch (const std::invalid_argument& error) {
+    return api.error(ort::kInvalidArgument, (std::string(op) + ": " + error.what()).c_str());
+  } catch (const std::exception& error) {
+    return api.error(ort::kFail, (std::string(op) + ": " + error.what()).c_str());
+  }
+}
+
+template <class Op>
+struct Kernel {
+  const ort::Api& api;
+  std::optional<typename Op::Prepared> prepared;
+
+  Kernel(const ort::Api& api, const ort::KernelInfo* info) : api(api) {
+    Tensor parameters[Op::inputs - 1];
+    for (size_t i = 1; i < Op::inputs; ++i) {
+      std::optional<Tensor> constant = Runtime(api).constant(info, i);
+      if (!constant) return;
+      parameters[i - 1] = std::move(*constant);
+    }
+    try {
+      prepared.emplace(Op::prepare(parameters));
+    } catch (const std::invalid_argument&) {  // said when it runs
+    }
+  }
+
+  void compute(ort::KernelContext* context) const {
+    const Runtime runtime(api);
+    if (prepared) return Op::compute(runtime, context, *prepared);
+    Tensor parameters[Op::inputs - 1];
+    for (size_t i = 1; i < Op::inputs; ++i) parameters[i - 1] = runtime.input(context, i);
+    Op::compute(runtime, context, Op::prepare(parameters));
+  }
+};
+
+// What the runtime asks of an operator.
+template <class Op>
+struct Definition : ort::CustomOp {
+  const ort::Api& api;
+
+  explicit Definition(const ort::Api& api) : ort::CustomOp{}, api(api) {
+    version = ort::kApiVersion;
+    GetName = [](const CustomOp*) { return Op::name; };
+    GetExecutionProviderType = [](const CustomOp*) { return "CPUExecutionProvider"; };
+    GetInputTypeCount = [](const CustomOp*) { return Op::inputs; };
+    GetInputType = [](const CustomOp*, size_t) { return Element<typename Op::Type>::type; };
+    GetOutputTypeCount = [](const CustomOp*) { return size_t{1}; };
+    GetOutputType = [](const CustomOp*, size_t) { return Element<typename Op::Type>::type; };
+    GetInputCharacteristic = GetOutputCharacteristic = [](const CustomOp*, size_t) { return 0; };  // required
+    GetInputMemoryType = [](const CustomOp*, size_t) { return 0; };                                // the provider's own
+    GetStartVersion = GetEndVersion = [](const CustomOp*) { return 1; };
+    CreateKernelV2 = [](const CustomOp* op, const ort::Api* api, const ort::KernelInfo* info, void** kernel) {
+      (void)op;
+      return guarded(*api, Op::name, [&] { *kernel = new Kernel<Op>(*api, info); });
+    };
+    KernelComputeV2 = [](void* kernel, ort::KernelContext* context) {
+      const auto& self = *static_cast<Kernel<Op>*>(kernel);
+      return guarded(self.api, Op::name, [&] { self.compute(context); });
+    };
+    KernelDestroy = [](void* kernel) { delete static_cast<Kernel<Op>*>(kernel); };
+    if (Op::elementwise) {
+      InferOutputShapeFn = infer_shape;
+      GetMayInplace = [](int** input, int** output) {
+        *input = new int(0), *output = new int(0);
+        return size_t{1};
+      };
+      ReleaseMayInplace = [](int* input, int* output) { delete input, delete output; };
+    }
+  }
+
+  // Y has X's shape: the runtime needs to know it to let Y take X's memory. A dimension that has neither a size nor a name is
+  // left open, since the runtime would note it as -1.
+  static ort::Status* infer_shape(const CustomOp* op, ort::ShapeContext* context) {
+    const ort::Api& api = static_cast<const Definition*>(op)->api;
+    ort::ShapeInfo* info = nullptr;
+    size_t rank = 0;
+    ort::Status* status = api.call<Slot::ShapeInferContext_GetInputTypeShape,
+                                   ort::Status*(const ort::ShapeContext*, size_t, ort::ShapeInfo**)>(context, 0, &info);
+    if (status) return status;
+    status = api.call<Slot::GetDimensionsCount, ort::Status*(const ort::ShapeInfo*, size_t*)>(info, &rank);
+    if (status) return status;
+    return guarded(api, Op::name, [&] {
+      Shape sizes(rank);
+      std::vector<const char*> names(rank);
+      ort::Status* failed = api.call<Slot::GetDimensions, ort::Status*(const ort::ShapeInfo*, int64_t*, size_t)>(info, sizes.data(), rank);
+      if (!failed)
+        failed = api.call<Slot::GetSymbolicDimensions, ort::Status*(const ort::ShapeInfo*, const char**, size_t)>(info, names.data(), rank);
+      for (size_t i = 0; !failed && i < rank; ++i)
+        if (sizes[i] < 0 && (!names[i] || !*names[i])) return;
+      if (!failed && rank)
+        failed = api.call<Slot::ShapeInferContext_SetOutputTypeShape,
+                          ort::Status*(const ort::ShapeContext*, size_t, const ort::ShapeInfo*)>(context, 0, info);
+      if (failed) throw Runtime::Error{failed};
+    });
+  }
+};
+
+// The domain lives as long as the process: sessions keep using it.
+struct Library {
+  Definition<CubicSpline<float>> cubic_spline;
+  Definition<CubicSpline<double>> cubic_spline_double;
+  Definition<CubicSpline<mnc::Half>> cubic_spline_half;
+  Definition<PiecewiseLinear<float>> piecewise_linear;
+  Definition<PiecewiseLinear<double>> piecewise_linear_double;
+  Definition<PiecewiseLinear<mnc::Half>> piecewise_linear_half;
+  Definition<GemmCubicSpline> gemm_cubic_spline;
+  Definition<GemmPiecewiseLinear> gemm_piecewise_linear;
+  ort::Domain* domain = nullptr;
+  ort::Status* status;
+
+  explicit Library(const ort::Api& api)
+      : cubic_spline(api), cubic_spline_double(api), cubic_spline_half(api), piecewise_linear(api), piecewise_linear_double(api),
+        piecewise_linear_half(api), gemm_cubic_spline(api), gemm_piecewise_linear(api) {
+    status = api.call<Slot::CreateCustomOpDomain, ort::Status*(const char*, ort::Domain**)>("ai.mncompress", &domain);
+    for (const ort::CustomOp* op : std::initializer_list<const ort::CustomOp*>{
+             &cubic_spline, &cubic_spline_double, &cubic_spline_half, &piecewise_linear, &piecewise_linear_double,
+             &piecewise_linear_half, &gemm_cubic_spline, &gemm_piecewise_linear})
+      if (!status) status = api.call<Slot::CustomOpDomain_Add, ort::Status*(ort::Domain*, const ort::CustomOp*)>(domain, op);
+  }
+};
+
+}  // namespace
+
+MNC_EXPORT ort::Status* RegisterCustomOps(ort::SessionOptions* options, const ort::ApiBase* base) {
+  const ort::Api* api = base->GetApi(ort::kApiVersion);
+  if (!api) return base->GetApi(1)->error(ort::kFail, "the kernels of ai.mncompress need onnxruntime 1.18 or newer");
+  static Library library(*api);
+  if (library.status) return api->error(ort::kFail, "the domain ai.mncompress could not be made");
+  return api->call<Slot::AddCustomOpDomain, ort::Status*(ort::SessionOptions*, ort::Domain*)>(options, library.domain);
+}
+
+// The instruction set in use, for reports.
+MNC_EXPORT const char* mncompress_kernels() { return mnc::kernels().name; }

@@ -1,0 +1,326 @@
+// The kernels, written once for any vector type V and compiled by each kernels_*.cpp for its instruction set.
+//
+// V has: width; vectors and rows, how many of each the matrix products keep in registers; F, a vector of floats, and I, of 32-bit integers; load, store, load_n and store_n of the first n floats (the
+// rest of a loaded vector is 0); set1, sub, mul, fma(a, b, c) = a * b + c; min and max, which give the second number where
+// the first is NaN; floor; to_int; offsets(stride), lane * stride; add_scaled(i, offset) = 16 * i + offset;
+// coefficients(rows, bytes, c), which reads four floats at each lane's byte offset and gives them by power; transpose of width
+// vectors; cubic_splines<L>(op, neuron, v), which evaluates one neuron's spline on L vectors of rows.
+#pragma once
+
+namespace {
+
+using mnc::CubicSpline;
+using mnc::Linear;
+using mnc::PiecewiseLinear;
+using mnc::Table;
+
+constexpr size_t kRowTile = 128;  // rows that pass through a block of neurons while its tables are in the cache
+
+// Values of splines whose coefficients `look_up(piece, c)` finds.
+template <class V, class LookUp>
+inline typename V::F evaluate_cubic(typename V::F s, typename V::F intervals, LookUp look_up) {
+  using F = typename V::F;
+  const F zero = V::set1(0), one = V::set1(1);
+  F piece = V::floor(V::min(V::max(s, zero), intervals));
+  F t = V::sub(s, piece), inside = V::min(V::max(t, zero), one);
+  F c[4];
+  look_up(piece, c);
+  return V::fma(V::fma(V::fma(c[3], inside, c[2]), inside, c[1]), t, c[0]);
+}
+
+// A vector of neurons n.. at one row.
+template <class V>
+inline typename V::F cubic_neurons(const CubicSpline<float>& op, size_t n, typename V::F s, typename V::I offsets) {
+  const float* rows = op.rows.data() + n * (op.intervals + 1) * 4;
+  return evaluate_cubic<V>(s, V::set1(static_cast<float>(op.intervals)), [&](typename V::F piece, typename V::F* c) {
+    V::coefficients(rows, V::add_scaled(V::to_int(piece), offsets), c);
+  });
+}
+
+// Rows of a wide matrix are too far apart for the processor to guess the next: the block after n is asked for beforehand.
+template <class V>
+inline void prefetch_next(size_t neurons, size_t n, const float* x, const float* y, size_t rows) {
+  if (neurons < 256 || n + V::width >= neurons) return;
+  for (size_t i = 0; i < rows; ++i) {
+    V::prefetch(x + i * neurons + n + V::width);
+    if (x != y) V::prefetch(y + i * neurons + n + V::width);
+  }
+}
+
+// L rows of a vector of neurons n..: all are loaded before one is stored, since a load waits for an earlier store to an address
+// with the same last digits, and rows of a wide matrix have them in common.
+template <class V, size_t L>
+inline void cubic_rows(const CubicSpline<float>& op, size_t n, const float* x, float* y) {
+  const size_t count = op.neurons - n < V::width ? op.neurons - n : V::width;
+  const auto start = V::load(op.start.data() + n), scale = V::load(op.inverse_step.data() + n);
+  const auto offsets = V::offsets(static_cast<int>((op.intervals + 1) * 16));
+  typename V::F v[L];
+  for (size_t i = 0; i < L; ++i)
+    v[i] = count == V::width ? V::load(x + i * op.neurons + n) : V::load_n(x + i * op.neurons + n, count);
+  for (size_t i = 0; i < L; ++i) {
+    if (op.shifted) v[i] = V::mul(V::sub(v[i], start), scale);
+    v[i] = cubic_neurons<V>(op, n, v[i], offsets);
+  }
+  for (size_t i = 0; i < L; ++i)
+    count == V::width ? V::store(y + i * op.neurons + n, v[i]) : V::store_n(y + i * op.neurons + n, v[i], count);
+}
+
+// A square of `width` rows and neurons, transposed so that a vector holds rows of one neuron.
+template <class V>
+void cubic_square(const CubicSpline<float>& op, size_t n, const float* x, float* y, size_t rows) {
+  const size_t count = op.neurons - n < V::width ? op.neurons - n : V::width;
+  const bool whole = count == V::width && rows == V::width;
+  typename V::F v[V::width];
+  for (size_t i = 0; i < V::width; ++i)
+    v[i] = whole ? V::load(x + i * op.neurons + n) : V::load_n(x + (i < rows ? i : 0) * op.neurons + n, count);
+  V::transpose(v);
+  for (size_t j = 0; j < (whole ? V::width : count); ++j) {
+    if (op.shifted) v[j] = V::mul(V::sub(v[j], V::set1(op.start[n + j])), V::set1(op.inverse_step[n + j]));
+    V::template cubic_splines<1>(op, n + j, v + j);
+  }
+  V::transpose(v);
+  for (size_t i = 0; i < rows; ++i)
+    whole ? V::store(y + i * op.neurons + n, v[i]) : V::store_n(y + i * op.neurons + n, v[i], count);
+}
+
+template <class V>
+void cubic_spline(const CubicSpline<float>& op, const float* x, float* y, size_t rows, size_t from, size_t to) {
+  for (size_t first = 0; first < rows; first += kRowTile) {
+    const size_t last = rows - first < kRowTile ? rows : first + kRowTile;
+    for (size_t n = from; n < to; n += V::width) {
+      prefetch_next<V>(op.neurons, n, x + first * op.neurons, y + first * op.neurons, last - first);
+      size_t i = first;
+      if (op.registers)
+        for (; last - i >= V::width / 4; i += V::width) {
+          const size_t left = last - i < V::width ? last - i : V::width;
+          cubic_square<V>(op, n, x + i * op.neurons, y + i * op.neurons, left);
+          if (left < V::width) i = last - V::width;
+        }
+      for (; i + 8 <= last; i += 8) cubic_rows<V, 8>(op, n, x + i * op.neurons, y + i * op.neurons);
+      for (; i < last; ++i) cubic_rows<V, 1>(op, n, x + i * op.neurons, y + i * op.neurons);
+    }
+  }
+}
+
+// L rows of a vector of neurons n..
+template <class V, size_t L>
+inline void piecewise_neurons(const PiecewiseLinear<float>& op, size_t n, typename V::F* v) {
+  const size_t block = n / V::width;
+  const auto slope = V::load(op.slope.data() + n), intercept = V::load(op.intercept.data() + n);
+  const auto zero = V::set1(0);
+  typename V::F sum[L];
+  for (size_t i = 0; i < L; ++i) sum[i] = V::fma(slope, v[i], intercept);
+  const float* pair = op.by_block.data() + block * op.knots * 2 * V::width;
+  for (size_t k = 0; k < op.blocks[block]; ++k, pair += 2 * V::width) {
+    const auto knot = V::load(pair), change = V::load(pair + V::width);
+    for (size_t i = 0; i < L; ++i) sum[i] = V::fma(change, V::max(V::sub(v[i], knot), zero), sum[i]);
+  }
+  for (size_t i = 0; i < L; ++i) v[i] = sum[i];
+}
+
+template <class V, size_t L>
+inline void piecewise_rows(const PiecewiseLinear<float>& op, size_t n, size_t count, const float* x, float* y) {
+  typename V::F v[L];
+  for (size_t i = 0; i < L; ++i)
+    v[i] = count == V::width ? V::load(x + i * op.neurons + n) : V::load_n(x + i * op.neurons + n, count);
+  piecewise_neurons<V, L>(op, n, v);
+  for (size_t i = 0; i < L; ++i)
+    count == V::width ? V::store(y + i * op.neurons + n, v[i]) : V::store_n(y + i * op.neurons + n, v[i], count);
+}
+
+template <class V>
+void piecewise_linear(const PiecewiseLinear<float>& op, const float* x, float* y, size_t rows, size_t from, size_t to) {
+  for (size_t first = 0; first < rows; first += kRowTile) {
+    const size_t last = rows - first < kRowTile ? rows : first + kRowTile;
+    for (size_t n = from; n < to; n += V::width) {
+      prefetch_next<V>(op.neurons, n, x + first * op.neurons, y + first * op.neurons, last - first);
+      const size_t count = op.neurons - n < V::width ? op.neurons - n : V::width;
+      size_t i = first;
+      for (; i + 4 <= last; i += 4) piecewise_rows<V, 4>(op, n, count, x + i * op.neurons, y + i * op.neurons);
+      for (; i < last; ++i) piecewise_rows<V, 1>(op, n, count, x + i * op.neurons, y + i * op.neurons);
+    }
+  }
+}
+
+// What follows a linear layer: on L vectors of rows of one neuron, and in place on rows of all neurons.
+template <class V>
+struct CubicAfter {
+  const CubicSpline<float>& op;
+
+  template <size_t L>
+  void neuron(size_t n, typename V::F* v) const {
+    if (op.shifted)
+      for (size_t l = 0; l < L; ++l) v[l] = V::mul(V::sub(v[l], V::set1(op.start[n])), V::set1(op.inverse_step[n]));
+    V::template cubic_splines<L>(op, n, v);
+  }
+  void rows(float* y, size_t count) const { cubic_spline<V>(op, y, y, count, 0, op.neurons); }
+};
+
+template <class V>
+struct PiecewiseAfter {
+  const PiecewiseLinear<float>& op;
+
+  template <size_t L>
+  void neuron(size_t n, typename V::F* v) const {
+    const auto slope = V::set1(op.slope[n]), intercept = V::set1(op.intercept[n]), zero = V::set1(0);
+    typename V::F sum[L];
+    for (size_t l = 0; l < L; ++l) sum[l] = V::fma(slope, v[l], intercept);
+    const float* pair = op.by_neuron.data() + n * op.knots * 2;
+    for (size_t k = 0; k < op.count[n]; ++k, pair += 2) {
+      const auto knot = V::set1(pair[0]), change = V::set1(pair[1]);
+      for (size_t l = 0; l < L; ++l) sum[l] = V::fma(change, V::max(V::sub(v[l], knot), zero), sum[l]);
+    }
+    for (size_t l = 0; l < L; ++l) v[l] = sum[l];
+  }
+  void rows(float* y, size_t count) const { piecewise_linear<V>(op, y, y, count, 0, op.neurons); }
+};
+
+// to (columns, stride) from (rows, columns), rows <= stride, in squares. Rows behind the last are copies of it.
+template <class V>
+void transpose_in(const float* from, size_t rows, size_t columns, float* to, size_t stride) {
+  typename V::F v[V::width];
+  for (size_t i = 0; i < stride; i += V::width)
+    for (size_t j = 0; j < columns; j += V::width) {
+      const size_t count = columns - j < V::width ? columns - j : V::width;
+      for (size_t l = 0; l < V::width; ++l) {
+        const float* row = from + (i + l < rows ? i + l : rows - 1) * columns + j;
+        v[l] = count == V::width ? V::load(row) : V::load_n(row, count);
+      }
+      V::transpose(v);
+      for (size_t l = 0; l < count; ++l) V::store(to + (j + l) * stride + i, v[l]);
+    }
+}
+
+// to (rows, columns) from (columns, stride).
+template <class V>
+void transpose_out(const float* from, size_t stride, float* to, size_t rows, size_t columns) {
+  typename V::F v[V::width];
+  for (size_t i = 0; i < rows; i += V::width)
+    for (size_t j = 0; j < columns; j += V::width) {
+      const size_t count = columns - j < V::width ? columns - j : V::width;
+      for (size_t l = 0; l < V::width; ++l) v[l] = V::load(from + (j + (l < count ? l : 0)) * stride + i);
+      V::transpose(v);
+      for (size_t l = 0; l < V::width && i + l < rows; ++l) {
+        float* row = to + (i + l) * columns + j;
+        count == V::width ? V::store(row, v[l]) : V::store_n(row, v[l], count);
+      }
+    }
+}
+
+// Small layers: vectors of rows. L vectors of them, a group of neurons at a time; `scratch` has inputs and outputs feature first.
+template <class V, size_t L, class After>
+void gemm_tile(const Linear& op, const After& after, const float* x, float* y, size_t rows, float* scratch) {
+  constexpr size_t kStride = L * V::width, kGroup = Linear::kGroup;
+  float* inputs = scratch;
+  float* outputs = scratch + op.inputs * kStride;
+  transpose_in<V>(x, rows, op.inputs, inputs, kStride);
+  for (size_t n = 0; n < op.outputs; n += kGroup) {
+    typename V::F sum[kGroup][L];
+    for (size_t j = 0; j < kGroup; ++j)
+      for (size_t l = 0; l < L; ++l) sum[j][l] = V::set1(op.bias[n + j]);
+    const float* weight = op.by_group.data() + n * op.inputs;
+    const float* input = inputs;
+    for (size_t m = 0; m < op.inputs; ++m, weight += kGroup, input += kStride) {
+      typename V::F v[L];
+      for (size_t l = 0; l < L; ++l) v[l] = V::load(input + l * V::width);
+      for (size_t j = 0; j < kGroup; ++j)
+        for (size_t l = 0; l < L; ++l) sum[j][l] = V::fma(V::set1(weight[j]), v[l], sum[j][l]);
+    }
+    for (size_t j = 0; j < kGroup && n + j < op.outputs; ++j) {
+      after.template neuron<L>(n + j, sum[j]);
+      for (size_t l = 0; l < L; ++l) V::store(outputs + (n + j) * kStride + l * V::width, sum[j][l]);
+    }
+  }
+  transpose_out<V>(outputs, kStride, y, rows, op.outputs);
+}
+
+template <class V, class After>
+void gemm_small(const Linear& op, const After& after, const float* x, float* y, size_t rows) {
+  constexpr size_t kMost = V::vectors * V::width;
+  thread_local Table<float> scratch;
+  const size_t needed = (op.inputs + op.outputs) * kMost;
+  if (scratch.size() < needed) scratch.resize(needed);
+  for (size_t i = 0; i < rows;) {
+    const size_t left = rows - i, count = left < V::width ? left : left < 2 * V::width ? V::width : left < kMost ? 2 * V::width : kMost;
+    const auto tile = count <= V::width ? gemm_tile<V, 1, After> : count < kMost ? gemm_tile<V, 2, After> : gemm_tile<V, V::vectors, After>;
+    tile(op, after, x + i * op.inputs, y + i * op.outputs, count, scratch.data());
+    i += count;
+  }
+}
+
+// Large layers and few rows: vectors of neurons. R rows and J vectors of neurons from n on.
+template <class V, size_t R, size_t J>
+void gemm_block(const Linear& op, const float* x, float* y, size_t n) {
+  typename V::F sum[R][J];
+  for (size_t j = 0; j < J; ++j)
+    for (size_t r = 0; r < R; ++r) sum[r][j] = V::load(op.bias.data() + n + j * V::width);
+  const float* weight = op.by_vector.data() + n * op.inputs;
+  for (size_t m = 0; m < op.inputs; ++m, weight += V::width) {
+    typename V::F w[J];
+    for (size_t j = 0; j < J; ++j) w[j] = V::load(weight + j * op.inputs * V::width);
+    for (size_t r = 0; r < R; ++r) {
+      const auto value = V::set1(x[r * op.inputs + m]);
+      for (size_t j = 0; j < J; ++j) sum[r][j] = V::fma(value, w[j], sum[r][j]);
+    }
+  }
+  for (size_t r = 0; r < R; ++r)
+    for (size_t j = 0; j < J; ++j) {
+      const size_t at = n + j * V::width, count = op.outputs - at;
+      float* to = y + r * op.outputs + at;
+      count >= V::width ? V::store(to, sum[r][j]) : V::store_n(to, sum[r][j], count);
+    }
+}
+
+template <class V, size_t R, size_t J>
+void gemm_rows(const Linear& op, const float* x, float* y) {
+  size_t n = 0;
+  for (; n + (J - 1) * V::width < op.outputs; n += J * V::width) gemm_block<V, R, J>(op, x, y, n);
+  for (; n < op.outputs; n += V::width) gemm_block<V, R, 1>(op, x, y, n);
+}
+
+template <class V, class After>
+void gemm_large(const Linear& op, const After& after, const float* x, float* y, size_t rows) {
+  constexpr size_t kTile = 8 * V::rows;
+  for (size_t first = 0; first < rows; first += kTile) {
+    const size_t last = rows - first < kTile ? rows : first + kTile;
+    size_t i = first;
+    for (; i + V::rows <= last; i += V::rows) gemm_rows<V, V::rows, 2>(op, x + i * op.inputs, y + i * op.outputs);
+    for (; i + 4 <= last; i += 4) gemm_rows<V, 4, 2>(op, x + i * op.inputs, y + i * op.outputs);
+    for (; i < last; ++i) gemm_rows<V, 1, 4>(op, x + i * op.inputs, y + i * op.outputs);
+    after.rows(y + first * op.outputs, last - first);
+  }
+}
+
+template <class V, class After>
+void gemm(const Linear& op, const After& after, const float* x, float* y, size_t rows) {
+  const bool small = op.inputs <= 128 || op.outputs < V::width;
+  (small && rows > V::width / 2 ? gemm_small<V, After> : gemm_large<V, After>)(op, after, x, y, rows);
+}
+
+template <class V>
+void gemm_cubic_spline(const Linear& linear, const CubicSpline<float>& op, const float* x, float* y, size_t rows) {
+  gemm<V>(linear, CubicAfter<V>{op}, x, y, rows);
+}
+
+template <class V>
+void gemm_piecewise_linear(const Linear& linear, const PiecewiseLinear<float>& op, const float* x, float* y, size_t rows) {
+  gemm<V>(linear, PiecewiseAfter<V>{op}, x, y, rows);
+}
+
+// One neuron's spline on L vectors of rows, reading the table by rows of four coefficients.
+template <class V, size_t L>
+inline void cubic_splines_by_rows(const CubicSpline<float>& op, size_t n, typename V::F* v) {
+  const float* rows = op.rows.data() + n * (op.intervals + 1) * 4;
+  const auto intervals = V::set1(static_cast<float>(op.intervals));
+  for (size_t l = 0; l < L; ++l)
+    v[l] = evaluate_cubic<V>(v[l], intervals, [&](typename V::F piece, typename V::F* c) {
+      V::coefficients(rows, V::add_scaled(V::to_int(piece), V::offsets(0)), c);
+    });
+}
+
+template <class V>
+constexpr mnc::Kernels make_kernels(const char* name) {
+  return {name, V::width, cubic_spline<V>, piecewise_linear<V>, gemm_cubic_spline<V>, gemm_piecewise_linear<V>};
+}
+
+}  // namespace

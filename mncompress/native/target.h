@@ -1,0 +1,15 @@
+// MNC_BEGIN_TARGET("avx2,fma") ... MNC_END_TARGET: functions in between may use these instruction sets, whatever the file is
+// compiled for. Headers of the system come before it, so that nothing of theirs is compiled for more than it should be.
+#pragma once
+
+#define MNC_PRAGMA(text) _Pragma(#text)
+#if defined(__clang__)
+#define MNC_BEGIN_TARGET(features) MNC_PRAGMA(clang attribute push(__attribute__((target(features))), apply_to = function))
+#define MNC_END_TARGET MNC_PRAGMA(clang attribute pop)
+#elif defined(__GNUC__)
+#define MNC_BEGIN_TARGET(features) MNC_PRAGMA(GCC push_options) MNC_PRAGMA(GCC target(features))
+#define MNC_END_TARGET MNC_PRAGMA(GCC pop_options)
+#else  // MSVC compiles every intrinsic everywhere
+#define MNC_BEGIN_TARGET(features)
+#define MNC_END_TARGET
+#endif
