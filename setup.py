@@ -50,6 +50,6 @@ class AnyPython(bdist_wheel):
 sources = sorted(path.as_posix() for path in FOLDER.glob("*.cpp"))
 setup(
     ext_modules=[Extension("mncompress.native.mncompress_ops", sources, depends=[path.as_posix() for path in FOLDER.glob("*.h")],
-                           language="c++", optional=True)],
+                           libraries=["dl"] if sys.platform == "linux" else [], language="c++", optional=True)],
     cmdclass={"build_ext": BuildLibrary, "bdist_wheel": AnyPython},
 )

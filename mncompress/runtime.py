@@ -39,6 +39,11 @@ from mncompress.types import PathLike
 PROVIDERS: Mapping[str, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 """ONNX Runtime's name of each provider."""
 
+PROVIDER_OPTIONS: Mapping[str, Mapping[str, str]] = {"cuda": {"use_tf32": "0"}}
+"""What a session sets beside a provider's defaults: a report compares float32 outputs."""
+ELEMENTWISE_ONLY = ("ai.mncompress.elementwise_only", "1")
+"""A session's configuration entry with which the kernel library leaves the fused operators to their function bodies."""
+
 _DRIVER_NAMES = {"win32": "nvcuda.dll"}
 
 
@@ -103,12 +108,15 @@ def make_session(path: PathLike | bytes, *, providers: Sequence[str] = ("cpu",),
                  optimize: bool = True, kernels: bool = True) -> onnxruntime.InferenceSession:
     """Open an ONNX file, or a serialized model, for inference.
 
-    The kernel library is registered where there is one and the session is for the CPU alone: its schema would hide the
-    function body from a provider for which it has no kernel. A library that onnxruntime cannot load is a warning: the
-    session then runs the function bodies. Plain onnxruntime has the kernels with two lines:
+    The kernel library is registered where there is one. A library that onnxruntime cannot load is a warning: the session then
+    runs the function bodies. Plain onnxruntime has the kernels with two lines:
 
         options = onnxruntime.SessionOptions()
         options.register_custom_ops_library(str(mncompress.runtime.library_path()))
+
+    A registered operator hides its function body from every provider, so for CUDA, where the fused operators have no kernel,
+    there is a line in between: `options.add_session_config_entry(*mncompress.runtime.ELEMENTWISE_ONLY)`. Products of
+    matrices on CUDA are in full float32, not in TF32.
 
     Args:
         path: the file, or the bytes of a model without external data.
@@ -134,9 +142,9 @@ def make_session(path: PathLike | bytes, *, providers: Sequence[str] = ("cpu",),
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     if not optimize:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    full_names = [PROVIDERS[provider] for provider in providers]
-    if kernels and tuple(providers) == ("cpu",):
-        _register_kernels_(options)
+    full_names = [(PROVIDERS[provider], PROVIDER_OPTIONS.get(provider, {})) for provider in providers]
+    if kernels:
+        _register_kernels_(options, providers)
     try:
         with _cuda_libraries() if "cuda" in providers else contextlib.nullcontext():
             session = onnxruntime.InferenceSession(path, options, providers=full_names, enable_fallback=0)
@@ -151,11 +159,13 @@ def make_session(path: PathLike | bytes, *, providers: Sequence[str] = ("cpu",),
     return session
 
 
-def _register_kernels_(options: onnxruntime.SessionOptions) -> None:
+def _register_kernels_(options: onnxruntime.SessionOptions, providers: Sequence[str]) -> None:
     """Add the kernel library to a session's options, where there is one that loads."""
     library = library_path()
     if library is None:
         return
+    if "cuda" in providers:
+        options.add_session_config_entry(*ELEMENTWISE_ONLY)
     try:
         options.register_custom_ops_library(str(library))
     except Exception as error:  # as above

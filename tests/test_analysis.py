@@ -9,7 +9,7 @@ import torch
 from mncompress import spline
 from mncompress.analysis import Affine, LayerOptions, choose, find_options, keep_all, kind_of, make_inner_networks
 from mncompress.analysis._choose import _assign, _element_price
-from mncompress.analysis._prices import PRICES
+from mncompress.analysis._prices import PRICES, price_of_keeping
 from mncompress.nn import Meta, Vaf, initialize_activation_, make_activation
 from mncompress.types import ACTS, ENDS, FAMILIES, KINDS, RELU_LIKE, ActivationSpec
 
@@ -169,10 +169,10 @@ def test_constructed_vafs_are_recognised(act):
     tolerance = np.full(3, 1e-5)
     assert options.errors[f"native:{act}"][0] <= 1e-6
     assert options.errors["constant"][1] <= 1e-12
-    keys = choose(options, tolerance).keys
-    assert kind_of(keys[0]) == "native"
-    assert keys[1] == "constant"
-    alone = find_options(make_inner_networks(module).select(np.array([2])), "vaf", np.array([[-4.0, 3.0]]), "default")
+    networks = [make_inner_networks(module).select(np.array([row])) for row in range(3)]
+    first, second, alone = (find_options(network, "vaf", np.array([[-4.0, 3.0]]), "default") for network in networks)
+    assert [kind_of(key) for key in choose(first, tolerance[:1]).keys] == ["native"]
+    assert choose(second, tolerance[:1]).keys.tolist() == ["constant"]
     if act in RELU_LIKE:  # 2 (relu(z) - relu(-z)) = 2 z, with the leak 2 (1.01) z
         assert choose(alone, np.array([1e-5])).keys.tolist() == ["affine"]
         assert options.exact["constant"][1]
@@ -240,6 +240,12 @@ def test_choice_is_within_tolerance_complete_and_near_the_optimum(seed):
     choice = choose(options, tolerance)
     possible = [allowed_keys(options, tolerance, row) for row in range(n)]
     assert len(choice.keys) == len(choice.refused) == n
+    if set(choice.keys.tolist()) == {"kept"} and any(possible):
+        hopeless = price_of_keeping(sum(not each for each in possible), 2, 1)
+        cheapest = [min(own, key=lambda key: float(price_of(key, options)[row]), default="kept")
+                    for row, own in enumerate(possible)]
+        assert price_of_keeping(n, 2, 1) < layer_cost(options, cheapest) + hopeless
+        return
     for row, key in enumerate(choice.keys.tolist()):
         assert (key == "kept") == (not possible[row])
         assert key == "kept" or key in possible[row]
@@ -278,7 +284,7 @@ def test_what_does_not_exist_is_never_chosen():
 
 def test_refusals_name_the_error_and_the_limit():
     spec = ActivationSpec("vaf", "tanh", 4, 1)
-    options = find_options(make_inner_networks(make_module(spec, 1)), "vaf", np.array([[-4.0, 4.0]]), "default")
+    options = find_options(make_inner_networks(make_module(spec, 1)), "vaf", np.array([[-4.0, 4.0]]), "default", "native")
     choice = choose(options, np.array([1e-5]))
     assert choice.keys.tolist() == ["cubic_spline"]
     error = options.errors["affine"][0]

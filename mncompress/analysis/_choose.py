@@ -1,7 +1,8 @@
 """Choosing among the options of a layer for given tolerances, by price.
 
 ONNX Runtime pays per operator as well as per neuron, and a layer whose neurons have different forms pays for splitting
-and joining them; so the layer as a whole is made cheapest, not each neuron alone. Prices are those of `_prices`.
+and joining them; so the layer as a whole is made cheapest, not each neuron alone. A layer whose learned activations are cheaper
+than any replacement is kept as it is. Prices are those of `_prices`.
 """
 
 from collections.abc import Iterable, Mapping
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from mncompress.analysis._inner import Array
 from mncompress.analysis._options import LayerOptions, kind_of
-from mncompress.analysis._prices import NODE_NS, PRICES, SPLIT_NODES, SPLIT_NS, Prices
+from mncompress.analysis._prices import NODE_NS, PRICES, SPLIT_NODES, SPLIT_NS, Prices, price_of_keeping
 from mncompress.types import KINDS, Kind
 
 
@@ -55,13 +56,16 @@ def choose(options: LayerOptions, tolerance: Array) -> Choice:
             break
         best = less
     few = [a | b | (np.array(names) == "constant") for a, b in combinations_with_replacement(single, 2)]
-    chosen = cheapest([best[2], *few])[1]
+    cost, chosen, _ = cheapest([best[2], *few])
+    width, depth = options.inner.first_weight.shape[1], len(options.inner.biases)
+    if price_of_keeping(options.n, width, depth) < cost + price_of_keeping(int(hopeless.sum()), width, depth):
+        return keep_all(options, tolerance)
     keys = np.where(hopeless, "kept", np.array(names)[chosen])
     return Choice(keys, tuple(_explain(options, tolerance, row, str(keys[row])) for row in range(options.n)))
 
 
 def keep_all(options: LayerOptions, tolerance: Array) -> Choice:
-    """Replace nothing: where no option exists, or where even float32 rounding of exact ones exceeds the budget."""
+    """Replace nothing: without options, where inner networks are cheapest, or where even rounding exceeds the budget."""
     return Choice(np.full(options.n, "kept"), tuple(_explain(options, tolerance, row, "kept") for row in range(options.n)))
 
 
@@ -96,13 +100,14 @@ def _explain(options: LayerOptions, tolerance: Array, row: int, key: str) -> dic
 def _refusal(options: LayerOptions, tolerance: float, row: int, kind: Kind, key: str) -> str:
     names = [name for name in options.errors if kind_of(name) == kind]
     error = min((float(options.errors[name][row]) for name in names), default=np.inf)
+    dearer = ("this layer is faster with its inner networks" if key == "kept"
+              else "one more form in this layer would cost more than it saves")
     if any(options.exact[name][row] for name in names):
-        return ("it is exact, but even its float32 rounding exceeds the budget" if key == "kept"
-                else "one more form in this layer would cost more than it saves")
+        return "it is exact, but even its float32 rounding exceeds the budget" if key == "kept" and tolerance < 0 else dearer
     if tolerance < 0:
         return "it is not exact for every input"
     if error == np.inf:
         return "the function is not of this form"
     if error > tolerance:
         return f"its error, {error:.2g}, is above the {tolerance:.2g} allowed"
-    return "one more form in this layer would cost more than it saves"
+    return dearer

@@ -168,7 +168,10 @@ def _settings(group: Group, options: LayerOptions, index: int) -> dict[str, int 
 def _reason(group: Group, options: LayerOptions, index: int, error: float, allowed: float) -> str:
     kind = kind_of(group.key)
     if kind == "kept":
-        if any(exact[index] for exact in options.exact.values()):
+        possible = any(exact[index] for exact in options.exact.values())
+        if allowed > 0 and (possible or any(found[index] <= allowed for found in options.errors.values())):
+            return "the layer is faster with its inner networks than with what could replace them"
+        if possible:
             return "even the float32 rounding of an exact replacement would exceed the budget"
         return "nothing cheaper is exact for every input" if allowed == 0 else "nothing cheaper is within the tolerance"
     what = {

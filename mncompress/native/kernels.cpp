@@ -7,6 +7,8 @@
 #include <cstring>
 #include <limits>
 
+#include "element.h"
+
 #if defined(_MSC_VER) && defined(_M_X64)
 #include <intrin.h>
 #endif
@@ -85,13 +87,10 @@ void evaluate(const CubicSpline<T>& op, const T* x, T* y, size_t rows, size_t fr
   const T intervals = static_cast<T>(op.intervals);
   for (size_t i = 0; i < rows; ++i)
     for (size_t n = from; n < to; ++n) {
-      T s = (x[i * op.neurons + n] - op.start[n]) * op.inverse_step[n];
-      T piece = std::floor(s > 0 ? (s < intervals ? s : intervals) : 0);  // NaN: 0
-      T t = s - piece;
-      T inside = t > 0 ? (t < 1 ? t : 1) : 0;
-      size_t row = std::min(static_cast<size_t>(piece), op.intervals);  // T may round the number of intervals up
+      const Place<T> at = locate(x[i * op.neurons + n], op.start[n], op.inverse_step[n], intervals);
+      size_t row = std::min(static_cast<size_t>(at.piece), op.intervals);  // T may round the number of intervals up
       const T* c = op.rows.data() + (n * (op.intervals + 1) + row) * 4;
-      y[i * op.neurons + n] = c[0] + t * (c[1] + inside * (c[2] + inside * c[3]));
+      y[i * op.neurons + n] = cubic(at, c[0], c[1], c[2], c[3]);
     }
 }
 
@@ -99,9 +98,9 @@ template <class T>
 void evaluate(const PiecewiseLinear<T>& op, const T* x, T* y, size_t rows, size_t from, size_t to) {
   for (size_t i = 0; i < rows; ++i)
     for (size_t n = from; n < to; ++n) {
-      T value = x[i * op.neurons + n], sum = op.intercept[n] + op.slope[n] * value;
+      T value = x[i * op.neurons + n], sum = multiply_add(op.slope[n], value, op.intercept[n]);
       const T* pair = op.by_neuron.data() + n * op.knots * 2;
-      for (size_t k = 0; k < op.count[n]; ++k, pair += 2) sum += pair[1] * (value > pair[0] ? value - pair[0] : 0);
+      for (size_t k = 0; k < op.count[n]; ++k, pair += 2) sum = add_kink(sum, value, pair[0], pair[1]);
       y[i * op.neurons + n] = sum;
     }
 }

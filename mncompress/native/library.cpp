@@ -1,6 +1,10 @@
 // The operators of the domain ai.mncompress, version 1, as ONNX Runtime custom operators: what `RegisterCustomOps` adds to a
 // session. An operator whose parameters are constants is prepared once, when the session is made; others at each run. Bad
 // shapes are an error of the run and never of the session, as with the function bodies in a file.
+//
+// The elementwise ones have kernels for the CUDA provider, float32, too; the fused ones have none, and where an operator is
+// registered ONNX Runtime gives it to any provider that has a kernel, so on CUDA they would run on the CPU. A session with the
+// configuration entry "ai.mncompress.elementwise_only" gets the elementwise ones alone, and inlines the bodies of the fused.
 #include <algorithm>
 #include <exception>
 #include <memory>
@@ -9,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "cuda.h"
 #include "half.h"
 #include "kernels.h"
 #include "ort_api.h"
@@ -76,6 +81,13 @@ class Runtime {
     void* data = nullptr;
     check(api_.call<Slot::GetTensorMutableData, ort::Status*(ort::Value*, void**)>(value, &data));
     return data;
+  }
+
+  // The provider's queue of work for the GPU.
+  void* stream(const ort::KernelContext* context) const {
+    void* stream = nullptr;
+    check(api_.call<Slot::KernelContext_GetGPUComputeStream, ort::Status*(const ort::KernelContext*, void**)>(context, &stream));
+    return stream;
   }
 
   // Calls work(0) to work(count - 1), on the session's own threads where that is worth it.
@@ -222,8 +234,13 @@ void evaluate(const Runtime& runtime, ort::KernelContext* context, const Prepare
   runtime.parallel(context, (rows + high - 1) / high * columns, work);
 }
 
+struct OnCpu {
+  static constexpr const char* provider = "CPUExecutionProvider";
+  static constexpr int parameter_memory = 0;  // the provider's own
+};
+
 template <class T>
-struct CubicSpline {
+struct CubicSpline : OnCpu {
   static constexpr const char* name = "CubicSpline";
   static constexpr size_t inputs = 4;
   static constexpr bool elementwise = true;
@@ -241,7 +258,7 @@ struct CubicSpline {
 };
 
 template <class T>
-struct PiecewiseLinear {
+struct PiecewiseLinear : OnCpu {
   static constexpr const char* name = "PiecewiseLinear";
   static constexpr size_t inputs = 5;
   static constexpr bool elementwise = true;
@@ -259,9 +276,31 @@ struct PiecewiseLinear {
   static void compute(const Runtime& runtime, ort::KernelContext* context, const Prepared& op) { evaluate<T>(runtime, context, op); }
 };
 
+// An elementwise operator on an NVIDIA GPU. Its parameters are asked for in the memory of the CPU, where they are prepared as for
+// the CPU; what `Uploaded` makes of that is on the GPU.
+template <class Op, class Uploaded>
+struct OnCuda {
+  static constexpr const char* provider = "CUDAExecutionProvider";
+  static constexpr int parameter_memory = -2;  // OrtMemTypeCPUInput
+  static constexpr const char* name = Op::name;
+  static constexpr size_t inputs = Op::inputs;
+  static constexpr bool elementwise = true;
+  using Type = float;
+  using Prepared = Uploaded;
+
+  static Prepared prepare(const Tensor* p) { return Prepared(Op::prepare(p)); }
+  static void compute(const Runtime& runtime, ort::KernelContext* context, const Prepared& op) {
+    const Tensor input = runtime.input(context, 0);
+    const size_t rows = count_rows(input, op.neurons);
+    float* y = static_cast<float*>(runtime.output(context, input.shape));
+    if (rows == 0 || op.neurons == 0) return;
+    op.evaluate(data<float>(input), y, rows, runtime.stream(context));
+  }
+};
+
 // A linear layer with the operator behind it: weight and bias come first among the parameters.
 template <class After>
-struct Fused {
+struct Fused : OnCpu {
   struct Prepared {
     mnc::Linear linear;
     typename After::Prepared op;
@@ -366,13 +405,13 @@ struct Definition : ort::CustomOp {
   explicit Definition(const ort::Api& api) : ort::CustomOp{}, api(api) {
     version = ort::kApiVersion;
     GetName = [](const CustomOp*) { return Op::name; };
-    GetExecutionProviderType = [](const CustomOp*) { return "CPUExecutionProvider"; };
+    GetExecutionProviderType = [](const CustomOp*) { return Op::provider; };
     GetInputTypeCount = [](const CustomOp*) { return Op::inputs; };
     GetInputType = [](const CustomOp*, size_t) { return Element<typename Op::Type>::type; };
     GetOutputTypeCount = [](const CustomOp*) { return size_t{1}; };
     GetOutputType = [](const CustomOp*, size_t) { return Element<typename Op::Type>::type; };
     GetInputCharacteristic = GetOutputCharacteristic = [](const CustomOp*, size_t) { return 0; };  // required
-    GetInputMemoryType = [](const CustomOp*, size_t) { return 0; };                                // the provider's own
+    GetInputMemoryType = [](const CustomOp*, size_t i) { return i == 0 ? 0 : Op::parameter_memory; };
     GetStartVersion = GetEndVersion = [](const CustomOp*) { return 1; };
     CreateKernelV2 = [](const CustomOp* op, const ort::Api* api, const ort::KernelInfo* info, void** kernel) {
       (void)op;
@@ -420,27 +459,40 @@ struct Definition : ort::CustomOp {
   }
 };
 
-// The domain lives as long as the process: sessions keep using it.
+// The domains live as long as the process: sessions keep using them.
 struct Library {
   Definition<CubicSpline<float>> cubic_spline;
   Definition<CubicSpline<double>> cubic_spline_double;
   Definition<CubicSpline<mnc::Half>> cubic_spline_half;
+  Definition<OnCuda<CubicSpline<float>, mnc::cuda::CubicSpline>> cubic_spline_cuda;
   Definition<PiecewiseLinear<float>> piecewise_linear;
   Definition<PiecewiseLinear<double>> piecewise_linear_double;
   Definition<PiecewiseLinear<mnc::Half>> piecewise_linear_half;
+  Definition<OnCuda<PiecewiseLinear<float>, mnc::cuda::PiecewiseLinear>> piecewise_linear_cuda;
   Definition<GemmCubicSpline> gemm_cubic_spline;
   Definition<GemmPiecewiseLinear> gemm_piecewise_linear;
-  ort::Domain* domain = nullptr;
-  ort::Status* status;
+  ort::Domain* elementwise = nullptr;
+  ort::Domain* all = nullptr;
+  ort::Status* status = nullptr;
 
   explicit Library(const ort::Api& api)
-      : cubic_spline(api), cubic_spline_double(api), cubic_spline_half(api), piecewise_linear(api), piecewise_linear_double(api),
-        piecewise_linear_half(api), gemm_cubic_spline(api), gemm_piecewise_linear(api) {
-    status = api.call<Slot::CreateCustomOpDomain, ort::Status*(const char*, ort::Domain**)>("ai.mncompress", &domain);
-    for (const ort::CustomOp* op : std::initializer_list<const ort::CustomOp*>{
-             &cubic_spline, &cubic_spline_double, &cubic_spline_half, &piecewise_linear, &piecewise_linear_double,
-             &piecewise_linear_half, &gemm_cubic_spline, &gemm_piecewise_linear})
-      if (!status) status = api.call<Slot::CustomOpDomain_Add, ort::Status*(ort::Domain*, const ort::CustomOp*)>(domain, op);
+      : cubic_spline(api), cubic_spline_double(api), cubic_spline_half(api), cubic_spline_cuda(api), piecewise_linear(api),
+        piecewise_linear_double(api), piecewise_linear_half(api), piecewise_linear_cuda(api), gemm_cubic_spline(api),
+        gemm_piecewise_linear(api) {
+    const std::initializer_list<const ort::CustomOp*> elementwise_ops = {
+        &cubic_spline, &cubic_spline_double, &cubic_spline_half, &cubic_spline_cuda,
+        &piecewise_linear, &piecewise_linear_double, &piecewise_linear_half, &piecewise_linear_cuda};
+    for (ort::Domain** domain : {&elementwise, &all}) {
+      if (!status) status = api.call<Slot::CreateCustomOpDomain, ort::Status*(const char*, ort::Domain**)>("ai.mncompress", domain);
+      for (const ort::CustomOp* op : elementwise_ops) add(api, *domain, op);
+    }
+    add(api, all, &gemm_cubic_spline);
+    add(api, all, &gemm_piecewise_linear);
+  }
+
+ private:
+  void add(const ort::Api& api, ort::Domain* domain, const ort::CustomOp* op) {
+    if (!status) status = api.call<Slot::CustomOpDomain_Add, ort::Status*(ort::Domain*, const ort::CustomOp*)>(domain, op);
   }
 };
 
@@ -451,7 +503,12 @@ MNC_EXPORT ort::Status* RegisterCustomOps(ort::SessionOptions* options, const or
   if (!api) return base->GetApi(1)->error(ort::kFail, "the kernels of ai.mncompress need onnxruntime 1.18 or newer");
   static Library library(*api);
   if (library.status) return api->error(ort::kFail, "the domain ai.mncompress could not be made");
-  return api->call<Slot::AddCustomOpDomain, ort::Status*(ort::SessionOptions*, ort::Domain*)>(options, library.domain);
+  int elementwise_only = 0;
+  if (ort::Status* status = api->call<Slot::HasSessionConfigEntry, ort::Status*(const ort::SessionOptions*, const char*, int*)>(
+          options, "ai.mncompress.elementwise_only", &elementwise_only))
+    return status;
+  return api->call<Slot::AddCustomOpDomain, ort::Status*(ort::SessionOptions*, ort::Domain*)>(
+      options, elementwise_only ? library.elementwise : library.all);
 }
 
 // The instruction set in use, for reports.

@@ -41,6 +41,7 @@ struct Slot {
     ReleaseTensorTypeAndShapeInfo = 99,
     ReleaseCustomOpDomain = 101,
     KernelContext_GetGPUComputeStream = 193,
+    HasSessionConfigEntry = 237,
     KernelInfoGetConstantInput_tensor = 249,
     ShapeInferContext_GetInputTypeShape = 268,
     ShapeInferContext_SetOutputTypeShape = 270,

@@ -19,6 +19,7 @@ SLOT(ReleaseStatus);
 SLOT(ReleaseTensorTypeAndShapeInfo);
 SLOT(ReleaseCustomOpDomain);
 SLOT(KernelContext_GetGPUComputeStream);
+SLOT(HasSessionConfigEntry);
 SLOT(KernelInfoGetConstantInput_tensor);
 SLOT(ShapeInferContext_GetInputTypeShape);
 SLOT(ShapeInferContext_SetOutputTypeShape);
@@ -48,3 +49,4 @@ static_assert(offsetof(OrtApiBase, GetApi) == offsetof(ort::ApiBase, GetApi), "G
 static_assert(int{ORT_FAIL} == ort::kFail && int{ORT_INVALID_ARGUMENT} == ort::kInvalidArgument, "error codes");
 static_assert(int{ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT} == ort::kFloat && int{ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16} == ort::kFloat16
               && int{ONNX_TENSOR_ELEMENT_DATA_TYPE_DOUBLE} == ort::kDouble, "element types");
+static_assert(int{OrtMemTypeCPUInput} == -2, "memory type");
