@@ -19,12 +19,12 @@ from onnx import parser
 from mncompress.export import _functions
 from mncompress.export._activations import (
     CubicSplineParameters,
+    Linear,
     PiecewiseLinearParameters,
     PolynomialParameters,
     emit_act,
-    emit_cubic_spline,
     emit_linear,
-    emit_piecewise_linear,
+    emit_op,
     emit_polynomial,
 )
 from mncompress.export._functions import make_functions
@@ -130,8 +130,8 @@ def make_network(
     rng = np.random.default_rng(1)
     builder = GraphBuilder(OPSET)
     weight = rng.standard_normal((neurons, features)) / np.sqrt(features)
-    u = emit_linear(builder, Value(INPUT), weight, np.zeros(neurons), "hidden", layout)
-    out = emit_linear(builder, emit(builder, u), rng.standard_normal((10, neurons)), np.zeros(10), "out")
+    u = emit_linear(builder, Value(INPUT), Linear(weight, np.zeros(neurons)), "hidden", layout)
+    out = emit_linear(builder, emit(builder, u), Linear(rng.standard_normal((10, neurons)), np.zeros(10)), "out")
     sizes = builder.functions if few is None else dict.fromkeys(builder.functions, 1 if few else _functions.FEW_NEURONS + 1)
     functions = make_functions(OPSET, sizes)
     if body:
@@ -169,10 +169,10 @@ def cubic(features: int) -> None:
             folded = CubicSplineParameters(0 * start, 0 * inverse + 1, coefficients)
 
             def emit(builder: GraphBuilder, value: Value, p: CubicSplineParameters = parameters) -> Value:
-                return emit_cubic_spline(builder, value, p, "activation")
+                return emit_op(builder, value, p, "activation")
 
             def emit_folded(builder: GraphBuilder, value: Value, p: CubicSplineParameters = folded) -> Value:
-                return emit_cubic_spline(builder, value, p, "activation")
+                return emit_op(builder, value, p, "activation")
 
             text = _functions._CUBIC_SPLINE
             int64 = text[text.index("{") + 1 : text.rindex("}")].replace("to = 6", "to = 7").replace("int32 {", "int64 {")
@@ -200,7 +200,7 @@ def kinks(features: int) -> None:
             parameters = PiecewiseLinearParameters(knots, changes, *line)
 
             def emit(builder: GraphBuilder, value: Value, p: PiecewiseLinearParameters = parameters) -> Value:
-                return emit_piecewise_linear(builder, value, p, "activation")
+                return emit_op(builder, value, p, "activation")
 
             rows[f"{features}-{neurons}-10, K = {count}"] = {
                 "ReLU": make_network(features, neurons, relu),

@@ -22,9 +22,8 @@ from mncompress.export._activations import (
     PolynomialParameters,
     emit_act,
     emit_affine,
-    emit_cubic_spline,
     emit_linear,
-    emit_piecewise_linear,
+    emit_op,
     emit_polynomial,
     fast_layout,
     to_layout,
@@ -198,10 +197,10 @@ def example_network(neurons: int, *, scaled: bool, opset: int = 18) -> onnx.Mode
     u = emit_linear(builder, Value(INPUT), Linear(rng.standard_normal((neurons, 5)), rng.standard_normal(neurons)), "layer0")
     start, inverse = (np.zeros(neurons), np.ones(neurons)) if scaled else rng.standard_normal((2, neurons))
     spline = CubicSplineParameters(start, inverse, rng.standard_normal((neurons, 6, 4)))
-    y = emit_cubic_spline(builder, u, spline, "layer0/activation")
+    y = emit_op(builder, u, spline, "layer0/activation")
     u = emit_linear(builder, y, Linear(rng.standard_normal((neurons, neurons)), rng.standard_normal(neurons)), "layer1")
     kinks = PiecewiseLinearParameters(*rng.standard_normal((2, neurons, 3)), *rng.standard_normal((2, neurons)))
-    y = emit_piecewise_linear(builder, u, kinks, "layer1/activation")
+    y = emit_op(builder, u, kinks, "layer1/activation")
     out = emit_linear(builder, y, Linear(rng.standard_normal((3, neurons)), rng.standard_normal(3)), "layer2")
     return value_model(builder, out, 5, 3)
 
@@ -407,7 +406,7 @@ def test_shared_inner_network_survives_inlining() -> None:
     inner = InnerNetwork(rng.standard_normal((1, 3)), (rng.standard_normal((1, 3)),), (), rng.standard_normal((1, 3)), np.ones(1))
     value = emit_vaf(builder, Value(INPUT), "tanh", inner, 5, "shared_conv", "act")
     kinks = PiecewiseLinearParameters(*rng.standard_normal((2, 5, 2)), *rng.standard_normal((2, 5)))
-    model = value_model(builder, emit_piecewise_linear(builder, value, kinks, "kinks"), 5, 5)
+    model = value_model(builder, emit_op(builder, value, kinks, "kinks"), 5, 5)
     x = f32(rng.standard_normal((4, 5)))
     assert np.array_equal(run(inline_functions(model), x), run(model, x))
 

@@ -7,7 +7,6 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +41,7 @@ Arrays = dict[str, np.ndarray]
 
 
 @pytest.fixture(scope="module", params=SETS)
-def library(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def library(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The library on one instruction set. It chooses when it is first used: a copy of the file is another library."""
     original = library_path()
     assert original is not None
@@ -54,7 +53,7 @@ def library(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         chosen = kernels().decode()
     if chosen != request.param:
         pytest.skip(f"this machine has no {request.param}")
-    yield str(copy)
+    return str(copy)
 
 
 def open_session(model: onnx.ModelProto, library: str | None, *, threads: int = 1, optimize: bool = True) -> ort.InferenceSession:
@@ -127,7 +126,7 @@ class Reference:
 
 
 def reference(op: str, p: Arrays, x: np.ndarray) -> Reference:
-    """The operators' definitions. Each rounded operation errs by eps of its result, and an input's error is carried by the slope."""
+    """The operators' definitions. Each operation errs by eps of its result, and an input's error is carried by the slope."""
     p, x = {key: value.astype(np.float64) for key, value in p.items()}, x.astype(np.float64)
     error = np.zeros_like(x)
     if op in FUSED:  # a sum of M + 1 terms, in any order
@@ -148,7 +147,8 @@ def reference(op: str, p: Arrays, x: np.ndarray) -> Reference:
     distance = x[..., None] - p["knots"]
     terms = p["slope_changes"] * np.maximum(distance, 0)
     y = p["intercept"] + p["slope"] * x + terms.sum(-1)
-    size = np.abs(p["intercept"]) + np.abs(p["slope"] * x) + (np.abs(p["slope_changes"]) * (np.abs(x)[..., None] + np.abs(p["knots"]))).sum(-1)
+    reach = np.abs(x)[..., None] + np.abs(p["knots"])
+    size = np.abs(p["intercept"]) + np.abs(p["slope"] * x) + (np.abs(p["slope_changes"]) * reach).sum(-1)
     slope = np.abs(p["slope"]) + np.abs(p["slope_changes"]).sum(-1)
     return Reference(y, (p["knots"].shape[1] + 3) * size + error * slope)
 
@@ -353,7 +353,7 @@ def test_instruction_set_has_a_name() -> None:
     assert instruction_set() in SETS
 
 
-SANITIZED = "-std=c++17 -g -O1 -w -fsanitize=address,undefined,float-cast-overflow -fno-sanitize-recover=all".split()
+SANITIZED = ["-std=c++17", "-g", "-O1", "-w", "-fsanitize=address,undefined,float-cast-overflow", "-fno-sanitize-recover=all"]
 
 
 @pytest.fixture(scope="module")

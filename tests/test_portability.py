@@ -80,7 +80,8 @@ class Case:
 
 SEVERAL = ("cubic_spline:8", "piecewise_linear", "polynomial", "native:gelu", "affine", "constant", "kept")
 RECIPES = {
-    **{key: Recipe((key,)) for key in ("piecewise_linear", "polynomial", *(f"cubic_spline:{k}" for k in (1, 8, 32, 200, "linear")))},
+    **{key: Recipe((key,)) for key in ("piecewise_linear", "polynomial")},
+    **{f"cubic_spline:{k}": Recipe((f"cubic_spline:{k}",)) for k in (1, 8, 32, 200, "linear")},
     **{f"native:{act}": Recipe((f"native:{act}",)) for act in ACTS},
     "cubic_spline, nothing folded": Recipe(("cubic_spline:8",), module=CubicSpline),
     "polynomial, nothing folded": Recipe(("polynomial",), module=Polynomial),

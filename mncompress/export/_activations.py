@@ -5,7 +5,9 @@ A value is (batch, n) or (n, batch), see `Value`; every function here takes eith
 runs over the n neurons, or has length 1 where all neurons share one set.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import numpy as np
 import onnx
@@ -159,40 +161,34 @@ def _broadcast(builder: GraphBuilder, op_type: str, value: Value, parameter: Arr
     return replace(value, name=builder.node(op_type, [value.name, builder.initializer(f"{name}/by", column)], name))
 
 
-def emit_cubic_spline(builder: GraphBuilder, value: Value, parameters: CubicSplineParameters, name: str,
-                      linear: Linear | None = None) -> Value:
-    """`ai.mncompress::CubicSpline` on a (batch, n) value, in one node with the layer before it where `linear` is given.
+Parameters: TypeAlias = CubicSplineParameters | PiecewiseLinearParameters
+_OPS = {CubicSplineParameters: "CubicSpline", PiecewiseLinearParameters: "PiecewiseLinear"}
 
-    Where the layer before carries x -> (x - start) * inverse_step, pass zeros and ones: the native kernel does not
+
+def emit_op(builder: GraphBuilder, value: Value, parameters: Parameters, name: str, linear: Linear | None = None) -> Value:
+    """`CubicSpline` or `PiecewiseLinear` on a (batch, n) value, in one node with the layer before it where `linear` is given.
+
+    Where the layer before a spline carries x -> (x - start) * inverse_step, pass zeros and ones: the native kernel does not
     notice them, and `inline_functions` leaves the two operations out.
     """
-    arrays = {
-        "start": parameters.start,
-        "inverse_step": parameters.inverse_step,
-        "coefficients": parameters.coefficients,
-    }
-    return _emit_op(builder, "CubicSpline", value, arrays, len(parameters.coefficients), name, linear)
-
-
-def emit_piecewise_linear(builder: GraphBuilder, value: Value, parameters: PiecewiseLinearParameters, name: str,
-                          linear: Linear | None = None) -> Value:
-    """`ai.mncompress::PiecewiseLinear`, as `emit_cubic_spline`."""
-    arrays = {
-        "knots": parameters.knots,
-        "slope_changes": parameters.slope_changes,
-        "slope": parameters.slope,
-        "intercept": parameters.intercept,
-    }
-    return _emit_op(builder, "PiecewiseLinear", value, arrays, len(parameters.knots), name, linear)
-
-
-def _emit_op(builder: GraphBuilder, op_type: str, value: Value, arrays: dict[str, Array], neurons: int, name: str,
-             linear: Linear | None) -> Value:
     value = to_layout(builder, value, "batch_first")
-    if linear is not None:
-        arrays = {"weight": linear.weight, "bias": linear.bias, **arrays}
-    names = [builder.initializer(f"{name}/{key}", array) for key, array in arrays.items()]
-    return Value(builder.function(op_type, [value.name, *names], neurons, name, fused=linear is not None))
+    names = _store(builder, parameters, linear, name)
+    neurons = len(next(iter(vars(parameters).values())))
+    return Value(builder.function(_OPS[type(parameters)], [value.name, *names], neurons, name, fused=linear is not None))
+
+
+def emit_feed_forward(builder: GraphBuilder, value: Value, layers: Sequence[tuple[Linear, Parameters | None]], name: str) -> Value:
+    """Linear layers, each with one of the ops behind it or nothing, in one node on a (batch, n) value."""
+    stored = [(None if parameters is None else _OPS[type(parameters)],
+               _store(builder, parameters, linear, f"{name}{position}"), len(linear.bias))
+              for position, (linear, parameters) in enumerate(layers)]
+    return Value(builder.feed_forward(value.name, stored, name))
+
+
+def _store(builder: GraphBuilder, parameters: Parameters | None, linear: Linear | None, name: str) -> list[str]:
+    """Initializers for what a node needs beside its input."""
+    arrays = {**(vars(linear) if linear else {}), **(vars(parameters) if parameters else {})}
+    return [builder.initializer(f"{name}/{key}", array) for key, array in arrays.items()]
 
 
 def fast_layout(neurons: int) -> Layout:

@@ -15,7 +15,10 @@ intercept (N):
     GemmCubicSpline(X, weight, bias, start, inverse_step, coefficients)                = CubicSpline(X weightᵀ + bias, ...)
     GemmPiecewiseLinear(X, weight, bias, knots, slope_changes, slope, intercept)       = PiecewiseLinear(X weightᵀ + bias, ...)
 
-X (batch, M), weight (N, M), bias (N): a linear layer with its activation, which the kernel library computes in one pass.
+    FeedForward(X, weight, bias, ..., weight, bias, ...)                               = layers like these, one after another
+
+X (batch, M), weight (N, M), bias (N): a linear layer with its activation, which the kernel library computes in one pass, and a
+small network in one node. A layer of `FeedForward` may also be weight and bias alone.
 
 The first two take X of any rank from 1 on, an empty batch too. NaN gives NaN; an infinity gives what the formula above gives in
 float32 arithmetic, so NaN where it meets a slope of exactly 0. No input makes a session fail.
@@ -25,7 +28,7 @@ comes first in a body: where the parameters are constants, a runtime folds it on
 file. It uses no sums whose order is open, so that every runtime folds it to the same bits.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 import onnx
 from onnx import parser
@@ -218,7 +221,20 @@ Gemm{op_type} (X, weight, bias, {parameters}) => (Y)
 """
 
 
-def make_functions(opset_version: int, neurons: Mapping[str, int], fused: Collection[str] = ()) -> list[onnx.FunctionProto]:
+def _chain_body(layers: Sequence[str | None]) -> str:
+    inputs, nodes, value = ["X"], [], "X"
+    for position, op_type in enumerate(layers):
+        parameters = ["weight", "bias", *(_PARAMETERS[op_type].split(", ") if op_type else ())]
+        names = [f"{name}_{position}" for name in parameters]
+        result = "Y" if position + 1 == len(layers) else f"h_{position}"
+        op = f"{DOMAIN}.Gemm{op_type}" if op_type else "Gemm <transB = 1>"
+        nodes.append(f"    {result} = {op} ({', '.join([value, *names])})\n")
+        inputs, value = inputs + names, result
+    return f"FeedForward ({', '.join(inputs)}) => (Y)\n{{\n{''.join(nodes)}}}"
+
+
+def make_functions(opset_version: int, neurons: Mapping[str, int], fused: Collection[str] = (),
+                   chain: Sequence[str | None] = ()) -> list[onnx.FunctionProto]:
     """The model-local functions of a file.
 
     Args:
@@ -226,6 +242,7 @@ def make_functions(opset_version: int, neurons: Mapping[str, int], fused: Collec
         neurons: the ops that the file uses, each with the largest number of neurons of its nodes
             (`GraphBuilder.functions`). It decides between bodies that compute the same at different speeds.
         fused: those of them that the file uses with a Gemm in front.
+        chain: the op behind each layer of the file's `FeedForward`, where it has one.
     """
     header = f'<domain: "{DOMAIN}", opset_import: ["" : {opset_version}, "{DOMAIN}" : {DOMAIN_VERSION}]>'
     functions = []
@@ -233,4 +250,6 @@ def make_functions(opset_version: int, neurons: Mapping[str, int], fused: Collec
         functions.append(parser.parse_function(header + _BODIES[op_type][count <= FEW_NEURONS]))
         if op_type in fused:
             functions.append(parser.parse_function(header + _fused_body(op_type)))
+    if chain:
+        functions.append(parser.parse_function(header + _chain_body(chain)))
     return functions

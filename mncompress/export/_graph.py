@@ -72,6 +72,8 @@ class GraphBuilder:
         """The `ai.mncompress` ops in use, each with the largest number of neurons of its nodes."""
         self.fused: set[str] = set()
         """Those of them in use with a Gemm in front."""
+        self.chain: tuple[str | None, ...] = ()
+        """The op behind each layer of a `FeedForward` node; a file has at most one."""
         self._nodes: list[onnx.NodeProto] = []
         self._initializers: dict[str, onnx.TensorProto] = {}
         self._constants: dict[tuple[str, bytes, tuple[int, ...]], str] = {}
@@ -111,6 +113,22 @@ class GraphBuilder:
         if fused:
             self.fused.add(op_type)
         return self._add(f"Gemm{op_type}" if fused else op_type, inputs, name or op_type.lower(), DOMAIN, {})
+
+    def feed_forward(self, value: str, layers: Sequence[tuple[str | None, Sequence[str], int]], name: str) -> str:
+        """Add a `FeedForward` node; returns its output's name.
+
+        Args:
+            value: its input.
+            layers: for each the op behind it, the names of all its parameters, and its neurons.
+            name: of the node.
+        """
+        assert not self.chain, "a file has one FeedForward node"
+        self.chain = tuple(op_type for op_type, _, _ in layers)
+        for op_type, _, neurons in layers:
+            if op_type:
+                self.functions[op_type] = max(neurons, self.functions.get(op_type, 0))
+                self.fused.add(op_type)
+        return self._add("FeedForward", [value, *(each for _, names, _ in layers for each in names)], name, DOMAIN, {})
 
     def build(
         self,

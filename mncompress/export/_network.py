@@ -4,7 +4,7 @@ Folding multiplies and adds in float64 and rounds once. Where a raw feature's of
 would cancel digits in float32; then the offset is subtracted explicitly.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,14 +18,15 @@ from mncompress.errors import ExportError
 from mncompress.export._activations import (
     CubicSplineParameters,
     Linear,
+    Parameters,
     PiecewiseLinearParameters,
     PolynomialParameters,
     emit_act,
     emit_affine,
-    emit_cubic_spline,
+    emit_feed_forward,
     emit_linear,
     emit_linear_table,
-    emit_piecewise_linear,
+    emit_op,
     emit_polynomial,
     fast_layout,
     to_layout,
@@ -54,6 +55,8 @@ from mncompress.nn import (
     Warp,
 )
 
+WIDEST_IN_ONE_NODE = 128
+"""Features or neurons of the widest layer of a network that is written as one `FeedForward` node: beyond, nodes cost little."""
 LARGEST_FOLDED_OFFSET = 64.0
 """Of a feature's shift, in units of its scale: beyond, folding into float32 weights loses more than six bits."""
 OUTPUT_NAMES = {"classification": "logits", "regression": "output"}
@@ -97,10 +100,21 @@ def make_model(network: Network, *, opset_version: int, metadata: Mapping[str, s
     linears, subtracted = _fold_standardization(network)
     if subtracted is not None:
         value = Value(builder.node("Sub", [value.name, builder.initializer("features/offset", subtracted)], "features/centered"))
+    value = _emit_in_one_node(builder, value, network, linears) or _emit_layers(builder, value, network, linears)
+    if network.targets is not None and network.layers[-1].activation is not None:
+        value = emit_affine(builder, value, _numpy(network.targets.scale), _numpy(network.targets.shift), "targets")
+    value = to_layout(builder, value, "batch_first")
+    functions = make_functions(opset_version, builder.functions, builder.fused, builder.chain)
+    model = builder.build(value.name, in_features=network.spec.in_features, out_features=network.spec.out_features,
+                          output_name=OUTPUT_NAMES[network.spec.task], functions=functions, metadata=metadata)
+    return merge_linears(model)
+
+
+def _emit_layers(builder: GraphBuilder, value: Value, network: Network, linears: Sequence[Linear]) -> Value:
     for position, (layer, linear) in enumerate(zip(network.layers, linears, strict=True)):
         name = f"layer{position}"
         if isinstance(layer.activation, CubicSpline | PiecewiseLinear):
-            y = _emit_op(builder, value, layer.activation, name, linear)
+            y = emit_op(builder, value, _parameters(layer.activation), name, linear)
         else:
             u = emit_linear(builder, value, linear, f"{name}/linear", _layout(builder, layer.activation))
             y = u if layer.activation is None else _emit(builder, u, layer.activation, f"{name}/activation")
@@ -108,13 +122,19 @@ def make_model(network: Network, *, opset_version: int, metadata: Mapping[str, s
             skip = to_layout(builder, value, y.layout)
             y = replace(y, name=builder.node("Add", [y.name, skip.name], f"{name}/residual"))
         value = y
-    if network.targets is not None and network.layers[-1].activation is not None:
-        value = emit_affine(builder, value, _numpy(network.targets.scale), _numpy(network.targets.shift), "targets")
-    value = to_layout(builder, value, "batch_first")
-    functions = make_functions(opset_version, builder.functions, builder.fused)
-    model = builder.build(value.name, in_features=network.spec.in_features, out_features=network.spec.out_features,
-                          output_name=OUTPUT_NAMES[network.spec.task], functions=functions, metadata=metadata)
-    return merge_linears(model)
+    return value
+
+
+def _emit_in_one_node(builder: GraphBuilder, value: Value, network: Network, linears: Sequence[Linear]) -> Value | None:
+    """A small network of splines and piecewise-linear forms alone as one node; None for any other."""
+    forms = [layer.activation for layer in network.layers]
+    known = all(isinstance(form, CubicSpline | PiecewiseLinear | None) for form in forms)
+    if not known or forms == [None] or any(layer.residual for layer in network.layers):
+        return None
+    if max(max(linear.weight.shape) for linear in linears) > WIDEST_IN_ONE_NODE:
+        return None
+    parameters = [_parameters(form) if isinstance(form, CubicSpline | PiecewiseLinear) else None for form in forms]
+    return emit_feed_forward(builder, value, list(zip(linears, parameters, strict=True)), "layer")
 
 
 def _numpy(value: Tensor) -> Floats:
@@ -170,7 +190,7 @@ def _emit(builder: GraphBuilder, value: Value, form: nn.Module, name: str) -> Va
     if isinstance(form, Scale):
         return emit_affine(builder, value, _numpy(form.scale), _numpy(form.shift), name)
     if isinstance(form, CubicSpline | PiecewiseLinear):
-        return _emit_op(builder, value, form, name)
+        return emit_op(builder, value, _parameters(form), name)
     if isinstance(form, LinearTable):
         return emit_linear_table(builder, value, _numpy(form.intercept), _numpy(form.slope), name)
     assert isinstance(form, Polynomial), type(form)
@@ -180,13 +200,9 @@ def _emit(builder: GraphBuilder, value: Value, form: nn.Module, name: str) -> Va
                            already_scaled=scaled)
 
 
-def _emit_op(builder: GraphBuilder, value: Value, form: CubicSpline | PiecewiseLinear, name: str,
-             linear: Linear | None = None) -> Value:
-    """A form that has an operator, in one node with the linear layer before it where that is given."""
+def _parameters(form: CubicSpline | PiecewiseLinear) -> Parameters:
     arrays = {key: _numpy(parameter) for key, parameter in form.named_parameters()}
-    if isinstance(form, CubicSpline):
-        return emit_cubic_spline(builder, value, CubicSplineParameters(**arrays), name, linear)
-    return emit_piecewise_linear(builder, value, PiecewiseLinearParameters(**arrays), name, linear)
+    return CubicSplineParameters(**arrays) if isinstance(form, CubicSpline) else PiecewiseLinearParameters(**arrays)
 
 
 def _emit_family(builder: GraphBuilder, value: Value, activation: LearnedActivation, name: str) -> Value:

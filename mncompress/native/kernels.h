@@ -73,15 +73,21 @@ struct Linear {
   Linear(size_t inputs, size_t outputs, const float* weight, const float* bias, size_t width);
 };
 
-// What one instruction set has. x and y (rows, neurons) may be the same memory, except for the fused ones; the others work on
-// neurons from (a multiple of width) to below `to`.
+// A linear layer with what follows it: one of the two, or nothing.
+struct Layer {
+  const Linear* linear;
+  const CubicSpline<float>* cubic;
+  const PiecewiseLinear<float>* piecewise;
+};
+
+// What one instruction set has. The first two work on neurons from (a multiple of width) to below `to` of x and y (rows, neurons),
+// which may be the same memory; feed_forward takes x (rows, inputs of the first layer) through all layers.
 struct Kernels {
   const char* name;
   size_t width;  // floats in a vector: what the operators are prepared for
   void (*cubic_spline)(const CubicSpline<float>&, const float* x, float* y, size_t rows, size_t from, size_t to);
   void (*piecewise_linear)(const PiecewiseLinear<float>&, const float* x, float* y, size_t rows, size_t from, size_t to);
-  void (*gemm_cubic_spline)(const Linear&, const CubicSpline<float>&, const float* x, float* y, size_t rows);
-  void (*gemm_piecewise_linear)(const Linear&, const PiecewiseLinear<float>&, const float* x, float* y, size_t rows);
+  void (*feed_forward)(const Layer* layers, size_t count, const float* x, float* y, size_t rows);
 };
 
 extern const Kernels kScalar;

@@ -2,6 +2,8 @@
 #if defined(__x86_64__) || defined(_M_X64)
 #include <immintrin.h>
 
+#include <utility>
+
 #include "kernels.h"
 #include "target.h"
 

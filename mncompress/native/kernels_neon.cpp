@@ -4,6 +4,8 @@
 
 #include <cstring>
 
+#include <utility>
+
 #include "kernels.h"
 #include "simd.h"
 

@@ -3,6 +3,8 @@
 #include <cstring>
 #include <limits>
 
+#include <utility>
+
 #include "kernels.h"
 #include "simd.h"
 

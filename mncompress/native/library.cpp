@@ -66,6 +66,17 @@ class Runtime {
     return is_constant && value ? std::optional<Tensor>(read(value)) : std::nullopt;
   }
 
+  size_t count_inputs(const ort::KernelInfo* info) const {
+    size_t count = 0;
+    check(api_.call<Slot::KernelInfo_GetInputCount, ort::Status*(const ort::KernelInfo*, size_t*)>(info, &count));
+    return count;
+  }
+  size_t count_inputs(const ort::KernelContext* context) const {
+    size_t count = 0;
+    check(api_.call<Slot::KernelContext_GetInputCount, ort::Status*(const ort::KernelContext*, size_t*)>(context, &count));
+    return count;
+  }
+
   Tensor input(const ort::KernelContext* context, size_t index) const {
     const ort::Value* value = nullptr;
     check(api_.call<Slot::KernelContext_GetInput, ort::Status*(const ort::KernelContext*, size_t, const ort::Value**)>(
@@ -243,11 +254,11 @@ template <class T>
 struct CubicSpline : OnCpu {
   static constexpr const char* name = "CubicSpline";
   static constexpr size_t inputs = 4;
-  static constexpr bool elementwise = true;
+  static constexpr bool elementwise = true, variadic = false;
   using Type = T;
   using Prepared = mnc::CubicSpline<typename Element<T>::Computed>;
 
-  static Prepared prepare(const Tensor* p) {
+  static Prepared prepare(const Tensor* p, size_t) {
     expect("coefficients", p[2], {-1, -1, 4});
     expect("start", p[0], {p[2].shape[0]});
     expect("inverse_step", p[1], {p[2].shape[0]});
@@ -261,11 +272,11 @@ template <class T>
 struct PiecewiseLinear : OnCpu {
   static constexpr const char* name = "PiecewiseLinear";
   static constexpr size_t inputs = 5;
-  static constexpr bool elementwise = true;
+  static constexpr bool elementwise = true, variadic = false;
   using Type = T;
   using Prepared = mnc::PiecewiseLinear<typename Element<T>::Computed>;
 
-  static Prepared prepare(const Tensor* p) {
+  static Prepared prepare(const Tensor* p, size_t) {
     expect("knots", p[0], {-1, -1});
     expect("slope_changes", p[1], p[0].shape);
     expect("slope", p[2], {p[0].shape[0]});
@@ -284,11 +295,11 @@ struct OnCuda {
   static constexpr int parameter_memory = -2;  // OrtMemTypeCPUInput
   static constexpr const char* name = Op::name;
   static constexpr size_t inputs = Op::inputs;
-  static constexpr bool elementwise = true;
+  static constexpr bool elementwise = true, variadic = false;
   using Type = float;
   using Prepared = Uploaded;
 
-  static Prepared prepare(const Tensor* p) { return Prepared(Op::prepare(p)); }
+  static Prepared prepare(const Tensor* p, size_t count) { return Prepared(Op::prepare(p, count)); }
   static void compute(const Runtime& runtime, ort::KernelContext* context, const Prepared& op) {
     const Tensor input = runtime.input(context, 0);
     const size_t rows = count_rows(input, op.neurons);
@@ -298,61 +309,107 @@ struct OnCuda {
   }
 };
 
-// A linear layer with the operator behind it: weight and bias come first among the parameters.
-template <class After>
-struct Fused : OnCpu {
-  struct Prepared {
-    mnc::Linear linear;
-    typename After::Prepared op;
-  };
-  static constexpr size_t inputs = After::inputs + 2;
-  static constexpr bool elementwise = false;
-  using Type = float;
+// A linear layer with what follows it.
+struct OwnedLayer {
+  mnc::Linear linear;
+  std::optional<mnc::CubicSpline<float>> cubic;
+  std::optional<mnc::PiecewiseLinear<float>> piecewise;
 
-  static Prepared prepare(const Tensor* p) {
-    auto op = After::prepare(p + 2);
-    expect("weight", p[0], {static_cast<int64_t>(op.neurons), -1});
-    expect("bias", p[1], {static_cast<int64_t>(op.neurons)});
-    return {mnc::Linear(static_cast<size_t>(p[0].shape[1]), op.neurons, data<float>(p[0]), data<float>(p[1]), mnc::kernels().width),
-            std::move(op)};
+  mnc::Layer view() const { return {&linear, cubic ? &*cubic : nullptr, piecewise ? &*piecewise : nullptr}; }
+};
+
+// Layers one after another. Parameters are those of each in turn: weight, bias, and those of the operator behind it, which tells
+// itself by its shapes: one dimension for a spline's start, two times two for knots and slope changes.
+struct FeedForward : OnCpu {
+  static constexpr const char* name = "FeedForward";
+  static constexpr size_t inputs = 2;  // X, and then any number
+  static constexpr bool elementwise = false, variadic = true;
+  using Type = float;
+  using Prepared = std::vector<OwnedLayer>;
+
+  static Prepared prepare(const Tensor* p, size_t count) {
+    Prepared layers;
+    const auto rank = [&](size_t i) { return i < count ? p[i].shape.size() : 0; };
+    for (size_t i = 0; i < count;) {
+      if (rank(i) != 2 || rank(i + 1) != 1)
+        throw std::invalid_argument("parameter " + std::to_string(i + 1) + " and the next are no weight (N, M) and bias (N)");
+      const Shape& weight = p[i].shape;
+      expect("weight", p[i], {-1, layers.empty() ? -1 : static_cast<int64_t>(layers.back().linear.outputs)});
+      expect("bias", p[i + 1], {weight[0]});
+      OwnedLayer layer{mnc::Linear(static_cast<size_t>(weight[1]), static_cast<size_t>(weight[0]), data<float>(p[i]),
+                                   data<float>(p[i + 1]), mnc::kernels().width), std::nullopt, std::nullopt};
+      i += 2;
+      if (rank(i) == 1) {
+        require(i + 3 <= count);
+        layer.cubic.emplace(CubicSpline<float>::prepare(p + i, 3));
+        i += 3;
+      } else if (rank(i) == 2 && rank(i + 1) == 2) {
+        require(i + 4 <= count);
+        layer.piecewise.emplace(PiecewiseLinear<float>::prepare(p + i, 4));
+        i += 4;
+      }
+      const size_t neurons = layer.cubic ? layer.cubic->neurons : layer.piecewise ? layer.piecewise->neurons : layer.linear.outputs;
+      if (neurons != layer.linear.outputs)
+        throw std::invalid_argument("weight has shape " + text(weight) + ", expected (" + std::to_string(neurons) + ", M)");
+      layers.push_back(std::move(layer));
+    }
+    require(!layers.empty());
+    return layers;
   }
-  static void compute(const Runtime& runtime, ort::KernelContext* context, const Prepared& prepared) {
-    const mnc::Linear& linear = prepared.linear;
+
+  static void compute(const Runtime& runtime, ort::KernelContext* context, const Prepared& layers) {
+    const size_t inputs = layers.front().linear.inputs, outputs = layers.back().linear.outputs;
     const Tensor input = runtime.input(context, 0);
-    const size_t rows = count_rows(input, linear.inputs);
+    const size_t rows = count_rows(input, inputs);
     Shape shape = input.shape;
-    shape.back() = static_cast<int64_t>(linear.outputs);
+    shape.back() = static_cast<int64_t>(outputs);
     const float* x = data<float>(input);
     float* y = static_cast<float*>(runtime.output(context, shape));
-    if (rows == 0 || linear.outputs == 0) return;
-    const size_t cost = std::max<size_t>(1, (linear.inputs + 32) * linear.outputs);
+    if (rows == 0 || outputs == 0) return;
+    size_t cost = 1;
+    for (const OwnedLayer& layer : layers) cost += (layer.linear.inputs + 32) * layer.linear.outputs;
     const size_t high = std::min(rows, mnc::padded(std::max<size_t>(1, kGemmChunk / cost), 4 * mnc::kernels().width));
-    auto work = [&](size_t i) {
-      const size_t row = i * high;
-      fused(prepared, x + row * linear.inputs, y + row * linear.outputs, std::min(high, rows - row));
-    };
+    auto work = [&](size_t i) { feed(layers, x + i * high * inputs, y + i * high * outputs, std::min(high, rows - i * high)); };
     runtime.parallel(context, (rows + high - 1) / high, work);
   }
 
  private:
-  static void fused(const Prepared& p, const float* x, float* y, size_t rows);
+  static void require(bool enough) {
+    if (!enough) throw std::invalid_argument("there are too few parameters for the last layer");
+  }
+
+  static void feed(const Prepared& layers, const float* x, float* y, size_t rows) {
+    std::vector<mnc::Layer> views;
+    bool longer = false;  // than the kernels' tables
+    for (const OwnedLayer& layer : layers) {
+      views.push_back(layer.view());
+      longer |= layer.cubic && layer.cubic->intervals > mnc::kMaxIntervals;
+    }
+    if (!longer) return mnc::kernels().feed_forward(views.data(), views.size(), x, y, rows);
+    std::vector<float> from(x, x + rows * layers.front().linear.inputs), to;
+    for (const OwnedLayer& layer : layers) {
+      const mnc::Layer linear{&layer.linear, nullptr, nullptr};
+      const size_t neurons = layer.linear.outputs;
+      to.resize(rows * neurons);
+      mnc::kernels().feed_forward(&linear, 1, from.data(), to.data(), rows);
+      if (layer.cubic) run(*layer.cubic, to.data(), to.data(), rows, 0, neurons);
+      if (layer.piecewise) run(*layer.piecewise, to.data(), to.data(), rows, 0, neurons);
+      from.swap(to);
+    }
+    std::copy(from.begin(), from.end(), y);
+  }
 };
 
-template <>
-void Fused<CubicSpline<float>>::fused(const Prepared& p, const float* x, float* y, size_t rows) {
-  const auto kernel = p.op.intervals <= mnc::kMaxIntervals ? mnc::kernels().gemm_cubic_spline : mnc::kScalar.gemm_cubic_spline;
-  kernel(p.linear, p.op, x, y, rows);
-}
-template <>
-void Fused<PiecewiseLinear<float>>::fused(const Prepared& p, const float* x, float* y, size_t rows) {
-  mnc::kernels().gemm_piecewise_linear(p.linear, p.op, x, y, rows);
-}
-
-struct GemmCubicSpline : Fused<CubicSpline<float>> {
+// One layer, with a fixed number of parameters.
+struct GemmCubicSpline : FeedForward {
   static constexpr const char* name = "GemmCubicSpline";
+  static constexpr size_t inputs = 6;
+  static constexpr bool variadic = false;
 };
-struct GemmPiecewiseLinear : Fused<PiecewiseLinear<float>> {
+struct GemmPiecewiseLinear : FeedForward {
   static constexpr const char* name = "GemmPiecewiseLinear";
+  static constexpr size_t inputs = 7;
+  static constexpr bool variadic = false;
 };
 
 // Runs `body` and turns what it throws into a status.
@@ -376,14 +433,15 @@ struct Kernel {
   std::optional<typename Op::Prepared> prepared;
 
   Kernel(const ort::Api& api, const ort::KernelInfo* info) : api(api) {
-    Tensor parameters[Op::inputs - 1];
-    for (size_t i = 1; i < Op::inputs; ++i) {
-      std::optional<Tensor> constant = Runtime(api).constant(info, i);
+    const Runtime runtime(api);
+    std::vector<Tensor> parameters;
+    for (size_t i = 1, count = runtime.count_inputs(info); i < count; ++i) {
+      std::optional<Tensor> constant = runtime.constant(info, i);
       if (!constant) return;
-      parameters[i - 1] = std::move(*constant);
+      parameters.push_back(std::move(*constant));
     }
     try {
-      prepared.emplace(Op::prepare(parameters));
+      prepared.emplace(Op::prepare(parameters.data(), parameters.size()));
     } catch (const std::invalid_argument&) {  // said when it runs
     }
   }
@@ -391,9 +449,9 @@ struct Kernel {
   void compute(ort::KernelContext* context) const {
     const Runtime runtime(api);
     if (prepared) return Op::compute(runtime, context, *prepared);
-    Tensor parameters[Op::inputs - 1];
-    for (size_t i = 1; i < Op::inputs; ++i) parameters[i - 1] = runtime.input(context, i);
-    Op::compute(runtime, context, Op::prepare(parameters));
+    std::vector<Tensor> parameters;
+    for (size_t i = 1, count = runtime.count_inputs(context); i < count; ++i) parameters.push_back(runtime.input(context, i));
+    Op::compute(runtime, context, Op::prepare(parameters.data(), parameters.size()));
   }
 };
 
@@ -410,7 +468,10 @@ struct Definition : ort::CustomOp {
     GetInputType = [](const CustomOp*, size_t) { return Element<typename Op::Type>::type; };
     GetOutputTypeCount = [](const CustomOp*) { return size_t{1}; };
     GetOutputType = [](const CustomOp*, size_t) { return Element<typename Op::Type>::type; };
-    GetInputCharacteristic = GetOutputCharacteristic = [](const CustomOp*, size_t) { return 0; };  // required
+    GetInputCharacteristic = [](const CustomOp*, size_t i) { return Op::variadic && i + 1 == Op::inputs ? 2 : 0; };
+    GetOutputCharacteristic = [](const CustomOp*, size_t) { return 0; };  // required
+    GetVariadicInputMinArity = [](const CustomOp*) { return 2; };
+    GetVariadicInputHomogeneity = [](const CustomOp*) { return 1; };
     GetInputMemoryType = [](const CustomOp*, size_t i) { return i == 0 ? 0 : Op::parameter_memory; };
     GetStartVersion = GetEndVersion = [](const CustomOp*) { return 1; };
     CreateKernelV2 = [](const CustomOp* op, const ort::Api* api, const ort::KernelInfo* info, void** kernel) {
@@ -471,6 +532,7 @@ struct Library {
   Definition<OnCuda<PiecewiseLinear<float>, mnc::cuda::PiecewiseLinear>> piecewise_linear_cuda;
   Definition<GemmCubicSpline> gemm_cubic_spline;
   Definition<GemmPiecewiseLinear> gemm_piecewise_linear;
+  Definition<FeedForward> feed_forward;
   ort::Domain* elementwise = nullptr;
   ort::Domain* all = nullptr;
   ort::Status* status = nullptr;
@@ -478,7 +540,7 @@ struct Library {
   explicit Library(const ort::Api& api)
       : cubic_spline(api), cubic_spline_double(api), cubic_spline_half(api), cubic_spline_cuda(api), piecewise_linear(api),
         piecewise_linear_double(api), piecewise_linear_half(api), piecewise_linear_cuda(api), gemm_cubic_spline(api),
-        gemm_piecewise_linear(api) {
+        gemm_piecewise_linear(api), feed_forward(api) {
     const std::initializer_list<const ort::CustomOp*> elementwise_ops = {
         &cubic_spline, &cubic_spline_double, &cubic_spline_half, &cubic_spline_cuda,
         &piecewise_linear, &piecewise_linear_double, &piecewise_linear_half, &piecewise_linear_cuda};
@@ -488,6 +550,7 @@ struct Library {
     }
     add(api, all, &gemm_cubic_spline);
     add(api, all, &gemm_piecewise_linear);
+    add(api, all, &feed_forward);
   }
 
  private:

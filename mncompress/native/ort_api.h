@@ -35,6 +35,7 @@ struct Slot {
     GetDimensions = 62,
     GetSymbolicDimensions = 63,
     GetTensorTypeAndShape = 65,
+    KernelContext_GetInputCount = 88,
     KernelContext_GetInput = 90,
     KernelContext_GetOutput = 91,
     ReleaseStatus = 93,
@@ -42,6 +43,7 @@ struct Slot {
     ReleaseCustomOpDomain = 101,
     KernelContext_GetGPUComputeStream = 193,
     HasSessionConfigEntry = 237,
+    KernelInfo_GetInputCount = 230,
     KernelInfoGetConstantInput_tensor = 249,
     ShapeInferContext_GetInputTypeShape = 268,
     ShapeInferContext_SetOutputTypeShape = 270,
@@ -84,8 +86,8 @@ struct CustomOp {
   int (*GetInputCharacteristic)(const CustomOp*, size_t);
   int (*GetOutputCharacteristic)(const CustomOp*, size_t);
   int (*GetInputMemoryType)(const CustomOp*, size_t);
-  void* GetVariadicInputMinArity;
-  void* GetVariadicInputHomogeneity;
+  int (*GetVariadicInputMinArity)(const CustomOp*);
+  int (*GetVariadicInputHomogeneity)(const CustomOp*);
   void* GetVariadicOutputMinArity;
   void* GetVariadicOutputHomogeneity;
   Status* (*CreateKernelV2)(const CustomOp*, const Api*, const KernelInfo*, void** kernel);

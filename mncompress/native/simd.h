@@ -10,6 +10,7 @@
 namespace {
 
 using mnc::CubicSpline;
+using mnc::Layer;
 using mnc::Linear;
 using mnc::PiecewiseLinear;
 using mnc::Table;
@@ -207,19 +208,24 @@ void transpose_out(const float* from, size_t stride, float* to, size_t rows, siz
     }
 }
 
-// Small layers: vectors of rows. L vectors of them, a group of neurons at a time; `scratch` has inputs and outputs feature first.
+// A linear layer without an activation.
+template <class V>
+struct NothingAfter {
+  template <size_t L>
+  void neuron(size_t, typename V::F*) const {}
+  void rows(float*, size_t) const {}
+};
+
+// Small layers: L vectors of rows, a group of neurons at a time, feature first: from (M, L * width) to (N, L * width).
 template <class V, size_t L, class After>
-void gemm_tile(const Linear& op, const After& after, const float* x, float* y, size_t rows, float* scratch) {
+void gemm_panel(const Linear& op, const After& after, const float* from, float* to) {
   constexpr size_t kStride = L * V::width, kGroup = Linear::kGroup;
-  float* inputs = scratch;
-  float* outputs = scratch + op.inputs * kStride;
-  transpose_in<V>(x, rows, op.inputs, inputs, kStride);
   for (size_t n = 0; n < op.outputs; n += kGroup) {
     typename V::F sum[kGroup][L];
     for (size_t j = 0; j < kGroup; ++j)
       for (size_t l = 0; l < L; ++l) sum[j][l] = V::set1(op.bias[n + j]);
     const float* weight = op.by_group.data() + n * op.inputs;
-    const float* input = inputs;
+    const float* input = from;
     for (size_t m = 0; m < op.inputs; ++m, weight += kGroup, input += kStride) {
       typename V::F v[L];
       for (size_t l = 0; l < L; ++l) v[l] = V::load(input + l * V::width);
@@ -228,23 +234,8 @@ void gemm_tile(const Linear& op, const After& after, const float* x, float* y, s
     }
     for (size_t j = 0; j < kGroup && n + j < op.outputs; ++j) {
       after.template neuron<L>(n + j, sum[j]);
-      for (size_t l = 0; l < L; ++l) V::store(outputs + (n + j) * kStride + l * V::width, sum[j][l]);
+      for (size_t l = 0; l < L; ++l) V::store(to + (n + j) * kStride + l * V::width, sum[j][l]);
     }
-  }
-  transpose_out<V>(outputs, kStride, y, rows, op.outputs);
-}
-
-template <class V, class After>
-void gemm_small(const Linear& op, const After& after, const float* x, float* y, size_t rows) {
-  constexpr size_t kMost = V::vectors * V::width;
-  thread_local Table<float> scratch;
-  const size_t needed = (op.inputs + op.outputs) * kMost;
-  if (scratch.size() < needed) scratch.resize(needed);
-  for (size_t i = 0; i < rows;) {
-    const size_t left = rows - i, count = left < V::width ? left : left < 2 * V::width ? V::width : left < kMost ? 2 * V::width : kMost;
-    const auto tile = count <= V::width ? gemm_tile<V, 1, After> : count < kMost ? gemm_tile<V, 2, After> : gemm_tile<V, V::vectors, After>;
-    tile(op, after, x + i * op.inputs, y + i * op.outputs, count, scratch.data());
-    i += count;
   }
 }
 
@@ -291,20 +282,65 @@ void gemm_large(const Linear& op, const After& after, const float* x, float* y, 
   }
 }
 
-template <class V, class After>
-void gemm(const Linear& op, const After& after, const float* x, float* y, size_t rows) {
-  const bool small = op.inputs <= 128 || op.outputs < V::width;
-  (small && rows > V::width / 2 ? gemm_small<V, After> : gemm_large<V, After>)(op, after, x, y, rows);
+// Calls work(layer, after) with what follows the layer.
+template <class V, class Work>
+inline void with_after(const Layer& layer, Work work) {
+  if (layer.cubic) return work(*layer.linear, CubicAfter<V>{*layer.cubic});
+  if (layer.piecewise) return work(*layer.linear, PiecewiseAfter<V>{*layer.piecewise});
+  work(*layer.linear, NothingAfter<V>{});
+}
+
+// Up to L vectors of rows through all layers, feature first; `scratch` has two panels of `most` features.
+template <class V, size_t L>
+void feed_panels(const Layer* layers, size_t count, const float* x, float* y, size_t rows, float* scratch, size_t most) {
+  constexpr size_t kStride = L * V::width;
+  float *from = scratch, *to = scratch + most * kStride;
+  transpose_in<V>(x, rows, layers[0].linear->inputs, from, kStride);
+  for (size_t i = 0; i < count; ++i) {
+    with_after<V>(layers[i], [&](const Linear& op, const auto& after) { gemm_panel<V, L>(op, after, from, to); });
+    std::swap(from, to);
+  }
+  transpose_out<V>(from, kStride, y, rows, layers[count - 1].linear->outputs);
+}
+
+// The widest value that passes between or through the layers.
+inline size_t most_features(const Layer* layers, size_t count) {
+  size_t most = layers[0].linear->inputs;
+  for (size_t i = 0; i < count; ++i) most = most < layers[i].linear->outputs ? layers[i].linear->outputs : most;
+  return most;
 }
 
 template <class V>
-void gemm_cubic_spline(const Linear& linear, const CubicSpline<float>& op, const float* x, float* y, size_t rows) {
-  gemm<V>(linear, CubicAfter<V>{op}, x, y, rows);
+void feed_small(const Layer* layers, size_t count, const float* x, float* y, size_t rows) {
+  constexpr size_t kMost = V::vectors * V::width;
+  thread_local Table<float> scratch;
+  const size_t most = most_features(layers, count), inputs = layers[0].linear->inputs, outputs = layers[count - 1].linear->outputs;
+  if (scratch.size() < 2 * most * kMost) scratch.resize(2 * most * kMost);
+  for (size_t i = 0; i < rows;) {
+    const size_t left = rows - i, step = left < V::width ? left : left < 2 * V::width ? V::width : left < kMost ? 2 * V::width : kMost;
+    const auto feed = step <= V::width ? feed_panels<V, 1> : step < kMost ? feed_panels<V, 2> : feed_panels<V, V::vectors>;
+    feed(layers, count, x + i * inputs, y + i * outputs, step, scratch.data(), most);
+    i += step;
+  }
 }
 
 template <class V>
-void gemm_piecewise_linear(const Linear& linear, const PiecewiseLinear<float>& op, const float* x, float* y, size_t rows) {
-  gemm<V>(linear, PiecewiseAfter<V>{op}, x, y, rows);
+void feed_large(const Layer* layers, size_t count, const float* x, float* y, size_t rows) {
+  thread_local Table<float> scratch;
+  const size_t most = rows * most_features(layers, count);
+  if (count > 1 && scratch.size() < 2 * most) scratch.resize(2 * most);
+  for (size_t i = 0; i < count; ++i) {
+    float* to = i + 1 == count ? y : scratch.data() + i % 2 * most;
+    with_after<V>(layers[i], [&](const Linear& op, const auto& after) { gemm_large<V>(op, after, x, to, rows); });
+    x = to;
+  }
+}
+
+template <class V>
+void feed_forward(const Layer* layers, size_t count, const float* x, float* y, size_t rows) {
+  bool small = rows > V::width / 2;
+  for (size_t i = 0; i < count; ++i) small &= layers[i].linear->inputs <= 128 || layers[i].linear->outputs < V::width;
+  (small ? feed_small<V> : feed_large<V>)(layers, count, x, y, rows);
 }
 
 // One neuron's spline on L vectors of rows, reading the table by rows of four coefficients.
@@ -320,7 +356,7 @@ inline void cubic_splines_by_rows(const CubicSpline<float>& op, size_t n, typena
 
 template <class V>
 constexpr mnc::Kernels make_kernels(const char* name) {
-  return {name, V::width, cubic_spline<V>, piecewise_linear<V>, gemm_cubic_spline<V>, gemm_piecewise_linear<V>};
+  return {name, V::width, cubic_spline<V>, piecewise_linear<V>, feed_forward<V>};
 }
 
 }  // namespace

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mncompress import spline
+from mncompress.nn import _operators
 
 
 def _parameter(values: NDArray[np.float64]) -> nn.Parameter:
@@ -26,26 +27,29 @@ class CubicSpline(nn.Module):
         self.inverse_step = _parameter(form.inverse_step)
         self.coefficients = _parameter(form.coefficients)
 
-    def table(self) -> Tensor:
-        """Coefficients (n, K + 2, 4) with the linear continuations as rows K (above) and K + 1 (below)."""
-        first, last = self.coefficients[:, 0], self.coefficients[:, -1]
-        zero = torch.zeros_like(first[:, 0])
-        end_slope = last[:, 1] + 2 * last[:, 2] + 3 * last[:, 3]
-        above = torch.stack([last.sum(-1), end_slope, zero, zero], -1)
-        below = torch.stack([first[:, 0], first[:, 1], zero, zero], -1)
-        return torch.cat([self.coefficients, above[:, None], below[:, None]], 1)
-
     def forward(self, u: Tensor) -> Tensor:
         """Evaluate at pre-activations `(..., n)`; NaN gives NaN."""
+        parameters = self.start, self.inverse_step, self.coefficients
+        return _operators.cubic_spline(u, *parameters) if _operators.can_run(u, *parameters) else self.forward_plain(u)
+
+    def forward_plain(self, u: Tensor) -> Tensor:
+        """The same in plain torch, for any dtype and device."""
         n, intervals, _ = self.coefficients.shape
         s = (u - self.start) * self.inverse_step
-        interval = s.detach().floor().nan_to_num(0.0).clamp(-1, intervals)
-        t = s - interval.clamp(min=0)
-        inside = t.clamp(0, 1)      # keeps an infinity away from the zeros of the continuations
-        row = interval.long() % (intervals + 2)
-        neuron = torch.arange(n, device=u.device)
-        c = self.table()[neuron, row]
-        return c[..., 0] + t * (c[..., 1] + inside * (c[..., 2] + inside * c[..., 3]))
+        interval = s.detach().nan_to_num(0.0).clamp(0, intervals).floor()
+        t = s - interval
+        inside = t.clamp(0, 1)      # leaves the line of the first interval below, and keeps an infinity away from zeros above
+        row = interval.long() + torch.arange(n, device=u.device) * (intervals + 1)
+        # A column at a time is two to four times faster than rows of four, forward and backward.
+        c = [column.flatten().index_select(0, row.flatten()).view(row.shape) for column in self._columns()]
+        return c[0] + t * (c[1] + inside * (c[2] + inside * c[3]))
+
+    def _columns(self) -> list[Tensor]:
+        """The coefficients by power, each (n, K + 1), with the linear continuation above as row K."""
+        last = self.coefficients[:, -1]
+        zero = torch.zeros_like(last[:, 0])
+        above = last.sum(-1), last[:, 1] + 2 * last[:, 2] + 3 * last[:, 3], zero, zero
+        return [torch.cat([self.coefficients[..., p], above[p].unsqueeze(-1)], 1) for p in range(4)]
 
 
 class PiecewiseLinear(nn.Module):
@@ -60,8 +64,15 @@ class PiecewiseLinear(nn.Module):
 
     def forward(self, u: Tensor) -> Tensor:
         """Evaluate at pre-activations `(..., n)`."""
-        bends = (u.unsqueeze(-1) - self.knots).clamp(min=0) * self.slope_changes
-        return self.intercept + self.slope * u + bends.sum(-1)
+        parameters = self.knots, self.slope_changes, self.slope, self.intercept
+        return _operators.piecewise_linear(u, *parameters) if _operators.can_run(u, *parameters) else self.forward_plain(u)
+
+    def forward_plain(self, u: Tensor) -> Tensor:
+        """The same in plain torch, for any dtype and device."""
+        y = self.intercept + self.slope * u
+        for knot, change in zip(self.knots.unbind(-1), self.slope_changes.unbind(-1), strict=True):
+            y = y + change * (u - knot).relu()
+        return y
 
 
 class Polynomial(nn.Module):

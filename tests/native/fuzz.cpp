@@ -223,19 +223,59 @@ void call_elementwise(const Shape& s, const Op& op, Kernel kernel, size_t width,
   }
 }
 
-template <class Op, class Kernel>
-void call_gemm(const Shape& s, const Op& op, Kernel kernel, size_t width, const char* name, const char* set) {
-  const Layer layer(s);
-  Buffer x(4 * s.rows * s.inputs), y(4 * s.rows * s.neurons);
-  for (size_t i = 0; i < s.rows * s.inputs; ++i) x.as()[i] = one_in(60) ? any_float() : eighth(2);
-  const mnc::Linear linear(s.inputs, s.neurons, layer.weight.data(), layer.bias.data(), width);
-  kernel(linear, op.prepare(width), x.as(), y.as(), s.rows);
+// A layer before the last, with nothing or one kink behind it: ones for weights and slopes keep every value exact.
+struct Inner {
+  Floats weight, bias, knot, change, slope, intercept;
+  std::unique_ptr<mnc::Linear> linear;
+  std::unique_ptr<mnc::PiecewiseLinear<float>> kink;
+
+  static float sign() { return static_cast<float>(below(3)) - 1; }
+  Inner(size_t inputs, size_t outputs, size_t width)
+      : weight(draw(inputs * outputs, sign)), bias(draw(outputs, [] { return eighth(2); })), knot(draw(outputs, [] { return eighth(2); })),
+        change(draw(outputs, sign)), slope(draw(outputs, sign)), intercept(outputs),
+        linear(std::make_unique<mnc::Linear>(inputs, outputs, weight.data(), bias.data(), width)) {
+    if (one_in(2))
+      kink = std::make_unique<mnc::PiecewiseLinear<float>>(outputs, 1, knot.data(), change.data(), slope.data(), intercept.data(), width);
+  }
+  Floats apply(const Floats& x) const {
+    Floats y(bias);
+    for (size_t n = 0; n < y.size(); ++n) {
+      for (size_t m = 0; m < x.size(); ++m) y[n] += weight[n * x.size() + m] * x[m];
+      if (kink) y[n] = intercept[n] + slope[n] * y[n] + change[n] * (y[n] > knot[n] ? y[n] - knot[n] : 0);
+    }
+    return y;
+  }
+};
+
+mnc::Layer followed_by(const mnc::Linear& linear, const mnc::CubicSpline<float>& op) { return {&linear, &op, nullptr}; }
+mnc::Layer followed_by(const mnc::Linear& linear, const mnc::PiecewiseLinear<float>& op) { return {&linear, nullptr, &op}; }
+
+template <class Op>
+void call_layers(Shape s, const Op& op, const mnc::Kernels& kernels, const char* name) {
+  std::vector<Inner> inner;
+  const size_t features = s.inputs;
+  for (size_t count = s.inputs <= 12 ? below(3) : 0; count; --count) {
+    const size_t outputs = 1 + below(12);
+    inner.emplace_back(s.inputs, outputs, kernels.width);
+    s.inputs = outputs;
+  }
+  const Layer last(s);
+  const mnc::Linear linear(s.inputs, s.neurons, last.weight.data(), last.bias.data(), kernels.width);
+  const auto prepared = op.prepare(kernels.width);
+  std::vector<mnc::Layer> layers;
+  for (const Inner& layer : inner) layers.push_back({layer.linear.get(), nullptr, layer.kink.get()});
+  layers.push_back(followed_by(linear, prepared));
+  Buffer x(4 * s.rows * features), y(4 * s.rows * s.neurons);
+  for (size_t i = 0; i < s.rows * features; ++i) x.as()[i] = one_in(60) ? any_float() : eighth(2);
+  kernels.feed_forward(layers.data(), layers.size(), x.as(), y.as(), s.rows);
   for (size_t i = 0; i < s.rows; ++i) {
-    const float* row = x.as() + i * s.inputs;
-    // Numbers beyond eighths make the order of the sum matter: then only that it runs is of interest, and NaN or infinity.
-    const bool exact = std::all_of(row, row + s.inputs, [](float v) { return !std::isfinite(v) || (std::abs(v) < 64 && v * 8 == std::floor(v * 8)); });
-    for (size_t n = 0; exact && n < s.neurons; ++n)
-      check(op.expected(n, layer.value(n, row)), y.as()[i * s.neurons + n], name, set, s, i, n);
+    Floats row(x.as() + i * features, x.as() + (i + 1) * features);
+    // With numbers beyond eighths the order of the sum matters: then all that counts is that it runs.
+    const bool exact = std::all_of(row.begin(), row.end(), [](float v) { return !std::isfinite(v) || (std::abs(v) < 8 && v * 8 == std::floor(v * 8)); });
+    if (!exact) continue;
+    for (const Inner& layer : inner) row = layer.apply(row);
+    for (size_t n = 0; n < s.neurons; ++n)
+      check(op.expected(n, last.value(n, row.data())), y.as()[i * s.neurons + n], name, kernels.name, s, i, n);
   }
 }
 
@@ -248,8 +288,8 @@ size_t call_kernels() {
     if (const mnc::Kernels* kernels = mnc::find_kernels(set)) {
       call_elementwise(s, cubic, kernels->cubic_spline, kernels->width, "cubic_spline", set);
       call_elementwise(s, piecewise, kernels->piecewise_linear, kernels->width, "piecewise_linear", set);
-      call_gemm(s, cubic, kernels->gemm_cubic_spline, kernels->width, "gemm_cubic_spline", set);
-      call_gemm(s, piecewise, kernels->gemm_piecewise_linear, kernels->width, "gemm_piecewise_linear", set);
+      call_layers(s, cubic, *kernels, "feed_forward to a cubic_spline");
+      call_layers(s, piecewise, *kernels, "feed_forward to a piecewise_linear");
       calls += 4;
     }
   return calls;

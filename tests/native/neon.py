@@ -79,7 +79,8 @@ class Machine:
         """A system call."""
         number = self.cpu.reg_read(arm.UC_ARM64_REG_X8)
         service = {64: self._write, 66: self._write_vectors, 93: self._exit, 94: self._exit, 222: self._map, 226: self._protect,
-                   29: self._ignore, 96: self._ignore, 135: self._ignore, 215: self._ignore, 130: self._abort, 131: self._abort}.get(number)
+                   29: self._ignore, 96: self._ignore, 135: self._ignore, 215: self._ignore,
+                   130: self._abort, 131: self._abort}.get(number)
         arguments = [self.cpu.reg_read(arm.UC_ARM64_REG_X0 + i) for i in range(6)]
         result = service(*arguments) if service else NOT_IMPLEMENTED
         self.cpu.reg_write(arm.UC_ARM64_REG_X0, result % 2**64)
