@@ -21,6 +21,7 @@ from mncompress.nn import (
     Grouped,
     Layer,
     LearnedActivation,
+    LinearTable,
     Meta,
     Network,
     PiecewiseLinear,
@@ -395,6 +396,23 @@ def random_piecewise(n: int = 3, knots: int = 5) -> spline.PiecewiseLinear:
     rng = np.random.default_rng(1)
     values = [np.sort(rng.standard_normal((n, knots)), 1), rng.standard_normal((n, knots)), *rng.standard_normal((2, n))]
     return spline.PiecewiseLinear(*[v.astype(np.float32).astype(np.float64) for v in values])
+
+
+@pytest.mark.parametrize("intervals", [1, 2, 63, 256])
+def test_linear_table_is_the_linear_spline(intervals: int) -> None:
+    cubic = random_cubic(5, intervals)
+    form = spline.CubicSpline(np.zeros(5), np.ones(5), cubic.coefficients * np.array([1.0, 1.0, 0.0, 0.0]))
+    table = LinearTable(form)
+    s = np.concatenate([np.linspace(-intervals, 2 * intervals, 999), [-1e6, 1e6]])[:, None].repeat(5, 1)
+    with torch.no_grad():
+        y = table(torch.as_tensor(s, dtype=torch.float32)).numpy()
+        odd = table(torch.tensor([[math.nan] * 5, [math.inf] * 5])).numpy()
+    # Outside, the table goes on with its first and last line, as the spline does. Two float32 products and sums, each 6e-8.
+    size = np.abs(form.coefficients[..., 0]).max() + 2 * np.abs(form.coefficients[..., 1]).max() * np.maximum(np.abs(s), intervals)
+    inside = (np.abs(s - np.round(s)) > 1e-3) | (s < 0) | (s > intervals)      # the random pieces do not join
+    assert np.all((np.abs(y - form.evaluate(s)) <= 5 * 2.0**-24 * size)[inside])
+    assert np.isnan(odd[0]).all()
+    assert np.isinf(odd[1]).all()
 
 
 def random_polynomial(n: int = 3, degree: int = 5) -> spline.Polynomial:

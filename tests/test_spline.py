@@ -215,6 +215,7 @@ def test_piecewise_linear_without_knots_gets_an_unused_one():
     (lambda: sp.fit_constant(make_pair(), [0.0, 1.0], [1.0, 0.0]), "lo > hi for 1 of 2 functions"),
     (lambda: sp.fit_affine(make_pair(), np.zeros(3), np.ones(3)), "lo: array.shape = (3,)"),
     (lambda: sp.fit_cubic_spline(make_pair(), 0.0, 1.0, 0), "intervals = 0"),
+    (lambda: sp.fit_linear_spline(make_pair(), 0.0, 1.0, 0), "intervals = 0"),
     (lambda: sp.fit_polynomial(make_pair(), 0.0, 1.0, 99), "degree = 99"),
 ])
 def test_wrong_arguments_are_refused(make, message):
@@ -356,6 +357,27 @@ def test_spline_converges_with_order_four():
     np.testing.assert_allclose(order[above_rounding], 4, rtol=0, atol=0.4)
 
 
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 2**31), st.integers(1, 300))
+def test_lines_join_the_values_at_the_knots(seed, intervals):
+    rng = np.random.default_rng(seed)
+    function, lo = make_waves(seed)[0], rng.uniform(-3, 0, 12)
+    hi = lo + rng.uniform(0.1, 4, 12)
+    form, error = sp.fit_linear_spline(function, lo, hi, intervals)
+    assert form.coefficients.shape == (12, intervals, 4)
+    assert not form.coefficients[..., 2:].any()
+    knots = form.start + np.arange(intervals)[:, None] / form.inverse_step
+    values = function.evaluate(knots)
+    # Values and slopes are rounded to float32, 6e-8 of each.
+    np.testing.assert_allclose(form.coefficients[..., 0].T, values, rtol=1.2e-7, atol=1e-12)
+    ends = form.coefficients[..., 0] + form.coefficients[..., 1]
+    np.testing.assert_allclose(ends[:, :-1], form.coefficients[:, 1:, 0], rtol=0, atol=2.4e-7 * np.abs(values).max() + 1e-12)
+    # The error of a chord over h is at most h^2 / 8 times the largest second derivative.
+    u = np.linspace(lo, hi, 4001)
+    curvature = np.abs(np.diff(function.derivative(u), axis=0) / np.diff(u, axis=0)).max(0)
+    assert np.all(error <= 1.01 * curvature / form.inverse_step**2 / 8 + 1e-6 * (1 + np.abs(values).max()))
+
+
 def test_the_stated_error_holds_between_the_grid_points():
     function, lo, hi = make_waves(10)
     for k in sp.INTERVALS:
@@ -420,6 +442,7 @@ def test_a_huge_alpha_is_charged_for_its_rounding():
 
 FITS = {
     "cubic": lambda f, lo, hi: sp.fit_cubic_spline(f, lo, hi, 4),
+    "linear": lambda f, lo, hi: sp.fit_linear_spline(f, lo, hi, 4),
     "polynomial": lambda f, lo, hi: sp.fit_polynomial(f, lo, hi, 3),
     "tanh": lambda f, lo, hi: sp.fit_native(f, lo, hi, "tanh"),
     "relu": lambda f, lo, hi: sp.fit_native(f, lo, hi, "relu"),

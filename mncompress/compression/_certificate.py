@@ -158,7 +158,7 @@ def _activate(layer: _Layer, bound: _Bound) -> tuple[_Bound, Floats]:
         error, other = np.zeros(len(mine)), own
         if form is not None:
             slope = np.where(group.exact, slope, np.minimum(slope, bound_lipschitz(form, low, high)))
-            other = bound_form_rounding(form, low, high) + layer.gamma * _outer_shift(group)
+            other = bound_form_rounding(form, low, high) + layer.gamma * _outer_shift(group) + _table_rounding(group, low, high)
             inexact = np.flatnonzero(~group.exact)
             if inexact.size:
                 error[inexact] = bound_error(part.select(inexact), form.select(inexact), low[inexact], high[inexact])
@@ -195,6 +195,16 @@ def _inner_shift(group: Group) -> Floats:
 def _outer_shift(group: Group) -> Floats:
     """The same for a line, which is folded whole, in units of its value: it may be too flat to speak of u."""
     return np.abs(group.form.intercept) if isinstance(group.form, Affine) else np.zeros(len(group.indices))
+
+
+def _table_rounding(group: Group, low: Floats, high: Floats) -> Floats:
+    """What a table of lines, intercept[k] + slope[k] s, rounds beyond a spline: its two terms may be large beside their sum."""
+    form = group.form
+    if not group.key.endswith(":linear") or not isinstance(form, spline.CubicSpline):
+        return np.zeros(len(group.indices))
+    s = np.abs((np.stack([low, high]) - form.start) * form.inverse_step).max(0)
+    value, slope = np.abs(form.coefficients[..., :2]).max(1).T
+    return np.asarray(_gamma(4) * (value + 2 * slope * np.maximum(s, form.intervals)))
 
 
 def _for_bounds(form: Replacement) -> spline.CubicSpline | spline.PiecewiseLinear | spline.Polynomial | spline.Native:

@@ -262,22 +262,32 @@ void gemm_block(const Linear& op, const float* x, float* y, size_t n) {
     }
 }
 
-template <class V, size_t R, size_t J>
-void gemm_rows(const Linear& op, const float* x, float* y) {
+// Rows with J vectors of neurons from n on.
+template <class V, size_t J>
+void gemm_columns(const Linear& op, const float* x, float* y, size_t rows, size_t n) {
+  size_t i = 0;
+  for (; i + V::rows <= rows; i += V::rows) gemm_block<V, V::rows, J>(op, x + i * op.inputs, y + i * op.outputs, n);
+  for (; i + 4 <= rows; i += 4) gemm_block<V, 4, J>(op, x + i * op.inputs, y + i * op.outputs, n);
+  for (; i < rows; ++i) gemm_block<V, 1, J>(op, x + i * op.inputs, y + i * op.outputs, n);
+}
+
+template <class V>
+void gemm_rows(const Linear& op, const float* x, float* y, size_t rows) {
   size_t n = 0;
-  for (; n + (J - 1) * V::width < op.outputs; n += J * V::width) gemm_block<V, R, J>(op, x, y, n);
-  for (; n < op.outputs; n += V::width) gemm_block<V, R, 1>(op, x, y, n);
+  if (rows < 4)  // more neurons at a time, to have enough sums under way
+    for (; n + 3 * V::width < op.outputs; n += 4 * V::width) gemm_columns<V, 4>(op, x, y, rows, n);
+  for (; n + V::width < op.outputs; n += 2 * V::width) gemm_columns<V, 2>(op, x, y, rows, n);
+  if (n < op.outputs) gemm_columns<V, 1>(op, x, y, rows, n);
 }
 
 template <class V, class After>
 void gemm_large(const Linear& op, const After& after, const float* x, float* y, size_t rows) {
-  constexpr size_t kTile = 8 * V::rows;
+  constexpr size_t kTile = 8 * V::rows, kCached = 1 << 17;  // rows between two activations; weights that a cache keeps for them
+  const size_t step = op.inputs * op.outputs <= kCached ? kTile : V::rows;
   for (size_t first = 0; first < rows; first += kTile) {
     const size_t last = rows - first < kTile ? rows : first + kTile;
-    size_t i = first;
-    for (; i + V::rows <= last; i += V::rows) gemm_rows<V, V::rows, 2>(op, x + i * op.inputs, y + i * op.outputs);
-    for (; i + 4 <= last; i += 4) gemm_rows<V, 4, 2>(op, x + i * op.inputs, y + i * op.outputs);
-    for (; i < last; ++i) gemm_rows<V, 1, 4>(op, x + i * op.inputs, y + i * op.outputs);
+    for (size_t i = first; i < last; i += step)
+      gemm_rows<V>(op, x + i * op.inputs, y + i * op.outputs, last - i < step ? last - i : step);
     after.rows(y + first * op.outputs, last - first);
   }
 }

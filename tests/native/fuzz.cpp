@@ -393,7 +393,6 @@ ort::Api make_api() {
     if (!std::strcmp(op->GetExecutionProviderType(op), "CPUExecutionProvider")) domain->ops.push_back(op);
     return nullptr;
   });
-  set(Slot::HasSessionConfigEntry, +[](const ort::SessionOptions*, const char*, int* found) -> Status* { return *found = 0, nullptr; });
   set(Slot::AddCustomOpDomain, +[](ort::SessionOptions* options, ort::Domain* domain) -> Status* { return options->domain = domain, nullptr; });
   set(Slot::HasSessionConfigEntry, +[](const ort::SessionOptions* options, const char* key, int* has) {
     if (std::string(key) != "ai.mncompress.elementwise_only") fail("the name of a configuration entry");
@@ -410,6 +409,10 @@ ort::Api make_api() {
   });
   set(Slot::GetSymbolicDimensions, +[](const ort::ShapeInfo* info, const char** names, size_t rank) {
     return serve([&] { std::copy_n(info->names.begin(), rank, names); });
+  });
+  set(Slot::KernelInfo_GetInputCount, +[](const ort::KernelInfo* info, size_t* count) { return serve([&] { *count = info->inputs->size(); }); });
+  set(Slot::KernelContext_GetInputCount, +[](const ort::KernelContext* context, size_t* count) {
+    return serve([&] { *count = context->inputs->size(); });
   });
   set(Slot::KernelContext_GetInput, +[](const ort::KernelContext* context, size_t i, const ort::Value** value) {
     return serve([&] { *value = &context->inputs->at(i); });
@@ -467,58 +470,138 @@ std::vector<double> read_row(const ort::Value& value, size_t row, size_t count) 
   for (size_t i = 0; i < count; ++i) result.push_back(read(value, row * count + i));
   return result;
 }
-Expected formula(const std::vector<ort::Value>& in, bool fused, bool cubic, size_t row, size_t n) {
-  const ort::Value* p = in.data() + (fused ? 3 : 1);
-  double x;
-  if (fused) {
-    const size_t inputs = static_cast<size_t>(in[1].shape[1]);
-    x = read(in[2], n);
-    for (size_t m = 0; m < inputs; ++m) x += read(in[1], n * inputs + m) * read(in[0], row * inputs + m);
-  } else {
-    x = read(in[0], row * static_cast<size_t>(p[0].shape[0]) + n);
+
+// What an operator computes: linear layers or none, and what is behind each: the ranks of its parameters tell.
+struct Form {
+  bool linear;
+  std::vector<std::string> behind;  // "113" is a spline, "2211" piecewise linear, "" nothing
+};
+
+// Reads the form from the ranks of all parameters; false where they have none.
+bool parse(const std::string& ranks, Form& form) {
+  const auto starts = [&](size_t at, const std::string& part) { return ranks.compare(at, part.size(), part) == 0; };
+  form.behind.clear();
+  for (size_t at = 0; at < ranks.size() || form.behind.empty();) {
+    if (form.linear && !starts(at, "21")) return false;
+    at += form.linear ? 2 : 0;
+    form.behind.push_back(starts(at, "113") ? "113" : starts(at, "2211") ? "2211" : "");
+    at += form.behind.back().size();
+    if (!form.linear) return at == ranks.size();
   }
-  if (cubic) return cubic_formula(x, read(p[0], n), read(p[1], n), read_row(p[2], n, static_cast<size_t>(p[2].shape[1]) * 4));
-  const size_t knots = static_cast<size_t>(p[0].shape[1]);
-  return piecewise_formula(x, read(p[2], n), read(p[3], n), read_row(p[0], n, knots), read_row(p[1], n, knots));
+  return true;
 }
 
-bool do_fit(const std::vector<Dims>& shapes, bool fused, bool cubic) {
-  const Dims &x = shapes[0], *p = shapes.data() + (fused ? 3 : 1), &table = p[cubic ? 2 : 0];
-  if (x.empty() || table.size() != (cubic ? 3 : 2)) return false;
-  const Dims one_each = {table[0]};
-  const bool parameters = cubic ? table[1] > 0 && table[2] == 4 && p[0] == one_each && p[1] == one_each
-                                : p[1] == table && p[2] == one_each && p[3] == one_each;
-  const bool layer = !fused || (shapes[1] == Dims{table[0], x.back()} && shapes[2] == one_each);
-  return parameters && layer && (fused || x.back() == table[0]);
+// The values of one row: each neuron's, from the parameters in turn. Beyond what is exact in float, anything goes.
+std::vector<Expected> formula(const std::vector<ort::Value>& in, const Form& form, size_t row) {
+  const size_t features = static_cast<size_t>(in[0].shape.back());
+  std::vector<double> x = read_row(in[0], row, features);
+  std::vector<Expected> values;
+  bool inexact = false;
+  const ort::Value* p = &in[1];
+  for (const std::string& behind : form.behind) {
+    std::vector<double> y(x);
+    if (form.linear) {
+      y = read_row(p[1], 0, static_cast<size_t>(p[1].shape[0]));
+      for (size_t n = 0; n < y.size(); ++n) {
+        double size = std::abs(y[n]);
+        for (size_t m = 0; m < x.size(); ++m) {
+          const double term = read(p[0], n * x.size() + m) * x[m];
+          y[n] += term, size += std::abs(term);
+        }
+        inexact |= std::isfinite(size) && size * 64 >= 1 << 24;
+      }
+      p += 2;
+    }
+    values.clear();
+    for (size_t n = 0; n < y.size(); ++n) {
+      const auto row_of = [&](size_t i) { return read_row(p[i], n, elements(p[i].shape) / y.size()); };
+      if (behind == "113") values.push_back(cubic_formula(y[n], read(p[0], n), read(p[1], n), row_of(2)));
+      else if (behind == "2211") values.push_back(piecewise_formula(y[n], read(p[2], n), read(p[3], n), row_of(0), row_of(1)));
+      else values.push_back({y[n], 0, false});
+    }
+    p += behind.size();
+    x.clear();
+    for (const Expected& value : values) x.push_back(value.value);
+  }
+  for (Expected& value : values) value.may_overflow |= inexact;
+  return values;
 }
 
-// Inputs of an operator, at times of a shape that does not fit; `fits` says whether.
-std::vector<ort::Value> make_inputs(ort::ElementType type, bool fused, bool cubic, bool& fits) {
-  const Shape s = one_in(200) ? Shape{1 + below(260), 1 + below(4), below(400), 1 + below(40)} : any_shape();
+bool do_fit(const std::vector<Dims>& shapes, Form& form) {
+  std::string ranks;
+  for (size_t i = 1; i < shapes.size(); ++i) ranks += std::to_string(shapes[i].size());
+  if (shapes[0].empty() || !parse(ranks, form)) return false;
+  int64_t features = shapes[0].back();
+  const Dims* p = &shapes[1];
+  for (const std::string& behind : form.behind) {
+    if (form.linear) {
+      if (p[0][1] != features || p[1][0] != p[0][0]) return false;
+      features = p[0][0], p += 2;
+    } else if (behind.empty()) {
+      return false;
+    }
+    const Dims each = {features};
+    if (behind == "113" && !(p[0] == each && p[1] == each && p[2][0] == features && p[2][1] > 0 && p[2][2] == 4)) return false;
+    if (behind == "2211" && !(p[0][0] == features && p[1] == p[0] && p[2] == each && p[3] == each)) return false;
+    p += behind.size();
+  }
+  return true;
+}
+
+// Fills a parameter. Those of the last layer are eighths, with powers of two for a spline's scale; before it are values that keep
+// everything exact: -1, 0 and 1 for weights and slopes, and splines of straight lines.
+void fill(ort::Value& value, const std::string& part, size_t index, bool last) {
+  const bool table = part == "113" && index == 2, scale = part == "113" && index == 1;
+  const bool slope = part == "21" ? index == 0 : part == "2211" && (index == 1 || index == 2);
+  for (size_t k = 0; k < elements(value.shape); ++k)
+    write(value, k, scale ? std::ldexp(1.f, static_cast<int>(below(3)))
+                    : last ? eighth(2)
+                    : table && k % 4 > 1 ? 0
+                    : slope || (table && k % 4) ? Inner::sign() : eighth(2));
+}
+
+// Inputs of an operator, at times of a shape that does not fit; `fits` says whether, and `form` then how they are read.
+std::vector<ort::Value> make_inputs(ort::ElementType type, bool variadic, Form& form, bool& fits) {
+  Shape s = one_in(200) ? Shape{1 + below(260), 1 + below(4), below(400), 1 + below(40)} : any_shape();
   const auto size = [](size_t n) { return static_cast<int64_t>(one_in(60) ? 0 : n); };
-  const int64_t neurons = size(s.neurons), pieces = size(s.pieces), inputs = size(s.inputs), rows = size(1 + s.rows);
+  int64_t features = size(form.linear ? s.inputs : s.neurons);
   Dims x(below(3), 1 + static_cast<int64_t>(below(2)));
-  if (!one_in(8)) x = {rows};
-  x.push_back(fused ? inputs : neurons);
-  std::vector<Dims> shapes = {x};
-  if (fused) shapes.insert(shapes.end(), {{neurons, inputs}, {neurons}});
-  if (cubic) shapes.insert(shapes.end(), {{neurons}, {neurons}, {neurons, pieces, 4}});
-  else shapes.insert(shapes.end(), {{neurons, pieces}, {neurons, pieces}, {neurons}, {neurons}});
+  if (!one_in(8)) x = {size(1 + s.rows)};
+  x.push_back(features);
+  struct Parameter { Dims shape; std::string part; size_t index; bool last; };
+  std::vector<Parameter> parameters = {{x, "", 0, true}};
+  for (size_t i = 0; i < form.behind.size(); ++i) {
+    const bool last = i + 1 == form.behind.size();
+    const auto add = [&](const std::string& part, const std::vector<Dims>& shapes) {
+      for (size_t k = 0; k < shapes.size(); ++k) parameters.push_back({shapes[k], part, k, last});
+    };
+    if (form.linear) {
+      const int64_t outputs = size(last || one_in(8) ? s.neurons : 1 + below(12));
+      add("21", {{outputs, features}, {outputs}});
+      features = outputs;
+    }
+    const int64_t pieces = size(last ? s.pieces : 1 + below(9));
+    if (form.behind[i] == "113") add("113", {{features}, {features}, {features, pieces, 4}});
+    if (form.behind[i] == "2211") add("2211", {{features, pieces}, {features, pieces}, {features}, {features}});
+  }
+  if (variadic && one_in(12)) parameters.resize(1 + below(parameters.size()));
   if (one_in(6)) {  // one of them with an axis more, an axis less, or of another length
-    Dims& shape = shapes[below(shapes.size())];
+    Dims& shape = parameters[below(parameters.size())].shape;
     const auto axis = shape.begin() + static_cast<int64_t>(below(shape.size()));
     if (one_in(3)) shape.insert(axis, 1 + static_cast<int64_t>(below(3)));
     else if (one_in(2)) shape.erase(axis);
     else *axis = static_cast<int64_t>(below(6));
   }
-  fits = do_fit(shapes, fused, cubic);
+  std::vector<Dims> shapes;
   std::vector<ort::Value> values;
-  for (size_t i = 0; i < shapes.size(); ++i) {
-    values.push_back(make_value(type, shapes[i]));
-    const bool scale = cubic && i == (fused ? 4u : 2u);  // a power of two keeps s exact
-    for (size_t k = 0; k < elements(shapes[i]); ++k)
-      write(values[i], k, scale ? std::ldexp(1.f, static_cast<int>(below(3))) : i == 0 && one_in(50) ? (one_in(2) ? kNan : kInfinity) : eighth(2));
+  for (const Parameter& parameter : parameters) {
+    shapes.push_back(parameter.shape);
+    values.push_back(make_value(type, parameter.shape));
+    fill(values.back(), parameter.part, parameter.index, parameter.last);
   }
+  for (size_t k = 0; k < elements(shapes[0]); ++k)
+    if (one_in(50)) write(values[0], k, one_in(2) ? kNan : kInfinity);
+  fits = do_fit(shapes, form);
   return values;
 }
 
@@ -533,6 +616,7 @@ bool settle(ort::Status* status, bool may_be_invalid) {  // whether all went wel
 
 void check_shape_inference(const ort::CustomOp* op, Dims shape) {
   if (!op->InferOutputShapeFn) return;
+  if (one_in(10)) shape.clear();  // as where the rank is not known
   bool known = !shape.empty();
   std::vector<const char*> names;
   for (int64_t& size : shape) {
@@ -553,14 +637,20 @@ void call_library() {
   std::vector<const ort::CustomOp*> ops;
   for (const ort::CustomOp* op : options.domain->ops)
     if (op->GetExecutionProviderType(op) == std::string("CPUExecutionProvider")) ops.push_back(op);
-  if (ops.size() != (options.elementwise_only ? 6 : 8)) fail("the list of operators");
+  if (ops.size() != (options.elementwise_only ? 6 : 9)) fail("the list of operators");
   const ort::CustomOp* op = ops[below(ops.size())];
   const std::string name = op->GetName(op);
-  const bool fused = name.rfind("Gemm", 0) == 0, cubic = name.find("Cubic") != std::string::npos;
-  if (fused && options.elementwise_only) fail("a fused operator among the elementwise ones");
+  const bool variadic = name == "FeedForward";
+  Form form = {variadic || name.rfind("Gemm", 0) == 0, {name.find("Cubic") != std::string::npos ? "113" : "2211"}};
+  const std::string behind[] = {"113", "2211", ""};
+  if (variadic) form.behind = std::vector<std::string>(1 + below(4));
+  if (variadic)
+    for (std::string& part : form.behind) part = behind[below(3)];
+  if (form.linear && options.elementwise_only) fail("a fused operator among the elementwise ones");
   bool fits;
-  std::vector<ort::Value> inputs = make_inputs(op->GetInputType(op, 0), fused, cubic, fits);
-  if (op->GetInputTypeCount(op) != inputs.size()) fail("the number of inputs");
+  std::vector<ort::Value> inputs = make_inputs(op->GetInputType(op, 0), variadic, form, fits);
+  if (variadic ? op->GetInputTypeCount(op) != 2 || op->GetInputCharacteristic(op, 1) != 2 : op->GetInputTypeCount(op) != inputs.size())
+    fail("the number of inputs");
   check_shape_inference(op, inputs[0].shape);
 
   ort::KernelInfo info{&inputs, std::vector<bool>(inputs.size(), !one_in(4))};
@@ -572,10 +662,15 @@ void call_library() {
     if (!settle(op->KernelComputeV2(kernel, &context), !fits)) continue;
     if (!fits) fail(name + " took shapes that do not fit");
     const ort::Value& y = *context.output;
-    const size_t neurons = static_cast<size_t>(inputs.back().shape[0]), count = elements(y.shape);
+    const size_t count = elements(y.shape);
     const double eps = y.type == ort::kFloat16 ? 1.0 / 1024 : kEps;
+    std::vector<Expected> values;
+    size_t known = count;  // the row of those
     for (size_t i = below(count / 2000 + 1); i < count; i += 1 + below(count / 1000 + 1)) {  // of large ones, a sample
-      Expected expected = formula(inputs, fused, cubic, i / neurons, i % neurons);
+      const size_t neurons = static_cast<size_t>(y.shape.back()), row = i / neurons;
+      if (row != known) values = formula(inputs, form, known = row);
+      if (values.size() != neurons) fail(name + ": the shape of Y");
+      Expected expected = values[i % neurons];
       expected.tolerance *= eps;
       if (y.type == ort::kFloat16 && std::abs(expected.value) > 65000) expected.may_overflow = true;
       if (!expected.admits(read(y, i))) fail(name + ": " + std::to_string(read(y, i)) + ", expected " + std::to_string(expected.value));
