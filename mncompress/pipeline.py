@@ -5,6 +5,7 @@ import dataclasses
 import hashlib
 import json
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -388,11 +389,9 @@ def _notes(latency: _Latency, compressed: Compressed, certificate: Certificate, 
     if latency.gains:
         notes.append("One file has one form for every batch size. Written for large batches the original would be "
                      f"{', '.join(latency.gains)}; speed-ups are over that where it is faster.")
-    kept = sum(d.kind == "kept" for d in compressed.plan.decisions)
-    if kept:
-        reason = ("since nothing cheaper is exact for every input" if compressed.plan.budget.preset == "exact"
-                  else "since nothing cheaper is within the budget")
-        notes.append(f"{kept} of {len(compressed.plan.decisions)} learned activations were kept, {reason}.")
+    decisions = compressed.plan.decisions
+    for reason, count in Counter(d.reason for d in decisions if d.kind == "kept").items():
+        notes.append(f"{count} of {len(decisions)} learned activations were kept: {reason}.")
     if "estimated_flips_percent" in compressed.plan.validation:
         notes.append(f"The budget cannot be shown on so small a validation split: {compressed.plan.validation['verdict']}.")
     outside = max((row.out_of_range for row in neurons), default=0)
