@@ -24,6 +24,7 @@ from mncompress.data import Dataset, load_dataset
 from mncompress.errors import CheckpointError, DataError, OutputError, RuntimeProviderError
 from mncompress.export import ExportCheck, check_export, check_opset_version, has_large_batch_form, write_onnx
 from mncompress.files import atomic_folder, check_output_folder, write_json
+from mncompress.native import instruction_set
 from mncompress.nn import LearnedActivation, Network, count_macs, count_parameters, make_relu_twin
 from mncompress.report import Curves, Inspection, inspect_curves, load_curves, make_grid, save_curves, write_html
 from mncompress.training import TrainProgress, train
@@ -49,6 +50,8 @@ LATENCY_SECONDS = 1.0
 LARGE_BATCH = "original for large batches"
 CHECK_ROWS = 512
 NOTABLE_SHARE_OUTSIDE = 0.02
+NO_KERNELS = ("The native kernels are not installed, so networks with splines run slower than they could: install a C++17 "
+              "compiler, and mncompress again.")
 NOISE_FLOOR = 0.97
 """Two sessions of one file have been seen to differ by 3 %; a smaller difference is none."""
 QUICKSTART = TrainConfig(data="digits", activation="meta", inner="tanh", inner_width=16, hidden=(32,), epochs=25, batch_size=32)
@@ -116,6 +119,8 @@ def compress(run: Run, budget: Budget | None = None, *, out: Path | None = None,
     """
     tell = progress or (lambda line: None)
     check_opset_version(opset_version)
+    if instruction_set() is None:
+        tell(NO_KERNELS)
     if out is not None:
         _check_compressed_folder(Path(out), overwrite=overwrite)
     network = run.network(replicate)
@@ -381,11 +386,12 @@ def _notes(latency: _Latency, compressed: Compressed, certificate: Certificate, 
            samples: int) -> tuple[str, ...]:
     """What a reader should know first."""
     notes = []
+    if instruction_set() is None:
+        notes.append(NO_KERNELS)
     slower = [s for s in latency.speedups if s.high < NOISE_FLOOR]
     if slower:
         where = ", ".join(f"{1 / s.ratio:.2f} times as long at batch {s.batch} ({s.provider})" for s in slower)
-        notes.append(f"The compressed network is slower than its original here: {where}. "
-                     "In standard operators a table or a sum of kinks can cost more than the small inner network it replaces.")
+        notes.append(f"The compressed network is slower than its original here: {where}.")
     if latency.gains:
         notes.append("One file has one form for every batch size. Written for large batches the original would be "
                      f"{', '.join(latency.gains)}; speed-ups are over that where it is faster.")

@@ -169,8 +169,14 @@ def _register_kernels_(options: onnxruntime.SessionOptions, providers: Sequence[
     try:
         options.register_custom_ops_library(str(library))
     except Exception as error:  # as above
-        warnings.warn(f"the kernels in {library} cannot be loaded ({_reason(error)}); the functions in the file run instead, "
-                      "slower: install mncompress again on this machine", RuntimeWarning, stacklevel=3)
+        _warn_once(f"the kernels in {library} cannot be loaded, so the function bodies run instead, slower: {_reason(error)}; "
+                   "install mncompress again on this machine")
+
+
+@functools.cache
+def _warn_once(message: str) -> None:
+    """A RuntimeWarning, once in a process however many sessions it concerns."""
+    warnings.warn(message, RuntimeWarning, stacklevel=4)
 
 
 def model_info(session: onnxruntime.InferenceSession, *, name: str = "the model") -> ModelInfo:

@@ -18,6 +18,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from mncompress import spline
 from mncompress.native import instruction_set
@@ -467,3 +469,52 @@ def test_other_instruction_sets_pass(name):
     if chosen != name or name == instruction_set():
         pytest.skip(f"{name} is not here, or is what the other tests have run")
     run_again("test_native_", MNCOMPRESS_KERNELS=name)
+
+
+# Whatever needs to see every operation takes the plain code, or the operators; never the eager shortcut.
+
+
+@pytest.fixture(params=["cubic_spline", "piecewise_linear"])
+def frozen(request):
+    """A module without gradients of its own, as a compressed network has them, and pre-activations inside."""
+    rng = np.random.default_rng(3)
+    if request.param == "cubic_spline":
+        form = CubicSpline(spline.CubicSpline(np.zeros(4), np.ones(4), rng.normal(size=(4, 5, 4))))
+    else:
+        form = PiecewiseLinear(spline.PiecewiseLinear(np.sort(rng.normal(size=(4, 3)), 1), *rng.normal(size=(1, 4, 3)),
+                                                      *rng.normal(size=(2, 4))))
+    return form.requires_grad_(False), torch.as_tensor(rng.uniform(0.1, 4.9, (3, 4)), dtype=torch.float32)
+
+
+def test_second_derivatives_are_those_of_the_plain_code(frozen):
+    form, x = frozen
+    for f in (form, form.requires_grad_()):
+        found, expected = (torch.autograd.functional.hessian(lambda v, g=g: (g(v) ** 2).sum(), x) for g in (f, f.forward_plain))
+        assert expected.abs().max() > 0.1
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-4)   # two float32 evaluations of values up to 100
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:FutureWarning")  # torch uses it itself
+def test_func_transforms_and_forward_mode(frozen):
+    form, x = frozen
+    torch.testing.assert_close(torch.vmap(form)(x), form.forward_plain(x), rtol=1e-5, atol=1e-5)
+    plain = torch.func.jacrev(form.forward_plain)(x[0])
+    torch.testing.assert_close(torch.func.jacrev(form)(x[0]), plain, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(torch.func.jacfwd(form)(x[0]), plain, rtol=1e-5, atol=1e-5)
+
+
+def test_tracers_and_modes_see_the_operators(frozen):
+    form, x = frozen
+    torch.testing.assert_close(make_fx(form)(x)(x + 0.05), form(x + 0.05), rtol=1e-5, atol=1e-5)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        assert form(x).shape == x.shape
+
+
+@pytest.mark.parametrize("shapes", [
+    [(3, 4), (4,), (4,), (4, 0, 4)], [(3, 4), (4,), (4,), (4, 5, 3)], [(3, 4), (4, 4), (4,), (4, 5, 4)], [(3, 4), (4,), (4,), (4, 99)],
+    [(3, 4), (4, 99), (4, 2), (4,), (4,)], [(3, 4), (4, 2), (4, 2), (4, 1), (4,)], [(3, 5), (4, 2), (4, 2), (4,), (4,)]])
+def test_shapes_that_do_not_fit_are_refused(shapes):
+    tensors = [torch.zeros(shape) for shape in shapes]
+    assert not _operators.can_run(*tensors)
+    with pytest.raises(ValueError, match="must be float32 and fit one another"):
+        _operators.OPERATORS["cubic_spline" if len(shapes) == 4 else "piecewise_linear"](*tensors)

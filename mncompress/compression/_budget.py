@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from mncompress.native import library_path
+from mncompress.native import load_library
 from mncompress.types import Budget, Task
 
 CONFIDENCE = 0.95
@@ -56,7 +56,7 @@ class Verdict:
 
 def complete_budget(budget: Budget) -> Budget:
     """Fill in the preset's limit where the user gave none, and what `auto` targets here."""
-    target = ("native" if library_path() else "portable") if budget.target == "auto" else budget.target
+    target = ("native" if load_library() else "portable") if budget.target == "auto" else budget.target
     budget = replace(budget, target=target)
     if budget.preset == "exact" or budget.max_drop is not None or budget.max_logit_error is not None:
         return budget

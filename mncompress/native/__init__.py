@@ -23,15 +23,17 @@ def load_library() -> ctypes.CDLL | None:
     """The library, or None where it was not built or this machine cannot load it."""
     path = library_path()
     try:
-        return None if path is None else ctypes.CDLL(str(path))
+        library = None if path is None else ctypes.CDLL(str(path))
     except OSError:
         return None
+    return library if hasattr(library, "mncompress_kernels") else None
 
 
 def instruction_set() -> str | None:
     """The instruction set of the kernels in use: `avx512`, `avx2`, `neon` or `scalar`; None without a library.
 
-    The environment variable MNCOMPRESS_KERNELS names another, for tests and measurements, before the library is first used.
+    The environment variable MNCOMPRESS_KERNELS names another, for tests and measurements, before the library is first used; a
+    name that this machine does not know changes nothing.
     """
     library = load_library()
     if library is None:

@@ -3,10 +3,11 @@
     cubic_spline(u, start, inverse_step, coefficients) -> y
     piecewise_linear(u, knots, slope_changes, slope, intercept) -> y
 
-u and y are float32 (..., n), parameters as in `_forms`, whose plain torch code is the definition; each has a second operator
-`*_backward(y_grad, u, ...)` that gives the gradients by u and all parameters in one pass. They can be differentiated once,
-compiled and exported by torch, and take any layout, copying what is not contiguous. Eager code runs the same kernels without
-going through torch's dispatcher.
+u and y are float32 (..., n), parameters as in `_plain`, whose code is the definition; each has a second operator
+`*_backward(y_grad, u, ...)` that gives the gradients by u and all parameters in one pass. They can be compiled and exported by
+torch, and take any layout, copying what is not contiguous. Eager code runs the same kernels without going through torch's
+dispatcher, unless something listens there; its second derivatives are those of the plain code. `torch.func`, forward-mode
+differentiation and `torch.jit.trace` take the plain code altogether.
 
 On the CPU they call the library of `mncompress.native`, which splits large batches over `torch.get_num_threads()` threads.
 On CUDA they launch the Triton kernels of `_operator_kernels`, which are tested in Triton's interpreter against float64 autograd
@@ -16,35 +17,54 @@ order that varies, so with `torch.use_deterministic_algorithms` the plain code r
 
 import ctypes
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from mncompress.native import load_library
+from mncompress.nn import _plain
 from mncompress.nn._fused import _kernels_run
 
 ROWS, NEURONS = 128, 16
 """What a Triton program has at a time."""
 
 NATIVE = hasattr(load_library(), "mncompress_cubic_spline_backward")
-"""Whether the library is there."""
+"""Whether the library is there, and not older than this module."""
 
 Operator = Callable[..., Any]
 
 
 def can_run(u: Tensor, *parameters: Tensor) -> bool:
-    """Whether the operators can compute this: float32 on one device that has kernels, and u (..., n) for parameters (n, ...)."""
+    """Whether the operators can compute this: float32 on one device that has kernels, of shapes that fit, not transformed."""
     if any(tensor.dtype != torch.float32 or tensor.device != u.device for tensor in (u, *parameters)):
         return False
-    if u.dim() == 0 or u.shape[-1] != len(parameters[0]):
+    if (not torch.compiler.is_compiling() and _is_transformed()) or not _fit(u, parameters):
         return False
     if u.device.type == "cpu":
         return NATIVE
     return u.device.type == "cuda" and not torch.are_deterministic_algorithms_enabled() and _triton_runs(u.device)
+
+
+def _fit(u: Tensor, parameters: Sequence[Tensor]) -> bool:
+    """Whether the shapes are those of one of the operators, for u (..., n)."""
+    if u.dim() == 0:
+        return False
+    n = u.shape[-1]
+    if len(parameters) == 3:
+        coefficients = parameters[2]
+        tables = coefficients.dim() == 3 and len(coefficients) == n and coefficients.shape[1] >= 1 and coefficients.shape[2] == 4
+        return tables and all(tensor.shape == (n,) for tensor in parameters[:2])
+    knots, slope_changes, *lines = parameters
+    return knots.dim() == 2 and len(knots) == n and slope_changes.shape == knots.shape and all(line.shape == (n,) for line in lines)
+
+
+def _is_transformed() -> bool:
+    """Whether `torch.func`, forward-mode differentiation or `torch.jit.trace` is at work, which need to see every operation."""
+    return (torch._C._functorch.maybe_current_level() is not None or torch.autograd.forward_ad._current_level >= 0
+            or torch._C._get_tracing_state() is not None)
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
@@ -54,9 +74,10 @@ def _triton_runs(device: torch.device) -> bool:
 
 def _sizes(u: Tensor, parameters: tuple[Tensor, ...]) -> tuple[int, int, int]:
     """Rows, neurons, and what the largest parameter has of each neuron: intervals or knots."""
+    if any(tensor.dtype != torch.float32 for tensor in (u, *parameters)) or not _fit(u, parameters):
+        shapes = ", ".join(f"{tensor.dtype} {tuple(tensor.shape)}" for tensor in (u, *parameters))
+        raise ValueError(f"u and the parameters must be float32 and fit one another, got {shapes}")
     neurons = u.shape[-1]
-    assert all(tensor.dtype == torch.float32 for tensor in (u, *parameters)), "kernels are float32"
-    assert all(len(tensor) == neurons for tensor in parameters), f"{u.shape = }, not as many rows of parameters"
     return u.numel() // max(neurons, 1), neurons, next(tensor.shape[1] for tensor in parameters if tensor.dim() > 1)
 
 
@@ -153,15 +174,19 @@ class _Eager(torch.autograd.Function):
         return (_triton_forward if tensors[0].is_cuda else _native_forward)(name, *tensors)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, y_grad: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():     # somebody will differentiate the gradient
+            wanted = [tensor for tensor in ctx.saved_tensors if tensor.requires_grad]
+            y = getattr(_plain, ctx.name)(*ctx.saved_tensors)
+            found = iter(torch.autograd.grad(y, wanted, y_grad, create_graph=True))
+            return None, *(next(found) if tensor.requires_grad else None for tensor in ctx.saved_tensors)
         run = _triton_backward if y_grad.is_cuda else _native_backward
         return None, *run(ctx.name, y_grad, *ctx.saved_tensors)
 
 
 def _apply(name: str, *tensors: Tensor) -> Tensor:
-    eager = type(tensors[0]) is Tensor and not torch.compiler.is_compiling()
-    y: Tensor = _Eager.apply(name, *tensors) if eager else OPERATORS[name](*tensors)
+    watched = torch.compiler.is_compiling() or type(tensors[0]) is not Tensor or torch._C._len_torch_dispatch_stack() > 0
+    y: Tensor = OPERATORS[name](*tensors) if watched else _Eager.apply(name, *tensors)
     return y
 
 
