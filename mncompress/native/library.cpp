@@ -405,11 +405,23 @@ struct GemmCubicSpline : FeedForward {
   static constexpr const char* name = "GemmCubicSpline";
   static constexpr size_t inputs = 6;
   static constexpr bool variadic = false;
+
+  static Prepared prepare(const Tensor* p, size_t count) {
+    Prepared layers = FeedForward::prepare(p, count);
+    if (layers.size() != 1 || !layers[0].cubic) throw std::invalid_argument("start and the parameters behind it are no spline's");
+    return layers;
+  }
 };
 struct GemmPiecewiseLinear : FeedForward {
   static constexpr const char* name = "GemmPiecewiseLinear";
   static constexpr size_t inputs = 7;
   static constexpr bool variadic = false;
+
+  static Prepared prepare(const Tensor* p, size_t count) {
+    Prepared layers = FeedForward::prepare(p, count);
+    if (layers.size() != 1 || !layers[0].piecewise) throw std::invalid_argument("knots and slope_changes have no two dimensions");
+    return layers;
+  }
 };
 
 // Runs `body` and turns what it throws into a status.
