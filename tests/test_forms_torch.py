@@ -321,10 +321,9 @@ def test_operators_keep_the_rules_of_torch(make):
 @both
 def test_operators_refuse_what_they_would_misread(make):
     form, _ = draw(make, 3, 4)
-    with pytest.raises(AssertionError, match="kernels are float32"):
-        run_compiled(form, torch.zeros(2, 3, dtype=torch.float64))
-    with pytest.raises(AssertionError, match="not as many rows of parameters"):
-        run_compiled(form, torch.zeros(2, 4))
+    for u in (torch.zeros(2, 3, dtype=torch.float64), torch.zeros(2, 4)):
+        with pytest.raises(ValueError, match="must be float32 and fit one another"):
+            run_compiled(form, u)
 
 
 class Network(nn.Module):

@@ -67,9 +67,12 @@ def _is_transformed() -> bool:
             or torch._C._get_tracing_state() is not None)
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _triton_runs(device: torch.device) -> bool:
     return find_spec("triton") is not None and _kernels_run(device)
+
+
+# What torch.compiler.assume_constant_result does, which would import the compiler, and that takes seconds.
+_triton_runs._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _sizes(u: Tensor, parameters: tuple[Tensor, ...]) -> tuple[int, int, int]:
