@@ -5,7 +5,6 @@
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
-#include <limits>
 
 #include "element.h"
 
@@ -63,11 +62,8 @@ PiecewiseLinear<T>::PiecewiseLinear(size_t neurons, size_t knots, const T* posit
       vectors[0] = knot, vectors[width] = change;
       ++count[n];
     }
-    // A lane that has fewer knots than its block meets zeros there, which would be NaN at +infinity: a knot that no number
-    // exceeds keeps them quiet.
+    // A lane with fewer knots than its block meets zeros there, as its own unused knot does already.
     blocks[block] = std::max(blocks[block], count[n]);
-    for (size_t k = count[n]; k < knots; ++k)
-      by_block[(block * knots + k) * 2 * width + lane] = std::numeric_limits<T>::infinity();
   }
 }
 

@@ -1,7 +1,6 @@
 // Any machine: vectors of one float.
 #include <cmath>
 #include <cstring>
-#include <limits>
 
 #include <utility>
 

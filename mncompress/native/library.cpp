@@ -17,12 +17,7 @@
 #include "half.h"
 #include "kernels.h"
 #include "ort_api.h"
-
-#if defined(_WIN32)
-#define MNC_EXPORT extern "C" __declspec(dllexport)
-#else
-#define MNC_EXPORT extern "C" __attribute__((visibility("default")))
-#endif
+#include "target.h"
 
 namespace {
 
@@ -144,8 +139,6 @@ size_t count_rows(const Tensor& x, size_t width) {
   return rows;
 }
 
-// Parameters as T, widened where they are float16.
-template <class T>
 std::vector<float> widen(const Tensor& tensor) {
   size_t count = 1;
   for (int64_t size : tensor.shape) count *= static_cast<size_t>(size);
@@ -190,7 +183,7 @@ class Numbers {
 template <>
 class Numbers<mnc::Half> {
  public:
-  explicit Numbers(const Tensor& tensor) : copy_(widen<mnc::Half>(tensor)) {}
+  explicit Numbers(const Tensor& tensor) : copy_(widen(tensor)) {}
   operator const float*() const { return copy_.data(); }
 
  private:
@@ -486,8 +479,7 @@ struct Definition : ort::CustomOp {
     GetVariadicInputHomogeneity = [](const CustomOp*) { return 1; };
     GetInputMemoryType = [](const CustomOp*, size_t i) { return i == 0 ? 0 : Op::parameter_memory; };
     GetStartVersion = GetEndVersion = [](const CustomOp*) { return 1; };
-    CreateKernelV2 = [](const CustomOp* op, const ort::Api* api, const ort::KernelInfo* info, void** kernel) {
-      (void)op;
+    CreateKernelV2 = [](const CustomOp*, const ort::Api* api, const ort::KernelInfo* info, void** kernel) {
       return guarded(*api, Op::name, [&] { *kernel = new Kernel<Op>(*api, info); });
     };
     KernelComputeV2 = [](void* kernel, ort::KernelContext* context) {

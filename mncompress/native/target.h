@@ -1,6 +1,14 @@
 // MNC_BEGIN_TARGET("avx2,fma") ... MNC_END_TARGET: functions in between may use these instruction sets, whatever the file is
 // compiled for. Headers of the system come before it, so that nothing of theirs is compiled for more than it should be.
+//
+// MNC_EXPORT: a C function that users of the library see.
 #pragma once
+
+#if defined(_WIN32)
+#define MNC_EXPORT extern "C" __declspec(dllexport)
+#else
+#define MNC_EXPORT extern "C" __attribute__((visibility("default")))
+#endif
 
 #define MNC_PRAGMA(text) _Pragma(#text)
 #if defined(__clang__)

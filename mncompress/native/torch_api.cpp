@@ -9,12 +9,6 @@
 #include "kernels.h"
 #include "target.h"
 
-#if defined(_WIN32)
-#define MNC_EXPORT extern "C" __declspec(dllexport)
-#else
-#define MNC_EXPORT extern "C" __attribute__((visibility("default")))
-#endif
-
 namespace {
 
 constexpr size_t kBlock = 16;             // neurons that a pass has at a time: a cache line of a row

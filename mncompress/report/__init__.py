@@ -10,5 +10,8 @@ from mncompress.report._html import render_html as render_html
 from mncompress.report._html import write_html as write_html
 from mncompress.report._inspect import Inspection as Inspection
 from mncompress.report._inspect import inspect_curves as inspect_curves
+from mncompress.report._make import NO_KERNELS as NO_KERNELS
+from mncompress.report._make import Export as Export
+from mncompress.report._make import make_report as make_report
 from mncompress.report._plots import draw_activations as draw_activations
 from mncompress.report._plots import save_figure as save_figure

@@ -1,0 +1,35 @@
+"""Values to JSON and back, through pydantic."""
+
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from mncompress.errors import ConfigError
+
+PathLike = str | Path
+T = TypeVar("T")
+
+STRICT = ConfigDict(extra="forbid")
+"""For values that people write by hand: an unknown field is an error."""
+
+
+def from_json(cls: type[T], document: Any, *, where: str) -> T:
+    """Build a value of the dataclass `cls` from parsed JSON (or TOML), checking every field's name and type.
+
+    Raises:
+        ConfigError: one line naming `where`, the field and what is wrong with it.
+    """
+    try:
+        return TypeAdapter(cls).validate_python(document)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        location = ".".join(str(part) for part in first["loc"]) or "document"
+        raise ConfigError(f"{where}: {location}: {first['msg'].removeprefix('Value error, ')}") from None
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
+
+
+def to_json(value: Any) -> Any:
+    """The JSON form of a dataclass: tuples become lists, paths become strings."""
+    return TypeAdapter(type(value)).dump_python(value, mode="json")
