@@ -436,14 +436,14 @@ FAILURES = [(RuntimeError("a bug"), RuntimeError, "a bug"), (ExportError("wrong"
             (KeyboardInterrupt("stopped"), KeyboardInterrupt, "stopped")]
 
 
-@pytest.mark.parametrize("step", ["write_onnx", "check_export", "certify", "write_html"])
+@pytest.mark.parametrize("step", ["pipeline.write_onnx", "pipeline.check_export", "report._make.certify", "pipeline.write_html"])
 @pytest.mark.parametrize(("failure", "expected", "message"), FAILURES, ids=["bug", "refused", "full-disk", "ctrl-c"])
 def test_failure_in_the_middle_leaves_no_trace(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str,
                                                failure: BaseException, expected: type[BaseException], message: str) -> None:
     def fail(*args: Any, **kwargs: Any) -> None:
         raise failure
 
-    monkeypatch.setattr(pipeline, step, fail)
+    monkeypatch.setattr(f"mncompress.{step}", fail)
     with pytest.raises(expected, match=message):
         compress(run, Budget(max_drop=1.0), out=tmp_path / "new" / "out")
     assert tree(tmp_path) == {}
