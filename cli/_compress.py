@@ -32,6 +32,15 @@ def compress(
         help="Allowed loss on the validation split: points of accuracy, or per cent of RMSE for regression.")] = None,
     max_logit_error: Annotated[float | None, typer.Option(help="Allowed change of any output.")] = None,
     preset: Annotated[str, typer.Option(help="exact, default or aggressive.")] = Budget.preset,
+    target_macs: Annotated[str | None, typer.Option(
+        metavar="N|P%", help="Multiply-adds to come down to, or their share of the original's, with the best accuracy.")] = None,
+    target_latency: Annotated[float | None, typer.Option(
+        metavar="US", help="Microseconds to come down to, for a batch of one on the CPU under one thread.")] = None,
+    include: Annotated[list[str] | None, typer.Option(
+        metavar="PATTERN", help="Activated layers that may change, by number or name such as body.0.*; repeatable.")] = None,
+    exclude: Annotated[list[str] | None, typer.Option(metavar="PATTERN", help="Those that may not; repeatable.")] = None,
+    plan: Annotated[Path | None, typer.Option(metavar="FILE", help="Carry out this plan.json, perhaps edited.")] = None,
+    finetune: Annotated[int, typer.Option(metavar="N", min=0, help="Epochs of distillation afterwards.")] = 0,
     target: Annotated[str, typer.Option(
         help="What is to be fast: native kernels, portable standard operators, or auto: native where they are built.",
     )] = Budget.target,
@@ -45,15 +54,20 @@ def compress(
     quiet: Quiet = False,
 ) -> None:
     """Replace each learned activation by the cheapest thing that computes the same, and write ONNX."""
-    limits = {"max_drop": max_drop, "max_logit_error": max_logit_error, "preset": preset, "target": target}
+    limits = {"max_drop": max_drop, "max_logit_error": max_logit_error, "preset": preset, "target": target,
+              "target_macs": target_macs, "target_latency": target_latency, "include": tuple(include or ()),
+              "exclude": tuple(exclude or ())}
     budget = from_json(Budget, limits, where="options")
+    if plan is not None and (target_macs is not None or target_latency is not None or include or exclude):
+        raise typer.BadParameter("a plan says what becomes of every neuron; drop the targets and patterns", param_hint="--plan")
     number = parse_replicate(replicate)
     folder = out or new_folder(run_dir, "compressed")
 
     from mncompress.checkpoint import load_run
     from mncompress.pipeline import compress as compress_run
+    from mncompress.pipeline import load_plan
 
     with open_output(as_json, quiet) as output:
         show_result(output, compress_run(
             load_run(run_dir), budget, out=folder, overwrite=overwrite, replicate=number, data=data, data_dir=data_dir,
-            opset_version=opset, progress=output.status))
+            opset_version=opset, plan=None if plan is None else load_plan(plan), finetune=finetune, progress=output.status))

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from mncompress.checkpoint import load_run as load_run
     from mncompress.data import load_dataset as load_dataset
     from mncompress.errors import MncompressError as MncompressError
+    from mncompress.modules import register_activation as register_activation
     from mncompress.pipeline import Result as Result
     from mncompress.pipeline import compress as compress
     from mncompress.pipeline import export_onnx as export_onnx
@@ -36,6 +37,7 @@ _HOMES = {
     "export_onnx": "pipeline",
     "load_dataset": "data",
     "load_run": "checkpoint",
+    "register_activation": "modules",
     "train": "training",
     "train_stacks": "training",
 }

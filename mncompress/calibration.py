@@ -114,6 +114,29 @@ def measure_sensitivity(network: Network, x: NDArray[np.generic]) -> list[Floats
     return [total.sqrt().numpy() for total in totals]
 
 
+def measure_metrics(network: Network, x: NDArray[np.generic]) -> list[Floats]:
+    """What errors of the pre-activations do to the outputs: per layer R (k, n), so that |R e|^2 is about |J e|^2 on average.
+
+    R is the symmetric root of the mean of J^T J over the first rows of x, J the outputs' gradient by the layer's
+    pre-activations; see `measure_sensitivity`.
+    """
+    h, found = network.features(torch.as_tensor(x[:SENSITIVITY_ROWS])).requires_grad_(), []
+    for layer in network.layers:
+        found.append(layer.linear(h))
+        h = layer.activate(found[-1], h)
+    outputs = h if network.targets is None else network.targets.invert(h)
+    totals = [torch.zeros(u.shape[1], u.shape[1], dtype=torch.float64) for u in found]
+    for probe in _probes(outputs):
+        gradients = torch.autograd.grad((outputs * probe).sum(), found, retain_graph=True)
+        for total, gradient in zip(totals, gradients, strict=True):
+            total += (gradient.mT @ gradient).double() / len(gradient)
+    roots = []
+    for total in totals:
+        values, vectors = torch.linalg.eigh(total)
+        roots.append(((vectors * values.clamp(min=0).sqrt()) @ vectors.mT).numpy())
+    return roots
+
+
 def _probes(outputs: Tensor) -> list[Tensor]:
     """Vectors v whose (v.J)^2 sum up to |J|^2: unit vectors, or random ones for many outputs."""
     if outputs.shape[1] <= PROBES:

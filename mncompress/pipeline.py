@@ -6,6 +6,7 @@ import json
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mncompress import benchmark
 from mncompress.analysis import make_inner_networks
 from mncompress.calibration import BINS, LayerCalibration, calibrate
 from mncompress.checkpoint import Run, load_run
 from mncompress.compression import Compressed, compress_network
 from mncompress.data import Dataset, load_dataset
-from mncompress.errors import CheckpointError, DataError, OutputError
+from mncompress.errors import CheckpointError, ConfigError, DataError, OutputError
 from mncompress.export import check_export, check_opset_version, write_onnx
 from mncompress.files import atomic_folder, check_output_folder, write_json
 from mncompress.native import instruction_set
@@ -36,18 +38,14 @@ from mncompress.report import (
     write_html,
 )
 from mncompress.training import TrainProgress, train
-from mncompress.types import (
-    Budget,
-    PathLike,
-    Plan,
-    Report,
-    TrainConfig,
-    to_json,
-)
+from mncompress.types import Budget, PathLike, Plan, Report, TrainConfig, from_json, to_json
 
 COMPRESSED_FILES = ("original.onnx", "compressed.onnx", "portable.onnx", "relu_twin.onnx", "plan.json", "report.json",
                     "report.html", "activations.safetensors", "inspect")
 QUICKSTART = TrainConfig(data="digits", activation="meta", inner="tanh", inner_width=16, hidden=(32,), epochs=25, batch_size=32)
+
+CANDIDATE_SECONDS = 0.3
+"""Measuring time of a network that the search for a target of latency looks at."""
 
 Tell = Callable[[str], None]
 
@@ -71,7 +69,7 @@ class Result:
 
 def compress(run: Run, budget: Budget | None = None, *, out: Path | None = None, overwrite: bool = False,
              replicate: int | None = None, data: str | None = None, data_dir: str | None = None, opset_version: int = 18,
-             progress: Tell | None = None) -> Result:
+             plan: Plan | None = None, finetune: int = 0, progress: Tell | None = None) -> Result:
     """Compress a trained network, export it, check the files, measure them and write the report.
 
     Args:
@@ -84,9 +82,12 @@ def compress(run: Run, budget: Budget | None = None, *, out: Path | None = None,
         data: calibrate, validate and test on this data set instead of the run's.
         data_dir: where torchvision data sets are; the run's where None.
         opset_version: of the ONNX files.
+        plan: to carry out instead of looking for one, as `load_plan` reads it; the budget is then only held against it.
+        finetune: epochs of distillation on the training rows, behind everything else; then there is no certificate.
         progress: called with a line of text at each step.
 
     Raises:
+        ConfigError: the plan does not fit the network, or the budget's target cannot be reached.
         DataError: the data is not what the network was trained on, or does not fit it.
         ExportError: the opset cannot be written, or a file does not compute what the network computes.
         OutputError: `out` is not empty, or cannot be written.
@@ -99,7 +100,10 @@ def compress(run: Run, budget: Budget | None = None, *, out: Path | None = None,
         _check_compressed_folder(Path(out), overwrite=overwrite)
     network = run.network(replicate)
     dataset = _load_data(run, data, data_dir)
-    compressed = compress_network(network, dataset, budget or Budget(), tell)
+    if finetune < 0:
+        raise ConfigError(f"finetune is a number of epochs, got {finetune}")
+    compressed = compress_network(network, dataset, budget or (Budget() if plan is None else plan.budget), tell, plan=plan,
+                                  epochs=finetune, measure_latency=partial(_measure_latency, opset_version, dataset.test.x))
     with _folder(out, overwrite) as folder:
         exports = _write_models(folder, network, compressed.network, dataset, run, opset_version, tell)
         report = make_report(exports, network, compressed, dataset, run, opset_version, tell)
@@ -109,6 +113,19 @@ def compress(run: Run, budget: Budget | None = None, *, out: Path | None = None,
         save_curves(folder / "activations.safetensors", curves)
         write_html(folder / "report.html", report, curves)
     return Result(compressed.network, compressed.plan, report, None if out is None else Path(out))
+
+
+def load_plan(path: PathLike) -> Plan:
+    """Read a `plan.json`.
+
+    Raises:
+        ConfigError: it cannot be read, or is no plan.
+    """
+    try:
+        document = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} cannot be read as a plan: {error}; give the plan.json that compress wrote") from error
+    return from_json(Plan, document, where=str(path))
 
 
 def quickstart(out: Path, progress: Tell | None = None) -> Result:
@@ -240,6 +257,15 @@ def _folder(out: Path | None, overwrite: bool) -> Iterator[Path]:
     else:
         with atomic_folder(Path(out), overwrite=overwrite) as folder:
             yield folder
+
+
+def _measure_latency(opset_version: int, x: NDArray[Any], network: Network) -> float:
+    """Microseconds that a network takes for a batch of one, on the CPU under one thread."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "candidate.onnx"
+        write_onnx(network, path, opset_version=opset_version, inline=False, metadata={})
+        measured = benchmark.measure({"candidate": path}, batch=1, seconds=CANDIDATE_SECONDS, inputs=x)
+    return benchmark.summarize(measured)[0].median_us
 
 
 def _metadata(run: Run | None) -> dict[str, str]:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mncompress import spline
-from mncompress.analysis import Affine, LayerOptions, choose, find_options, keep_all, kind_of, make_inner_networks
+from mncompress.analysis import Affine, Histogram, LayerOptions, choose, find_options, keep_all, kind_of, make_inner_networks
 from mncompress.analysis._choose import _assign, _element_price
 from mncompress.analysis._prices import PRICES, price_of_keeping
 from mncompress.nn import Meta, Vaf, initialize_activation_, make_activation
@@ -211,8 +211,8 @@ def random_options(rng, n, keys):
     return LayerOptions(inner, np.zeros((n, 2)), errors, exact, {}, {}, rng.integers(0, 9, n))
 
 
-def price_of(key, options):
-    return _element_price(key, options, PRICES[options.target])
+def price_of(key, options, tolerance=None):
+    return _element_price(key, options, np.zeros(options.n) if tolerance is None else tolerance, PRICES[options.target])
 
 
 def layer_cost(options, keys):
@@ -311,6 +311,115 @@ def test_selected_pieces_have_no_spare_columns():
     assert form.knots.shape == (len(few), options.knots[few].max())
     u = np.linspace(-9, 9, 101)[:, None] * np.ones(20)
     np.testing.assert_allclose(form.evaluate(u[:, few]), options.inner.evaluate(u)[:, few], rtol=1e-12, atol=1e-12)
+
+
+REDUCED = "piecewise_linear:reduced"
+
+
+def make_relu_meta(n=20, width=6):
+    return make_inner_networks(make_module(ActivationSpec("meta", "relu", width, 1), n))
+
+
+def test_reduced_pieces_have_the_knots_of_the_domain_alone():
+    inner, domain = make_relu_meta(), np.array([[-0.5, 0.5]] * 20)
+    options = find_options(inner, "meta", domain, "default", "native")
+    assert REDUCED not in find_options(inner, "meta", domain, "exact").errors
+    exact = options.found["piecewise_linear"]
+    inside = ((exact.knots > -0.5) & (exact.knots < 0.5) & (exact.slope_changes != 0)).sum(1)
+    assert 0 < inside.max() < options.knots.max()
+    assert (options.errors[REDUCED] <= 1e-5).all()      # knots that float32 could not tell apart count as one
+    form = options.build_rung(REDUCED, 64, np.arange(20))
+    assert form.knots.shape[1] == inside.max() < exact.knots.shape[1]
+    u = dense(domain)
+    np.testing.assert_allclose(form.evaluate(u), inner.evaluate(u), rtol=0, atol=1e-5)
+    assert not options.exact[REDUCED].any()
+
+
+@pytest.mark.parametrize("target", ["native", "portable"])
+@pytest.mark.parametrize("is_mean", [False, True])
+def test_reduced_pieces_are_chosen_where_they_are_cheaper(target, is_mean):
+    inner, domain = make_relu_meta(60, 12), np.array([[-3.0, 3.0]] * 60)
+    histogram = Histogram(np.ones((60, 8), np.int64), domain) if is_mean else None
+    options = find_options(inner, "meta", domain, "default", target, histogram)
+    tolerance = np.full(60, 0.05)
+    keys = choose(options, tolerance).keys
+    mine = np.flatnonzero(keys == REDUCED)
+    assert mine.size
+    assert kind_of(REDUCED) == "piecewise_linear"
+    form = options.build(REDUCED, tolerance, mine)
+    assert form.knots.shape[1] <= options.rung(REDUCED, tolerance, mine) < options.knots[mine].max()
+    error = form.evaluate(dense(domain)[:, mine]) - inner.evaluate(dense(domain))[:, mine]
+    size = np.sqrt((error**2).mean(0)) if is_mean else np.abs(error).max(0)
+    assert np.all(size <= 0.05 * 1.02)
+    price = price_of(REDUCED, options, tolerance)
+    np.testing.assert_allclose(price, PRICES[target].knot * options.rungs(REDUCED, tolerance), rtol=1e-12, atol=0)
+    for row, own in enumerate(options.rungs(REDUCED, tolerance)):
+        assert options.rung(REDUCED, tolerance, np.array([row])) == own
+    exact = {key for key in options.exact if options.exact[key].any()}
+    assert set(choose(options, np.full(60, -1.0)).keys.tolist()) <= exact | {"kept"}
+
+
+def test_a_kink_within_tolerance_is_a_native_or_a_line_before_it_is_pieces():
+    module = Vaf(ActivationSpec("vaf", "relu", 2, 1), 3)
+    fill_vaf(module, [
+        ([1.0, 1.0], [0.0, 9.0], [1.0, 0.0], 0.5),              # a relu
+        ([1.0, 1.0], [0.0, 9.0], [1e-4, 1.0], 0.0),             # a line, but for a trace of a kink; the other is outside
+        ([1.0, 1.0], [-0.5, 0.3], [1e-5, 1.0], 0.0),            # a relu, but for a trace
+    ])
+    options = find_options(make_inner_networks(module), "vaf", np.array([[-2.0, 2.0]] * 3), "default")
+    alone = [find_options(options.inner.select(np.array([row])), "vaf", options.domain[:1], "default") for row in range(3)]
+    picks = [choose(one, np.array([1e-3])).keys[0] for one in alone]
+    assert picks == ["native:relu", "affine", "native:relu"]
+    assert (options.errors[REDUCED] <= 1e-5).all()
+
+
+def test_a_few_kinks_may_replace_a_smooth_activation_in_standard_operators():
+    inner = make_inner_networks(make_module(ActivationSpec("vaf", "softplus", 4, 1), 6))
+    domain = np.array([[-3.0, 3.0]] * 6)
+    assert REDUCED not in find_options(inner, "vaf", domain, "default", "native").errors
+    options = find_options(inner, "vaf", domain, "default", "portable")
+    assert options.ladder[REDUCED].shape == (6, 4)
+    assert (np.diff(options.ladder[REDUCED], axis=1) <= 0).all()
+    form = options.build(REDUCED, options.errors[REDUCED], np.arange(6))
+    error = np.abs(form.evaluate(dense(domain)) - inner.evaluate(dense(domain))).max(0)
+    np.testing.assert_allclose(error, options.errors[REDUCED], rtol=0.02, atol=1e-9)
+
+
+def test_a_tolerance_limits_the_mean_square_where_a_histogram_is_given():
+    rng = np.random.default_rng(0)
+    inner, domain = make_inner_networks(make_module(ActivationSpec("vaf", "tanh", 4, 1), 8)), np.array([[-5.0, 5.0]] * 8)
+    x = np.clip(rng.normal(size=(20000, 8)) * 0.7, -4.8, 4.8)
+    observed = np.stack([x.min(0), x.max(0)], 1)
+    counts = np.stack([np.histogram(column, 64, ends)[0] for column, ends in zip(x.T, observed, strict=True)])
+    plain = find_options(inner, "vaf", domain, "default")
+    options = find_options(inner, "vaf", domain, "default", histogram=Histogram(counts, observed))
+    assert (plain.criterion, options.criterion) == ("max", "rms")
+    assert set(options.rms) == set(options.errors) == set(plain.errors)
+    assert set(options.rms_ladder) == set(options.ladder)
+    u = dense(domain)
+    for key in options.errors:
+        form = options.build(key, options.rms[key], np.arange(8))
+        given, even = (np.square(form.evaluate(v) - inner.evaluate(v)).mean(0) for v in (x, u))
+        rounding = 2.0**-23 * np.abs(getattr(form, "alpha", np.zeros(8))) * 1.1
+        expected = np.sqrt(0.95 * given + 0.05 * even)
+        # Counts are even within a bin, 1/64 of the range wide, and points stand for their cells.
+        assert np.all(options.rms[key] <= 1.1 * expected + rounding + 1e-7), key
+        assert np.all(options.rms[key] >= 0.9 * expected - 1e-7), key
+        assert np.all(np.abs(form.evaluate(u) - inner.evaluate(u)).max(0) <= 1.02 * options.errors[key] + 1e-9)
+        if key != REDUCED:      # which is greedy
+            rung = None if key in plain.found else options.rung(key, options.rms[key], np.arange(8))
+            before = plain.build_rung(key, rung, np.arange(8))
+            without = np.sqrt(0.95 * np.square(before.evaluate(x) - inner.evaluate(x)).mean(0)
+                              + 0.05 * np.square(before.evaluate(u) - inner.evaluate(u)).mean(0))
+            assert np.all(expected <= 1.1 * without + 1e-7), key
+    options = find_options(inner, "vaf", domain, "default", "native", Histogram(counts, observed))
+    choice = choose(options, np.full(8, 0.01))
+    for row, key in enumerate(choice.keys.tolist()):
+        assert options.rms[key][row] <= 0.01
+    everything = np.full(8, 1e-3), np.arange(8)
+    assert options.rung("cubic_spline", *everything) < plain.rung("cubic_spline", *everything)
+    refused = choice.refused[0]["constant"]
+    assert refused == f"its error, {options.rms['constant'][0]:.2g}, is above the 0.01 allowed"
 
 
 def test_affine_is_a_line():

@@ -20,7 +20,7 @@ LAYERS = (
     {"training", "calibration"},
     {"analysis"},
     {"compression", "export"},
-    {"benchmark"},
+    {"benchmark", "modules"},
     {"report"},
     {"pipeline"},
     {"experiments"},

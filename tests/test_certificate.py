@@ -10,7 +10,7 @@ from mncompress import runtime
 from mncompress.analysis import Affine, choose, find_options, make_inner_networks
 from mncompress.calibration import calibrate, run_network, visited_ranges
 from mncompress.checkpoint import make_template
-from mncompress.compression import Compressed, Group, certify, rewrite
+from mncompress.compression import Compressed, Group, certify, make_linear_maps, rewrite
 from mncompress.data import Standardization
 from mncompress.export import make_model
 from mncompress.nn import initialize_
@@ -50,7 +50,7 @@ def compress(network, x, tolerance, preset="default", pick=None):
                     for layer, found in zip(network.activated_layers, calibration, strict=True))
     groups = tuple((pick or pick_cheapest)(each, np.full(each.n, tolerance)) for each in options)
     plan = Plan(Budget(preset=preset), (), tolerance, {})
-    return Compressed(rewrite(network, groups), plan, groups, options, calibration)
+    return Compressed(rewrite(network, groups), plan, groups, tuple(make_linear_maps(network)), options, calibration)
 
 
 def pick_cheapest(options, tolerance):
@@ -89,6 +89,9 @@ def check_certificate(network, compressed, x, rng):
     assert certificate.bounds is not None, certificate.reason
     measured = differences(network, compressed, x)
     assert np.all(measured <= certificate.bounds)
+    changes = np.abs(run_network(network, x) - run_network(compressed.network, x))
+    assert np.all(changes <= certificate.sample_bounds)
+    assert np.all(certificate.sample_bounds <= certificate.bounds)
     assert 0 <= certificate.replacement_bound <= certificate.bounds.max()
     fresh = within_ranges(network, compressed, x, make_samples(rng, network, 2000))
     if len(fresh):
@@ -101,8 +104,8 @@ def check_certificate(network, compressed, x, rng):
         doubt = certificate.bounds[before.argmax(1)][:, None] + certificate.bounds
         others = np.arange(before.shape[1]) != before.argmax(1)[:, None]
         certified = np.all((margins > doubt) | ~others, 1)
-        assert certificate.certified == certified.mean()
-        assert not np.any(certified & (before.argmax(1) != after.argmax(1)))
+        assert certificate.certified >= certified.mean()
+        assert certificate.certified <= (before.argmax(1) == after.argmax(1)).mean()
     return certificate, measured
 
 

@@ -8,10 +8,11 @@ from mncompress.analysis._choose import choose as choose
 from mncompress.analysis._choose import keep_all as keep_all
 from mncompress.analysis._convert import make_inner_networks as make_inner_networks
 from mncompress.analysis._inner import InnerNetworks as InnerNetworks
-from mncompress.analysis._options import Affine as Affine
 from mncompress.analysis._options import LayerOptions as LayerOptions
 from mncompress.analysis._options import Replacement as Replacement
 from mncompress.analysis._options import find_options as find_options
 from mncompress.analysis._options import kind_of as kind_of
 from mncompress.analysis._rounding import bound_form_rounding as bound_form_rounding
 from mncompress.analysis._rounding import bound_rounding as bound_rounding
+from mncompress.spline import Affine as Affine
+from mncompress.spline import Histogram as Histogram

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mncompress.analysis._inner import Array
-from mncompress.analysis._options import LayerOptions, kind_of
+from mncompress.analysis._options import REDUCED, LayerOptions, kind_of
 from mncompress.analysis._prices import NODE_NS, PRICES, SPLIT_NODES, SPLIT_NS, Prices, price_of_keeping
 from mncompress.types import KINDS, Kind
 
@@ -37,9 +37,9 @@ def choose(options: LayerOptions, tolerance: Array) -> Choice:
     names = list(options.errors)
     if not names:
         return keep_all(options, tolerance)
-    allowed = np.stack([options.exact[key] | (np.isfinite(options.errors[key]) & (options.errors[key] <= tolerance))
+    allowed = np.stack([options.exact[key] | (np.isfinite(options.limited[key]) & (options.limited[key] <= tolerance))
                         for key in names], 1)
-    price = np.stack([_element_price(key, options, prices) for key in names], 1)
+    price = np.stack([_element_price(key, options, tolerance, prices) for key in names], 1)
     hopeless = np.asarray(~allowed.any(1))
 
     def cheapest(pools: Iterable[NDArray[np.bool_]]) -> tuple[float, NDArray[np.intp], NDArray[np.bool_]]:
@@ -69,7 +69,9 @@ def keep_all(options: LayerOptions, tolerance: Array) -> Choice:
     return Choice(np.full(options.n, "kept"), tuple(_explain(options, tolerance, row, "kept") for row in range(options.n)))
 
 
-def _element_price(key: str, options: LayerOptions, prices: Prices) -> Array:
+def _element_price(key: str, options: LayerOptions, tolerance: Array, prices: Prices) -> Array:
+    if key == REDUCED:
+        return prices.knot * options.rungs(key, tolerance).astype(np.float64)
     if key == "piecewise_linear":
         return prices.knot * np.maximum(options.knots, 1).astype(np.float64)
     return np.full(options.n, prices.element[key])
@@ -85,7 +87,8 @@ def _assign(names: list[str], allowed: NDArray[np.bool_], price: Array, use: NDA
     for key in forms:
         mine = rows[chosen[rows] == names.index(key)]
         each = price[mine, names.index(key)]
-        cost += prices.nodes.get(key, 1) * NODE_NS + (each.max() * len(each) if key == "piecewise_linear" else each.sum())
+        cost += prices.nodes.get(key, 1) * NODE_NS + (
+            each.max() * len(each) if kind_of(key) == "piecewise_linear" else each.sum())
     if len(forms) + bool(hopeless.any()) > 1:
         cost += SPLIT_NODES * NODE_NS + SPLIT_NS * len(price)
     return cost, chosen
@@ -99,7 +102,7 @@ def _explain(options: LayerOptions, tolerance: Array, row: int, key: str) -> dic
 
 def _refusal(options: LayerOptions, tolerance: float, row: int, kind: Kind, key: str) -> str:
     names = [name for name in options.errors if kind_of(name) == kind]
-    error = min((float(options.errors[name][row]) for name in names), default=np.inf)
+    error = min((float(options.limited[name][row]) for name in names), default=np.inf)
     dearer = ("this layer is faster with its inner networks" if key == "kept"
               else "one more form in this layer would cost more than it saves")
     if any(options.exact[name][row] for name in names):

@@ -112,22 +112,21 @@ class InnerNetworks:
 
     def evaluate(self, u: Array) -> Array:
         """The values at pre-activations u (G, N): (G, N)."""
-        return self._propagate(u)[0]
+        act = ACT_VALUES[self.act]
+
+        def apply_end(end: End, z: Array) -> Array:
+            return z if end.is_linear else end.mix(act(z), z)
+
+        a = apply_end(self.ends[0], np.asarray(u, np.float64).T[:, None, :])
+        h = act(self.first_weight[:, :, None] * a + self.biases[0][:, :, None])
+        for weight, bias in zip(self.weights, self.biases[1:], strict=True):
+            h = act(weight @ h + bias[:, :, None]) + h
+        return apply_end(self.ends[1], self.out_weight[:, None, :] @ h + self.out_bias[:, None, None])[:, 0].T
 
     __call__ = evaluate
 
     def derivative(self, u: Array) -> Array:
         """The derivatives by u at u (G, N), from the left or the right at a kink: (G, N)."""
-        return self._propagate(u)[1]
-
-    def select(self, indices: Indices) -> "InnerNetworks":
-        """The inner networks of the neurons `indices` (M,)."""
-        return InnerNetworks(self.act, (self.ends[0].select(indices), self.ends[1].select(indices)), self.first_weight[indices],
-                             tuple(bias[indices] for bias in self.biases),
-                             tuple(weight[indices] for weight in self.weights),
-                             self.out_weight[indices], self.out_bias[indices])
-
-    def _propagate(self, u: Array) -> tuple[Array, Array]:
         value, slope = ACT_VALUES[self.act], ACT_DERIVATIVES[self.act]
 
         def apply_end(end: End, z: Array, dz: Array) -> tuple[Array, Array]:
@@ -144,8 +143,14 @@ class InnerNetworks:
             z = weight @ h + bias[:, :, None]
             h, dh = value(z) + h, slope(z) * (weight @ dh) + dh
         v = self.out_weight[:, None, :]
-        y, dy = apply_end(self.ends[1], v @ h + self.out_bias[:, None, None], v @ dh)
-        return y[:, 0].T, dy[:, 0].T
+        return apply_end(self.ends[1], v @ h + self.out_bias[:, None, None], v @ dh)[1][:, 0].T
+
+    def select(self, indices: Indices) -> "InnerNetworks":
+        """The inner networks of the neurons `indices` (M,)."""
+        return InnerNetworks(self.act, (self.ends[0].select(indices), self.ends[1].select(indices)), self.first_weight[indices],
+                             tuple(bias[indices] for bias in self.biases),
+                             tuple(weight[indices] for weight in self.weights),
+                             self.out_weight[indices], self.out_bias[indices])
 
 
 def from_native(native: Native) -> InnerNetworks:

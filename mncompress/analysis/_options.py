@@ -1,12 +1,13 @@
 """What could replace each learned activation of a layer, and with which error: computed once, whatever the tolerance.
 
-An option is named by its key: a kind, `native:ACT`, or `cubic_spline:linear` for a table of lines, which standard operators
-look up in half the time. Its error is the largest absolute difference on the calibrated
-domain; zero for options that are exact for every input.
+An option is named by its key: a kind, `native:ACT`, `cubic_spline:linear` for a table of lines, which standard operators
+look up in half the time, or `piecewise_linear:reduced` for lines between few of the knots in the domain. Errors are differences
+on the calibrated domain, the largest and the root mean square over what the neurons are given; zero for options that are exact
+for every input. Given a histogram, fits minimise the mean square, and it is what a tolerance limits.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -15,36 +16,23 @@ from numpy.typing import NDArray
 from mncompress import spline
 from mncompress.analysis._inner import Array, Indices, InnerNetworks
 from mncompress.analysis._kinks import as_native, count_knots, extract_piecewise_linear
-from mncompress.types import ACTS, RELU_LIKE, Family, Kind, Preset
+from mncompress.spline import Affine
+from mncompress.types import ACTS, RELU_LIKE, Act, Family, Kind, Preset
 
 DEGREES = tuple(range(2, 8))
-FITS: Mapping[str, Callable[[InnerNetworks, Array, Array, int], tuple[spline.Polynomial | spline.CubicSpline, Array]]] = {
-    "polynomial": spline.fit_polynomial, "cubic_spline:linear": spline.fit_linear_spline, "cubic_spline": spline.fit_cubic_spline}
-
-
-@dataclass(frozen=True)
-class Affine:
-    """slope u + intercept, arrays (n,); a constant where the slope is zero."""
-
-    slope: Array
-    intercept: Array
-
-    @property
-    def n(self) -> int:
-        """Number of functions."""
-        return len(self.slope)
-
-    def evaluate(self, u: Array) -> Array:
-        """The values at u (..., n)."""
-        return self.slope * u + self.intercept
-
-    def derivative(self, u: Array) -> Array:
-        """The derivatives at u (..., n)."""
-        return np.broadcast_to(self.slope, np.shape(u)).copy()
-
-    def select(self, indices: Indices) -> "Affine":
-        """The functions at `indices`."""
-        return Affine(self.slope[indices], self.intercept[indices])
+REDUCED = "piecewise_linear:reduced"
+FITS: Mapping[str, Callable[[spline.Target, int], spline.Polynomial | spline.CubicSpline]] = {
+    "polynomial": spline.approximate_polynomial, "cubic_spline:linear": spline.approximate_linear_spline,
+    "cubic_spline": spline.approximate_cubic_spline}
+RUNGS: Mapping[str, tuple[int, ...]] = {
+    "polynomial": DEGREES, "cubic_spline:linear": spline.INTERVALS, "cubic_spline": spline.INTERVALS, REDUCED: spline.KNOTS}
+"""What a ladder of options goes through: degrees, numbers of intervals, or numbers of knots."""
+PIECES_POINTS = 257
+"""Besides the knots, where functions are piecewise linear and their errors peak at knots."""
+POINT_STEP, KNOT_STEP = 2, 16
+"""Where they are smooth, every other point is enough, and every 16th may become a knot."""
+MOST_KNOTS_OF_SMOOTH = 4
+"""More are dearer than a table of lines."""
 
 
 Replacement: TypeAlias = Affine | spline.Native | spline.PiecewiseLinear | spline.Polynomial | spline.CubicSpline
@@ -64,11 +52,15 @@ class LayerOptions:
         domain: (n, 2).
         errors: per key the largest absolute error on the domain, (n,); infinite where the option does not exist.
         exact: per key, where the option equals the learned activation at every input, (n,).
-        ladder: errors by polynomial degree and by number of intervals, (n, rungs), each the largest from that rung on, so
-            that a rung that is within one neuron's tolerance can be raised for another's: the first within all wins.
+        ladder: errors by polynomial degree, number of intervals or number of knots, (n, rungs), each the largest from that
+            rung on, so that a rung that is within one neuron's tolerance can be raised for another's: the first within all wins.
         found: replacements that need no tolerance to be built, by key, for all n neurons.
         knots: knots of the exact piecewise-linear form, (n,), or zeros.
         target: what the prices are of.
+        rms: as `errors`, the root mean square over the histogram, 5 % of it spread evenly over the domain.
+        rms_ladder: as `ladder`, of these.
+        histogram: what the neurons are given; None where nothing but the domain is known.
+        polylines: what is reduced to few knots.
     """
 
     inner: InnerNetworks
@@ -79,30 +71,99 @@ class LayerOptions:
     found: Mapping[str, Replacement]
     knots: NDArray[np.intp]
     target: Literal["native", "portable"] = "portable"
+    rms: Mapping[str, Array] = field(default_factory=dict)
+    rms_ladder: Mapping[str, Array] = field(default_factory=dict)
+    histogram: spline.Histogram | None = None
+    polylines: spline.Polylines | None = None
 
     @property
     def n(self) -> int:
         """Neurons of the layer."""
         return self.inner.n
 
+    @property
+    def criterion(self) -> Literal["max", "rms"]:
+        """Which of the errors a tolerance limits."""
+        return "max" if self.histogram is None else "rms"
+
+    @property
+    def limited(self) -> Mapping[str, Array]:
+        """The errors that a tolerance limits."""
+        return self.errors if self.criterion == "max" else self.rms
+
+    @property
+    def limited_ladder(self) -> Mapping[str, Array]:
+        """The ladders of these."""
+        return self.ladder if self.criterion == "max" else self.rms_ladder
+
     def rung(self, key: str, tolerance: Array, indices: Indices) -> int:
-        """The lowest degree or fewest intervals with which all of `indices` stay within their tolerance."""
-        within = np.asarray((self.ladder[key][indices] <= tolerance[indices, None]).all(0))
+        """The lowest degree or fewest intervals or knots with which all of `indices` stay within their tolerance."""
+        within = np.asarray((self.limited_ladder[key][indices] <= tolerance[indices, None]).all(0))
         assert within[-1], f"{key} does not reach the tolerance"
-        return _rungs(key)[int(within.argmax())]
+        return RUNGS[key][int(within.argmax())]
+
+    def rungs(self, key: str, tolerance: Array) -> NDArray[np.intp]:
+        """The same for each neuron by itself, (n,); the last one where none is within the tolerance."""
+        within = self.limited_ladder[key] <= tolerance[:, None]
+        within[:, -1] = True
+        return np.asarray(np.asarray(RUNGS[key], np.intp)[within.argmax(1)])
 
     def build(self, key: str, tolerance: Array, indices: Indices) -> Replacement:
-        """The replacement of the neurons `indices`, in that order."""
+        """The replacement of the neurons `indices`, in that order, on the lowest rung within their tolerances."""
+        return self.build_rung(key, self.rung(key, tolerance, indices) if key in self.ladder else None, indices)
+
+    def build_rung(self, key: str, rung: int | None, indices: Indices) -> Replacement:
+        """The replacement of the neurons `indices` of that degree, or with so many intervals or knots; None without a ladder."""
         if key == "piecewise_linear":
             return _select_pieces(self.found[key], indices, int(self.knots[indices].max(initial=1)))
         if key in self.found:
             return self.found[key].select(indices)
-        inner, (lo, hi) = self.inner.select(indices), self.domain[indices].T
-        return FITS[key](inner, lo, hi, self.rung(key, tolerance, indices))[0]
+        assert rung is not None, f"{key} needs a rung"
+        if key == REDUCED:
+            assert self.polylines is not None
+            return spline.approximate_polylines(self.polylines.select(indices), rung)
+        histogram = None if self.histogram is None else self.histogram.select(indices)
+        lo, hi = self.domain[indices].T
+        return FITS[key](spline.make_target(self.inner.select(indices), lo, hi, histogram, spline.FEWER_POINTS), rung)
+
+
+@dataclass(frozen=True)
+class _Options:
+    """Options while they are being collected, by key."""
+
+    errors: dict[str, Array] = field(default_factory=dict)
+    rms: dict[str, Array] = field(default_factory=dict)
+    exact: dict[str, NDArray[np.bool_]] = field(default_factory=dict)
+    found: dict[str, Replacement] = field(default_factory=dict)
+    ladder: dict[str, Array] = field(default_factory=dict)
+    rms_ladder: dict[str, Array] = field(default_factory=dict)
+
+    def add_exact_(self, key: str, form: Replacement, where: NDArray[np.bool_]) -> None:
+        """Add what is exact for some neurons, and does not exist for the others."""
+        self.errors[key] = self.rms[key] = np.where(where, 0.0, np.inf)
+        self.exact[key], self.found[key] = where, form
+
+    def add_fit_(self, key: str, form: Affine | spline.Native, largest: Array, rms: Array) -> None:
+        """Add a fit, keeping the exact form of the neurons that have one."""
+        keep = self.exact.get(key, np.zeros(form.n, bool))
+        if key in self.found:
+            known = self.found[key]
+            fields = ("slope", "intercept") if isinstance(form, Affine) else ("alpha", "beta", "delta", "eta")
+            merged = {name: np.where(keep, getattr(known, name), getattr(form, name)) for name in fields}
+            form = Affine(**merged) if isinstance(form, Affine) else spline.Native(form.act, **merged)
+        self.errors[key], self.rms[key] = np.where(keep, 0.0, largest), np.where(keep, 0.0, rms)
+        self.exact[key], self.found[key] = keep, form
+
+    def add_ladder_(self, key: str, measured: list[tuple[Array, Array]]) -> None:
+        """Add what is built for a tolerance, with its errors by rung."""
+        self.ladder[key], self.rms_ladder[key] = (
+            np.maximum.accumulate(np.stack(values, 1)[:, ::-1], 1)[:, ::-1] for values in zip(*measured, strict=True))
+        self.errors[key], self.rms[key] = self.ladder[key][:, -1], self.rms_ladder[key][:, -1]
+        self.exact[key] = np.zeros(len(self.errors[key]), bool)
 
 
 def find_options(inner: InnerNetworks, family: Family, domain: Array, preset: Preset,
-                 target: Literal["native", "portable"] = "portable") -> LayerOptions:
+                 target: Literal["native", "portable"] = "portable", histogram: spline.Histogram | None = None) -> LayerOptions:
     """Work out every option of a layer.
 
     Args:
@@ -111,34 +172,30 @@ def find_options(inner: InnerNetworks, family: Family, domain: Array, preset: Pr
         domain: (n, 2).
         preset: `exact` leaves out whatever is not exact for every input.
         target: `native` leaves out what only standard operators are faster with.
+        histogram: what the neurons are given; without one, tolerances limit the largest error.
     """
-    lo, hi = domain.T
-    errors: dict[str, Array] = {}
-    exact: dict[str, NDArray[np.bool_]] = {}
-    found: dict[str, Replacement] = {}
-    ladder: dict[str, Array] = {}
+    options = _Options()
+    learned, pieces = family in ("meta", "vaf"), inner.act in RELU_LIKE
+    exact = extract_piecewise_linear(inner) if pieces else None
     knots = np.zeros(inner.n, np.intp)
-    if family not in ("meta", "vaf"):
-        _add_exact_(errors, exact, found, f"native:{inner.act}", _as_native_form(inner), np.ones(inner.n, bool))
-    elif inner.act in RELU_LIKE:
-        knots = _add_piecewise_linear_(errors, exact, found, inner)
+    if not learned:
+        options.add_exact_(f"native:{inner.act}", _as_native_form(inner), np.ones(inner.n, bool))
+    elif exact is not None:
+        knots = _add_piecewise_linear_(options, exact)
+    polylines = None
     if preset != "exact":
-        _add_lines_(errors, exact, found, inner, lo, hi)
-        if family in ("meta", "vaf"):
-            _add_natives_(errors, exact, found, inner, lo, hi)
-            if inner.act not in RELU_LIKE:
-                for key in FITS if target == "portable" else ("polynomial", "cubic_spline"):
-                    steps = _rungs(key)
-                    ladder[key] = np.stack([FITS[key](inner, lo, hi, step)[1] for step in steps], 1)
-    for key, values in ladder.items():
-        ladder[key] = np.maximum.accumulate(values[:, ::-1], 1)[:, ::-1]
-        errors[key], exact[key] = ladder[key][:, -1], np.zeros(inner.n, bool)
-    return LayerOptions(inner, domain, errors, exact, ladder, found, knots, target)
-
-
-def _rungs(key: str) -> tuple[int, ...]:
-    """What a ladder of options goes through: degrees, or numbers of intervals."""
-    return DEGREES if key == "polynomial" else spline.INTERVALS
+        lo, hi = domain.T
+        samples = (spline.make_target(inner, lo, hi, histogram, spline.FEWER_POINTS) if exact is None else
+                   spline.make_target(inner, lo, hi, histogram, PIECES_POINTS, exact.knots.T))
+        _add_lines_(options, samples)
+        if learned:
+            _add_natives_(options, samples, sorted(RELU_LIKE) if pieces else ACTS)
+            if not pieces:
+                _add_ladders_(options, samples, [key for key in FITS if target == "portable" or key != "cubic_spline:linear"])
+            if pieces or target == "portable":
+                polylines = _add_reduced_(options, samples, exact)
+    return LayerOptions(inner, domain, options.errors, options.exact, options.ladder, options.found, knots, target, options.rms,
+                        options.rms_ladder, histogram, polylines)
 
 
 def _select_pieces(form: Replacement, indices: Indices, knots: int) -> spline.PiecewiseLinear:
@@ -152,65 +209,61 @@ def _as_native_form(inner: InnerNetworks) -> spline.Native:
     return spline.Native(inner.act, inner.out_weight[:, 0], inner.first_weight[:, 0], inner.biases[0][:, 0], inner.out_bias)
 
 
-def _add_exact_(errors: dict[str, Array], exact: dict[str, NDArray[np.bool_]], found: dict[str, Replacement], key: str,
-                form: Replacement, where: NDArray[np.bool_]) -> None:
-    errors[key], exact[key], found[key] = np.where(where, 0.0, np.inf), where, form
-
-
-def _add_piecewise_linear_(errors: dict[str, Array], exact: dict[str, NDArray[np.bool_]], found: dict[str, Replacement],
-                           inner: InnerNetworks) -> NDArray[np.intp]:
+def _add_piecewise_linear_(options: _Options, form: spline.PiecewiseLinear) -> NDArray[np.intp]:
     """The exact piecewise-linear form, and the neurons for which a constant, a line or one native activation equals it."""
-    form = extract_piecewise_linear(inner)
     simple = as_native(form)
-    _add_exact_(errors, exact, found, "piecewise_linear", form, np.ones(inner.n, bool))
-    constant = simple.kind == "constant"
-    _add_exact_(errors, exact, found, "constant", Affine(np.zeros(inner.n), simple.eta), constant)
-    _add_exact_(errors, exact, found, "affine", Affine(simple.alpha, simple.eta), simple.kind == "affine")
+    options.add_exact_("piecewise_linear", form, np.ones(form.n, bool))
+    options.add_exact_("constant", Affine(np.zeros(form.n), simple.eta), simple.kind == "constant")
+    options.add_exact_("affine", Affine(simple.alpha, simple.eta), simple.kind == "affine")
     for act in ("relu", "leaky_relu"):
         where = simple.act == act
         native = spline.Native(act, simple.alpha, np.where(where, simple.beta, 1.0), simple.delta, simple.eta)
-        _add_exact_(errors, exact, found, f"native:{act}", native, where)
+        options.add_exact_(f"native:{act}", native, where)
     return count_knots(form)
 
 
-def _add_lines_(errors: dict[str, Array], exact: dict[str, NDArray[np.bool_]], found: dict[str, Replacement],
-                inner: InnerNetworks, lo: Array, hi: Array) -> None:
-    value, error = spline.fit_constant(inner, lo, hi)
-    constant = Affine(np.zeros(inner.n), value)
-    _merge_(errors, exact, found, "constant", constant, np.maximum(error, _error_at_kinks(inner, constant, lo, hi)))
-    slope, intercept, error = spline.fit_affine(inner, lo, hi)
-    line = Affine(slope, intercept)
-    _merge_(errors, exact, found, "affine", line, np.maximum(error, _error_at_kinks(inner, line, lo, hi)))
+def _add_lines_(options: _Options, samples: spline.Target) -> None:
+    for key, form in (("constant", spline.approximate_constant(samples)), ("affine", spline.approximate_line(samples))):
+        options.add_fit_(key, form, *samples.measure(form))
 
 
-def _add_natives_(errors: dict[str, Array], exact: dict[str, NDArray[np.bool_]], found: dict[str, Replacement],
-                  inner: InnerNetworks, lo: Array, hi: Array) -> None:
-    acts = sorted(RELU_LIKE) if inner.act in RELU_LIKE else ACTS
+def _add_natives_(options: _Options, samples: spline.Target, acts: Iterable[Act]) -> None:
     for act in acts:
-        form, error = spline.fit_native(inner, lo, hi, act)
-        _merge_(errors, exact, found, f"native:{act}", form, np.maximum(error, _error_at_kinks(inner, form, lo, hi)))
+        form, rounding = spline.approximate_native(samples, act)
+        largest, rms = samples.measure(form)
+        if act in RELU_LIKE:
+            largest = np.maximum(largest, _error_at_kink(samples, form))
+        options.add_fit_(f"native:{act}", form, largest + rounding, rms + rounding)
 
 
-def _error_at_kinks(inner: InnerNetworks, form: Affine | spline.Native, lo: Array, hi: Array) -> Array:
-    """The largest error at the kinks of either function, (n,): between the points of a grid it peaks there."""
-    kinks = [np.stack([lo, hi])]
-    if inner.act in RELU_LIKE:
-        kinks.append(extract_piecewise_linear(inner).knots.T)
-    if isinstance(form, spline.Native) and form.act in RELU_LIKE:
-        kinks.append(-(form.delta / form.beta)[None])
-    u = np.clip(np.concatenate(kinks), lo, hi)
+def _error_at_kink(samples: spline.Target, form: spline.Native) -> Array:
+    """The error at the kink of a relu, (n,): between the points of a grid it peaks there."""
+    u = np.clip(-(form.delta / form.beta)[None], samples.lo, samples.hi)
     with np.errstate(over="ignore", invalid="ignore"):
-        error = np.abs(form.evaluate(u) - inner.evaluate(u)).max(0)
+        error = np.abs(form.evaluate(u) - samples.function(u))[0]
     return np.where(np.isnan(error), np.inf, error)
 
 
-def _merge_(errors: dict[str, Array], exact: dict[str, NDArray[np.bool_]], found: dict[str, Replacement], key: str,
-            form: Affine | spline.Native, error: Array) -> None:
-    """Add a fit, keeping the exact form of the neurons that have one."""
-    keep = exact.get(key, np.zeros(form.n, bool))
-    if key in found:
-        known = found[key]
-        fields = ("slope", "intercept") if isinstance(form, Affine) else ("alpha", "beta", "delta", "eta")
-        merged = {name: np.where(keep, getattr(known, name), getattr(form, name)) for name in fields}
-        form = Affine(**merged) if isinstance(form, Affine) else spline.Native(form.act, **merged)
-    errors[key], exact[key], found[key] = np.where(keep, 0.0, error), keep, form
+def _add_ladders_(options: _Options, samples: spline.Target, keys: list[str]) -> None:
+    finer = spline.make_target(samples.function, samples.lo, samples.hi, samples.histogram)
+    for key in keys:
+        levels = [(rung, samples if rung <= spline.MOST_INTERVALS else finer) for rung in RUNGS[key]]
+        options.add_ladder_(key, [level.measure(FITS[key](level, rung)) for rung, level in levels])
+
+
+def _add_reduced_(options: _Options, samples: spline.Target, exact: spline.PiecewiseLinear | None) -> spline.Polylines:
+    """Few knots: of the exact ones, or evenly placed ones where the function is smooth."""
+    if exact is None:
+        is_knot = np.broadcast_to((np.arange(len(samples.u)) % KNOT_STEP == 0)[:, None], samples.u.shape)
+        lines, rungs = spline.make_polylines(samples, is_knot, POINT_STEP), RUNGS[REDUCED][:MOST_KNOTS_OF_SMOOTH]
+    else:
+        is_knot = (samples.u[:, :, None] == exact.knots).any(2)
+        lines, rungs = spline.make_polylines(samples, is_knot), RUNGS[REDUCED]
+    measured: list[tuple[Array, Array]] = []
+    for place, rung in enumerate(rungs):
+        if place and rungs[place - 1] >= lines.most:
+            measured.append(measured[-1])
+        else:
+            measured.append(samples.measure(spline.approximate_polylines(lines, rung)))
+    options.add_ladder_(REDUCED, measured)
+    return lines

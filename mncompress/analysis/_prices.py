@@ -41,10 +41,11 @@ class Prices:
 
 PRICES: Mapping[Literal["native", "portable"], Prices] = {
     "portable": Prices({**_NATIVE_ACTS, "polynomial": 2.2, "cubic_spline:linear": 2.4, "cubic_spline": 5.2}, 0.6,
-                       {**_NATIVE_NODES, "polynomial": 14, "cubic_spline:linear": 7, "cubic_spline": 17, "piecewise_linear": 8}),
+                       {**_NATIVE_NODES, "polynomial": 14, "cubic_spline:linear": 7, "cubic_spline": 17, "piecewise_linear": 8,
+                        "piecewise_linear:reduced": 8}),
     # A kernel computes the layer before it too, so it takes no node of its own.
     "native": Prices({**_NATIVE_ACTS, "polynomial": 2.2, "cubic_spline": 0.4}, 0.04,
-                     {**_NATIVE_NODES, "polynomial": 14, "cubic_spline": 0, "piecewise_linear": 0}),
+                     {**_NATIVE_NODES, "polynomial": 14, "cubic_spline": 0, "piecewise_linear": 0, "piecewise_linear:reduced": 0}),
 }
 
 

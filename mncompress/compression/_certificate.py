@@ -2,13 +2,19 @@
 
 It holds for the evaluated samples, and for every other input that stays, layer by layer, within the ranges of
 pre-activations and the magnitudes of terms |W| |h| + |b| that the original network shows on them (or within the calibrated
-domains, if these are wider). Let f be a learned activation and g its replacement, u and v the pre-activations that the two
-networks give them. Over the range of u, widened on either side by the bound of |v - u|,
+domains, if these are wider); where weights were refitted, within the ranges of features and activations too. Let f be a learned
+activation and g its replacement, u and v the pre-activations that the two networks give them. Over the range of u, widened on
+either side by the bound of |v - u|,
 
     |g(v) - f(u)| <= sup |g - f| + L |v - u|,        L the smaller Lipschitz constant of f and g,
 
 where sup and L come from analysis, not from samples. Carried through |W| from layer to layer, and added to what a residual
-connection brings along, this bounds the outputs in exact arithmetic.
+connection brings along, this bounds the outputs in exact arithmetic. Where neurons left or weights were refitted, the compressed
+network reads other things by other weights: what its linear maps would give on the original's values differs from the original's
+pre-activations by an affine function of these values, bounded over their ranges, and by what the lines of neurons that left miss.
+
+For the samples themselves the same is done with |g(u) - f(u)| and that affine function as they are at each sample: bounds per
+sample, which say who keeps its class.
 
 Both networks run in float32. A linear layer with n inputs adds gamma(n + 4) times the magnitude of its terms (Higham 2002,
 chapter 3): n + 1 for the sum, the rest for the rounding of weights and of standardization, folded or not. In a compressed
@@ -27,7 +33,6 @@ top-1 margin exceeds the sum of the bounds of the two logits compared.
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from mncompress import spline
@@ -40,9 +45,10 @@ from mncompress.analysis import (
     bound_lipschitz,
     bound_rounding,
 )
-from mncompress.calibration import BATCH_ROWS, run_network, visited_ranges
+from mncompress.compression._mismatch import Mismatch, References, find_mismatch
 from mncompress.compression._planner import Compressed
-from mncompress.compression._rewrite import Group
+from mncompress.compression._rewrite import FEATURES, Group, LinearMap
+from mncompress.compression._rows import Signals, observe_signals
 from mncompress.nn import Network, Vaf
 from mncompress.spline import ACT_VALUES
 
@@ -64,71 +70,150 @@ class Certificate:
         replacement_bound: the largest of these in exact arithmetic, what the replacements alone can do.
         reason: how it was obtained, or why there is none.
         certified: share of the samples whose class provably cannot change; None for regression or without a bound.
+        sample_bounds: largest possible change of each sample's outputs, (rows, out_features); None without a bound.
     """
 
     bounds: Floats | None
     replacement_bound: float | None
     reason: str
     certified: float | None
+    sample_bounds: Floats | None = None
 
 
 def certify(network: Network, compressed: Compressed, x: NDArray[np.generic]) -> Certificate:
     """Bound the outputs' change on samples x (rows, d) of raw features."""
+    if compressed.plan.finetuned:
+        return Certificate(None, None, "fine-tuning moved weights and activations together, for which there is no bound", None)
+    signals = observe_signals(network, x)
     with np.errstate(over="ignore", invalid="ignore"):
-        bound = _propagate(network, compressed, x)
-    if not np.isfinite(bound.total).all():
+        bound = _propagate(network, compressed, signals)
+    if not (np.isfinite(bound.total).all() and np.isfinite(bound.local).all()):
         return Certificate(None, None, "an activation has no finite bound on the range its pre-activations visit", None)
     replacement = float(bound.replacements.max())
     reason = ("sup-norm errors from interval analysis, carried through the weights and the activations' Lipschitz constants, "
               "with float32 rounding of both networks, elementary functions being accurate to 4 ulp or 5e-7")
+    bounds, local = bound.total, np.minimum(bound.local, bound.total)
     if network.spec.task == "regression":
-        return Certificate(bound.total, replacement, reason, None)
-    logits = run_network(network, x)
-    top = logits.argmax(1)
-    margins = np.take_along_axis(logits, top[:, None], 1) - logits
-    doubt = bound.total[top][:, None] + bound.total[None, :]
-    safe = (margins > doubt) | (np.arange(logits.shape[1]) == top[:, None])
-    return Certificate(bound.total, replacement, reason, float(safe.all(1).mean()))
+        return Certificate(bounds, replacement, reason, None, local)
+    logits = signals.outputs[-1].double().numpy()
+    top = logits.argmax(1)[:, None]
+    margins = np.take_along_axis(logits, top, 1) - logits
+    doubt = np.take_along_axis(local, top, 1) + local
+    safe = (margins > doubt) | (np.arange(logits.shape[1]) == top)
+    return Certificate(bounds, replacement, reason, float(safe.all(1).mean()), local)
 
 
 @dataclass(frozen=True)
 class _Bound:
-    """How far the networks may be apart at one place, (n,): with rounding, and by the replacements in exact arithmetic."""
+    """How far the networks may be apart at one place.
+
+    Attributes:
+        total: with rounding, (n,).
+        replacements: by the replacements in exact arithmetic, (n,).
+        local: as `total`, for each sample by itself, (rows, n).
+        drift: how far two evaluations of the original may be apart, (n,).
+        folded: what is left in the biases behind, and enlarges the terms there, (n,).
+    """
 
     total: Floats
     replacements: Floats
+    local: Floats
+    drift: Floats
+    folded: Floats
+
+    @classmethod
+    def nothing(cls, rows: int, n: int) -> "_Bound":
+        none = np.zeros(n)
+        return cls(none, none, np.zeros((rows, n)), none, none)
+
+    def select(self, columns: slice) -> "_Bound":
+        return _Bound(self.total[columns], self.replacements[columns], self.local[:, columns], self.drift[columns],
+                      self.folded[columns])
+
+    def append(self, other: "_Bound") -> "_Bound":
+        return _Bound(*(np.concatenate([getattr(self, name), getattr(other, name)], -1) for name in vars(self)))
 
 
-def _propagate(network: Network, compressed: Compressed, x: NDArray[np.generic]) -> _Bound:
+def _propagate(network: Network, compressed: Compressed, signals: Signals) -> _Bound:
     """The bound at the outputs; not finite where a step has none."""
-    visited, seen = iter(visited_ranges(network, x)), _magnitudes(network, x)
+    references = References(network, compressed.maps, signals)
+    bounds = {FEATURES: _Bound.nothing(len(signals.features), network.spec.in_features)}
     activated = iter(zip(compressed.options, compressed.groups, strict=True))
-    nothing = np.zeros(network.spec.in_features)
-    arriving, folded = _Bound(nothing, nothing), nothing
     widths = [layer.linear.out_features for layer in network.layers]
-    for layer, behind, (terms, outputs) in zip(network.layers, [*widths[1:], None], seen, strict=True):
-        weight = np.abs(layer.linear.weight.detach().double().numpy())
-        gamma = _gamma(layer.linear.in_features + 4)
-        own = weight @ arriving.total + gamma * (2 * (terms + weight @ arriving.total) + 2 * weight @ folded)
-        bound, folded = _Bound(own, weight @ arriving.replacements), np.zeros(len(own))
+    mismatch: Mismatch | None = None
+    left_errors = np.zeros(0)
+    for position, (layer, behind) in enumerate(zip(network.layers, [*widths[1:], None], strict=True)):
+        groups_before = compressed.groups[position - 1] if position else ()
+        mismatch = find_mismatch(references, position, groups_before, mismatch, left_errors)
+        own = _pass_linear(references, position, compressed.maps[position], bounds, mismatch)
+        bound, units = own.select(slice(widths[position])), own.select(slice(widths[position], None))
+        gamma = _gamma(references.fan_in(position) + 4)
         if layer.activation is not None:
             options, groups = next(activated)
-            observed = np.concatenate([options.domain, next(visited)], 1)
-            part = _Layer(options.inner, groups, observed.min(1), observed.max(1), gamma)
-            bound, folded = _activate(part, bound)
+            u = references.preactivations(position)
+            low, high = (pick([options.domain[:, column], *limit]) for pick, column, limit in (
+                (np.minimum.reduce, 0, [u.min(0)]), (np.maximum.reduce, 1, [u.max(0)])))
+            part = _Layer(options.inner, groups, low, high, gamma, u)
+            before = bound.total
+            bound, left_errors = _activate(part, bound)
             if isinstance(layer.activation, Vaf):
-                gain, size = _merged_vaf(part, own, layer.linear.in_features, behind)
-                bound = _Bound(bound.total + 2 * gamma * (terms + weight @ arriving.total) * gain, bound.replacements)
-                folded = folded + size
+                gain, size = _merged_vaf(part, before, layer.linear.in_features, behind)
+                extra = 2 * gamma * references.terms(position, bounds[position - 1].total)[:widths[position]] * gain
+                bound = _Bound(bound.total + extra, bound.replacements, bound.local + extra, bound.drift + extra,
+                               bound.folded + size)
         if layer.residual:
-            total = bound.total + arriving.total
-            bound = _Bound(total + 2 * _gamma(1) * (outputs + total), bound.replacements + arriving.replacements)
-        arriving = bound
-    if network.targets is None:
-        return arriving
+            bound = _add_skip(bound, bounds[position - 1], references.magnitudes(position))
+        bounds[position] = bound.append(units)
+    return bounds[len(network.layers) - 1] if network.targets is None else _invert_targets(
+        network, bounds[len(network.layers) - 1], references.magnitudes(len(network.layers) - 1), gamma)
+
+
+def _pass_linear(references: References, position: int, linear: LinearMap, bounds: dict[int, _Bound], mismatch: Mismatch | None
+                 ) -> _Bound:
+    """The bound behind a linear map: what arrives through |W|, the mismatch, and rounding."""
+    total, replacements, drift, folded = np.zeros((4, len(linear.bias)))
+    local = np.zeros((len(references.features), len(linear.bias)))
+    for source, block in linear.weights.items():
+        weight, bound = np.abs(block), bounds[source]
+        total, replacements = total + weight @ bound.total, replacements + weight @ bound.replacements
+        local = local + bound.local @ weight.T
+        folded = folded + weight @ bound.folded
+    shifted = total
+    before = bounds[position - 1]
+    original = np.abs(references.weight(position))
+    n = len(original)
+    own_rounding = _gamma(references.fan_in(position) + 4)
+    drift[:n] = original @ before.drift[:original.shape[1]] + 2 * own_rounding * references.terms(position, before.drift)[:n]
+    if mismatch is None:
+        terms, gamma = references.terms(position), own_rounding
+        rounding = gamma * (2 * (terms + shifted[:n]) + 2 * folded[:n])
+    else:
+        gamma = _gamma(sum(block.shape[1] for block in linear.weights.values()) + 4)
+        terms = references.map_terms(linear)[:n] + shifted[:n] + 2 * folded[:n]
+        rounding = own_rounding * references.terms(position) + gamma * terms
+        total = total + np.concatenate([mismatch.total, np.zeros(linear.units)])
+        replacements = replacements + np.concatenate([mismatch.total, np.zeros(linear.units)])
+        local[:, :n] += mismatch.local
+    if linear.units:
+        gamma = _gamma(sum(block.shape[1] for block in linear.weights.values()) + 4)
+        unit_terms = references.map_terms(linear)[n:] + shifted[n:] + 2 * folded[n:]
+        rounding = np.concatenate([rounding, 2 * gamma * unit_terms])
+    return _Bound(total + rounding, replacements, local + rounding, drift, np.zeros(len(linear.bias)))
+
+
+def _add_skip(bound: _Bound, skip: _Bound, outputs: Floats) -> _Bound:
+    total = bound.total + skip.total
+    rounding = 2 * _gamma(1) * (outputs + total)
+    return _Bound(total + rounding, bound.replacements + skip.replacements, bound.local + skip.local + rounding,
+                  bound.drift + skip.drift + rounding, np.zeros(len(total)))
+
+
+def _invert_targets(network: Network, bound: _Bound, outputs: Floats, gamma: float) -> _Bound:
+    assert network.targets is not None
     scale, shift = (value.double().numpy() for value in (network.targets.scale, network.targets.shift))
-    rounding = 2 * (gamma + _gamma(4)) * (np.abs(shift) + scale * (outputs + arriving.total))
-    return _Bound(arriving.total * scale + rounding, arriving.replacements * scale)
+    rounding = 2 * (gamma + _gamma(4)) * (np.abs(shift) + scale * (outputs + bound.total))
+    return _Bound(bound.total * scale + rounding, bound.replacements * scale, bound.local * scale + rounding, bound.drift,
+                  bound.folded)
 
 
 @dataclass(frozen=True)
@@ -141,31 +226,59 @@ class _Layer:
     high: Floats
     gamma: float
     """Relative rounding error of its linear part."""
+    samples: Floats
+    """Its pre-activations, (rows, n)."""
 
 
 def _activate(layer: _Layer, bound: _Bound) -> tuple[_Bound, Floats]:
-    """The bound behind the activations, and what each of them leaves in the next layer's bias."""
-    total, replacements, left = np.full((3, layer.inner.n), np.nan)
+    """The bound behind the activations; and by how much the lines of neurons that left may miss them, (n,)."""
+    n, rows = layer.inner.n, len(layer.samples)
+    total, replacements, drift, folded, missed = np.full((5, n), np.nan)
+    local = np.full((rows, n), np.nan)
+    missed[:] = folded[:] = 0.0
     for group in layer.groups:
-        mine = group.indices
-        form = None if group.form is None else _for_bounds(group.form)
-        before = bound.total[mine] + 2 * layer.gamma * _inner_shift(group)
+        mine, part = group.indices, layer.inner.select(group.indices)
+        if group.left:
+            total[mine], replacements[mine], local[:, mine] = 0.0, 0.0, 0.0
+            missed[mine] = _error(group, part, layer.low[mine], layer.high[mine])
+            reach = bound.drift[mine]
+            drift[mine] = (bound_lipschitz(part, layer.low[mine] - reach, layer.high[mine] + reach) * reach
+                           + 2 * bound_rounding(part, layer.low[mine] - reach, layer.high[mine] + reach))
+            continue
+        shift = 2 * layer.gamma * _inner_shift(group)
+        before = bound.total[mine] + shift
         low, high = layer.low[mine] - before, layer.high[mine] + before
         if not (np.isfinite(low) & np.isfinite(high)).all():
             continue
-        part = layer.inner.select(mine)
-        slope, own = bound_lipschitz(part, low, high), bound_rounding(part, low, high)
-        error, other = np.zeros(len(mine)), own
+        form = None if group.form is None else _for_bounds(group.form)
+        steepest, own = bound_lipschitz(part, low, high), bound_rounding(part, low, high)
+        slope, error, other = steepest, np.zeros(len(mine)), own
+        local_before = bound.local[:, mine] + shift
+        here = slope * local_before
         if form is not None:
-            slope = np.where(group.exact, slope, np.minimum(slope, bound_lipschitz(form, low, high)))
+            form_slope = bound_lipschitz(form, low, high)
+            slope = np.where(group.exact, slope, np.minimum(slope, form_slope))
             other = bound_form_rounding(form, low, high) + layer.gamma * _outer_shift(group) + _table_rounding(group, low, high)
-            inexact = np.flatnonzero(~group.exact)
-            if inexact.size:
-                error[inexact] = bound_error(part.select(inexact), form.select(inexact), low[inexact], high[inexact])
+            error = _error(group, part, low, high)
+            u = layer.samples[:, mine]
+            at_sample = np.abs(form.evaluate(u) - part.evaluate(u)) + (form_slope + steepest) * bound.drift[mine]
+            here = np.where(group.exact, steepest * local_before,
+                            np.minimum(slope * local_before + error, form_slope * local_before + at_sample))
         total[mine] = slope * before + own + np.maximum(own, other + error)
         replacements[mine] = slope * bound.replacements[mine] + error
-        left[mine] = np.abs(group.form.eta) if isinstance(group.form, spline.Native) else 0.0
-    return _Bound(total, replacements), left
+        local[:, mine] = here + own + np.maximum(own, other)
+        drift[mine] = steepest * bound.drift[mine] + 2 * own
+        folded[mine] = np.abs(group.form.eta) if isinstance(group.form, spline.Native) else 0.0
+    return _Bound(total, replacements, local, drift, folded), missed
+
+
+def _error(group: Group, part: InnerNetworks, low: Floats, high: Floats) -> Floats:
+    """Sup-norm errors of a group's forms on ranges, zero for exact ones."""
+    assert group.form is not None
+    form, error, inexact = _for_bounds(group.form), np.zeros(part.n), np.flatnonzero(~group.exact)
+    if inexact.size:
+        error[inexact] = bound_error(part.select(inexact), form.select(inexact), low[inexact], high[inexact])
+    return error
 
 
 def _merged_vaf(layer: _Layer, own: Floats, before: int, behind: int | None) -> tuple[Floats, Floats]:
@@ -217,20 +330,3 @@ def _for_bounds(form: Replacement) -> spline.CubicSpline | spline.PiecewiseLinea
 def _gamma(n: int) -> float:
     """Relative error of n successive float32 roundings."""
     return n * UNIT_ROUNDOFF / (1 - n * UNIT_ROUNDOFF)
-
-
-@torch.no_grad()
-def _magnitudes(network: Network, x: NDArray[np.generic]) -> list[tuple[Floats, Floats]]:
-    """Per layer the largest |W| |h| + |b| and the largest |output| of each neuron over all rows of x."""
-    features = network.features
-    largest = [(np.zeros(layer.linear.out_features), np.zeros(layer.linear.out_features)) for layer in network.layers]
-    for rows in torch.as_tensor(x).split(BATCH_ROWS):
-        h = features(rows)
-        size = (rows.double().abs() + features.shift.abs()) / features.scale
-        for position, layer in enumerate(network.layers):
-            terms = size @ layer.linear.weight.double().abs().T + layer.linear.bias.double().abs()
-            h = layer(h)
-            size = h.double().abs()
-            found = terms.amax(0).numpy(), size.amax(0).numpy()
-            largest[position] = np.maximum(largest[position][0], found[0]), np.maximum(largest[position][1], found[1])
-    return largest

@@ -1,26 +1,35 @@
-"""The planner: the cheapest network within the budget.
+"""The planner: the cheapest network within the budget, or the best one at a given cost.
 
-One number, the planner's tolerance, is how much a single neuron may contribute to the outputs (root mean square, in the
-outputs' units); a neuron's own tolerance is that divided by its measured sensitivity. From loose to tight, each tolerance
-gives a choice for every layer and so a network, which is run on the validation split; the first one that keeps the budget
-is taken. Then comes what is exact for every input; and where even its float32 rounding exceeds the budget, nothing is replaced.
+First the forms. One number, the planner's tolerance, is how much a single neuron may contribute to the outputs (root mean
+square, in the outputs' units); a neuron's own tolerance is that divided by its measured sensitivity. From loose to tight, each
+tolerance gives a choice for every layer and so a network, which is run on the validation split; the first one that keeps the
+budget is taken. Then comes what is exact for every input; and where even its float32 rounding exceeds the budget, nothing is
+replaced.
+
+Then the structure: which neurons leave. A price of multiply-adds against errors of the outputs decides between and within layers
+(`_departures`); raised step by step it gives ever cheaper networks, each with the layers behind refitted (`_repair`). Of these,
+the cheapest that keeps the budget is taken, or the most expensive that reaches the target.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mncompress.analysis import Choice, LayerOptions, choose, find_options, keep_all, kind_of, make_inner_networks
+from mncompress.analysis import Choice, LayerOptions, choose, find_options, keep_all, make_inner_networks
 from mncompress.calibration import LayerCalibration, calibrate, run_network
-from mncompress.compression._budget import Verdict, check_budget, complete_budget
-from mncompress.compression._rewrite import Group, rewrite
+from mncompress.compression._budget import DEFAULT_MAX_DROP, Verdict, check_budget, complete_budget
+from mncompress.compression._build import Assignment, Blueprint, Study, build
+from mncompress.compression._finetune import finetune
+from mncompress.compression._plan import describe, read_plan
+from mncompress.compression._rewrite import Group, LinearMap, rewrite
+from mncompress.compression._structure import find_levels
 from mncompress.data import Dataset
-from mncompress.nn import LearnedActivation, Network
-from mncompress.spline import max_abs_error
-from mncompress.types import Budget, Decision, Plan
+from mncompress.errors import ConfigError
+from mncompress.nn import LearnedActivation, Network, count_macs
+from mncompress.types import Budget, Decision, LayerPlan, Plan
 
 TOLERANCES: tuple[float, ...] = tuple(float(t) for t in np.geomspace(0.3, 1e-8, 16))
 """Relative to the root mean square of the outputs around their mean."""
@@ -28,6 +37,7 @@ SENSITIVITY_FLOOR = 1e-3
 """Of a layer's largest: a gradient that is zero on all calibration samples need not be so on others."""
 
 Floats = NDArray[np.float64]
+Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -38,19 +48,22 @@ class Compressed:
         network: the torch module.
         plan: decision per neuron.
         groups: per activated layer which neurons became what.
-        options: per activated layer what they could have become.
+        maps: per layer what it reads, in the original's order of neurons.
+        options: per activated layer what the neurons could have become.
         calibration: per activated layer what they are given.
     """
 
     network: Network
     plan: Plan
     groups: tuple[tuple[Group, ...], ...]
+    maps: tuple[LinearMap, ...]
     options: tuple[LayerOptions, ...]
     calibration: tuple[LayerCalibration, ...]
 
 
-def compress_network(network: Network, dataset: Dataset, budget: Budget,
-                     progress: Callable[[str], None] | None = None) -> Compressed:
+def compress_network(network: Network, dataset: Dataset, budget: Budget, progress: Tell | None = None, *,
+                     plan: Plan | None = None, epochs: int = 0, measure_latency: Callable[[Network], float] | None = None
+                     ) -> Compressed:
     """Calibrate, analyze and compress a trained network.
 
     Args:
@@ -59,39 +72,165 @@ def compress_network(network: Network, dataset: Dataset, budget: Budget,
             checks the budget.
         budget: what compression may cost.
         progress: called with a line for each step.
+        plan: to carry out, instead of looking for one.
+        epochs: of distillation behind everything else.
+        measure_latency: microseconds that a network takes; needed for a target of latency alone.
 
     Raises:
+        ConfigError: the plan does not fit the network, or the target cannot be reached.
         DataError: the calibration split is empty.
     """
     tell = progress or (lambda line: None)
     budget = complete_budget(budget)
+    names = [name for name, module in network.named_modules() if isinstance(module, LearnedActivation)]
+    if (budget.include or budget.exclude) and not any(budget.may_change(*each) for each in enumerate(names)):
+        raise ConfigError(f"the patterns leave no layer to change; its activated layers are {', '.join(names) or 'none'}")
     tell("calibrating on the calibration split")
     calibration = calibrate(network, dataset.calibration.x, dataset.train.x)
     tell("analyzing the learned activations")
     options = tuple(_options_of(layer.activation, found, budget)
                     for layer, found in zip(network.activated_layers, calibration, strict=True))
-    original = run_network(network, dataset.validation.x)
-    before = cache(partial(_classes, network, dataset))     # needed for small validation splits alone
-    scale = float(np.sqrt(np.var(original, axis=0).mean())) or 1.0
-    steps = [] if budget.preset == "exact" else [scale * tolerance for tolerance in TOLERANCES]
-    for tolerance, pick in (*((step, choose) for step in steps), (0.0, choose), (0.0, keep_all)):
-        tolerances = [_tolerances(tolerance, found.sensitivity) for found in calibration]
-        choices = [pick(*pair) for pair in zip(options, tolerances, strict=True)]
-        groups = tuple(_make_groups(*each) for each in zip(options, choices, tolerances, strict=True))
-        compressed = rewrite(network, groups)
-        verdict = check_budget(budget, dataset.task, original, run_network(compressed, dataset.validation.x), dataset.validation.y,
-                               partial(_count_flips, before, compressed, dataset))
-        tell(f"tolerance {tolerance:.2g}: {verdict.reason}")
-        if verdict.ok:
-            break
-    decisions = [decision for layer, parts in enumerate(zip(options, choices, tolerances, groups, calibration, strict=True))
-                 for decision in _decide(layer, *parts)]
-    return Compressed(compressed, Plan(budget, tuple(decisions), tolerance, _evidence(verdict)), groups, options, calibration)
+    movable = tuple(budget.may_change(*each) for each in enumerate(names))
+    epochs = epochs or (plan.finetuned if plan is not None else 0)
+    search = _Search(network, dataset, budget, options, calibration, movable, epochs, measure_latency, tell)
+    return search.carry_out(plan) if plan is not None else search.run()
 
 
-def _count_flips(before: Callable[[], NDArray[np.intp]], compressed: Network, dataset: Dataset) -> int:
-    """Training and calibration samples that the compressed network puts into another class than `before()` says."""
-    return int((before() != _classes(compressed, dataset)).sum())
+@dataclass(frozen=True)
+class _Candidate:
+    """A network that was tried.
+
+    Attributes:
+        choices: per activated layer, with the reasons; none for a plan that was given.
+    """
+
+    tolerance: float
+    tolerances: list[Floats]
+    choices: list[Choice] | None
+    assignments: list[Assignment]
+    blueprint: Blueprint
+    network: Network
+    verdict: Verdict
+
+
+class _Search:
+    """The search for one network; see the module."""
+
+    def __init__(self, network: Network, dataset: Dataset, budget: Budget, options: tuple[LayerOptions, ...],
+                 calibration: tuple[LayerCalibration, ...], movable: tuple[bool, ...], epochs: int,
+                 measure_latency: Callable[[Network], float] | None, tell: Tell) -> None:
+        self.network, self.dataset, self.budget = network, dataset, budget
+        self.options, self.calibration, self.movable = options, calibration, movable
+        self.epochs, self.measure_latency, self.tell = epochs, measure_latency, tell
+        self.original = run_network(network, dataset.validation.x)
+        self.classes = cache(partial(_classes, network, dataset))     # needed for small validation splits alone
+        self.study = cache(partial(Study.of, network, dataset))
+
+    def run(self) -> Compressed:
+        """The forms, then the structure."""
+        found = self.find_forms()
+        if self.budget.preset != "exact" and found.tolerance > 0:
+            found = self.find_structure(found)
+        limit = self.budget.macs_limit(count_macs(self.network))
+        if limit is not None and count_macs(found.network) > limit:
+            raise ConfigError(f"the target of {limit:.0f} multiply-adds cannot be reached; the smallest network found has "
+                              f"{count_macs(found.network)}")
+        return self.finish(found)
+
+    def carry_out(self, plan: Plan) -> Compressed:
+        """A plan as it is."""
+        assignments = read_plan(plan, self.network, self.options)
+        repaired = any(assignment.ridge is not None for assignment in assignments)
+        rows = {(decision.layer, decision.index): decision.tolerance for decision in plan.decisions}
+        tolerances = [np.array([rows[layer, index] for index in range(option.n)]) for layer, option in enumerate(self.options)]
+        found = self.try_out(self.budget, plan.tolerance, tolerances, None, assignments, self.study() if repaired else None)
+        return self.finish(found)
+
+    def find_forms(self) -> _Candidate:
+        """The loosest tolerance whose network keeps the budget."""
+        budget = self.budget
+        if budget.has_target and budget.max_drop is None and budget.max_logit_error is None:
+            budget = replace(budget, max_drop=DEFAULT_MAX_DROP[budget.preset])
+        scale = float(np.sqrt(np.var(self.original, axis=0).mean())) or 1.0
+        steps = [] if budget.preset == "exact" else [scale * tolerance for tolerance in TOLERANCES]
+        for tolerance, pick in (*((step, choose) for step in steps), (0.0, choose), (0.0, keep_all)):
+            tolerances = [_tolerances(tolerance, found.sensitivity) for found in self.calibration]
+            choices = [(pick if movable else keep_all)(*pair)
+                       for pair, movable in zip(zip(self.options, tolerances, strict=True), self.movable, strict=True)]
+            assignments = [_assign(*each) for each in zip(self.options, choices, tolerances, strict=True)]
+            candidate = self.try_out(budget, tolerance, tolerances, choices, assignments, None)
+            self.tell(f"tolerance {tolerance:.2g}: {candidate.verdict.reason}")
+            if candidate.verdict.ok:
+                break
+        return candidate
+
+    def find_structure(self, start: _Candidate) -> _Candidate:
+        """The cheapest network that keeps the budget, or the most expensive one that reaches the target."""
+        levels = find_levels(self.network, start.assignments, self.options, self.movable, self.study)
+        best, low, high = start, 0, len(levels) - 1
+        reached = self.is_reached(start) if self.budget.has_target else False
+        while low <= high and not reached:
+            middle = (low + high) // 2
+            candidate = self.try_out(self.budget, start.tolerance, start.tolerances, start.choices, levels[middle], self.study())
+            left = sum(int(assignment.left.sum()) for assignment in levels[middle])
+            self.tell(f"{left} neurons leave, {count_macs(candidate.network)} multiply-adds: {candidate.verdict.reason}")
+            if self.budget.has_target:
+                if self.is_reached(candidate):
+                    best, high = candidate, middle - 1
+                else:
+                    best, low = (candidate if low == high and best is start else best), middle + 1
+            elif candidate.verdict.ok:
+                best, low = candidate, middle + 1
+            else:
+                high = middle - 1
+        return best
+
+    def is_reached(self, candidate: _Candidate) -> bool:
+        """Whether a candidate is as cheap as the target asks for."""
+        limit, latency = self.budget.macs_limit(count_macs(self.network)), self.budget.target_latency
+        if limit is not None and count_macs(candidate.network) > limit:
+            return False
+        if latency is None:
+            return True
+        assert self.measure_latency is not None
+        measured = self.measure_latency(candidate.network)
+        self.tell(f"{measured:.1f} us for a batch of one")
+        return measured <= latency
+
+    def try_out(self, budget: Budget, tolerance: float, tolerances: list[Floats], choices: list[Choice] | None,
+                assignments: list[Assignment], study: Study | None) -> _Candidate:
+        """Build a network and hold it against the budget on the validation split."""
+        blueprint = build(self.network, self.options, assignments, study)
+        network = rewrite(self.network, blueprint.groups, blueprint.maps)
+        return _Candidate(tolerance, tolerances, choices, assignments, blueprint, network, self.check(budget, network))
+
+    def check(self, budget: Budget, network: Network) -> Verdict:
+        """Hold a network against the budget on the validation split."""
+        validation = self.dataset.validation
+        return check_budget(budget, self.dataset.task, self.original, run_network(network, validation.x), validation.y,
+                            partial(self.count_flips, network))
+
+    def count_flips(self, network: Network) -> int:
+        """Training and calibration samples that a network puts into another class than the original does."""
+        return int((self.classes() != _classes(network, self.dataset)).sum())
+
+    def finish(self, found: _Candidate) -> Compressed:
+        """The result with its plan."""
+        choices: Sequence[Choice | None] = found.choices or [None] * len(self.options)
+        decisions: list[Decision] = []
+        for layer, parts in enumerate(zip(self.options, choices, found.tolerances, found.blueprint.groups, self.calibration,
+                                          strict=True)):
+            decisions += describe(layer, *parts, movable=self.movable[layer])
+        layers = [LayerPlan(layer, assignment.rank, ridge) for layer, (assignment, ridge)
+                  in enumerate(zip(found.assignments, found.blueprint.ridges, strict=True)) if ridge is not None]
+        network, verdict, epochs = found.network, found.verdict, self.epochs
+        if epochs:
+            network, epochs = finetune(self.network, network, self.dataset, epochs, self.tell)
+            verdict = self.check(self.budget, network)
+        self.tell(f"taken: {verdict.reason}")
+        evidence = {"verdict": verdict.reason, **verdict.evidence}
+        plan = Plan(self.budget, tuple(decisions), found.tolerance, evidence, tuple(layers), epochs)
+        return Compressed(network, plan, found.blueprint.groups, found.blueprint.maps, self.options, self.calibration)
 
 
 def _classes(network: Network, dataset: Dataset) -> NDArray[np.intp]:
@@ -113,73 +252,8 @@ def _tolerances(tolerance: float, sensitivity: Floats) -> Floats:
         return np.asarray(tolerance / np.maximum(sensitivity, SENSITIVITY_FLOOR * sensitivity.max()))
 
 
-def _make_groups(options: LayerOptions, choice: Choice, tolerance: Floats) -> tuple[Group, ...]:
-    groups = []
-    for key in sorted(set(choice.keys.tolist())):
-        indices = np.flatnonzero(choice.keys == key)
-        kept = key == "kept"
-        form = None if kept else options.build(key, tolerance, indices)
-        groups.append(Group(key, indices, form, np.ones(len(indices), bool) if kept else options.exact[key][indices]))
-    return tuple(groups)
-
-
-def _evidence(verdict: Verdict) -> dict[str, float | int | str | None]:
-    return {"verdict": verdict.reason, **verdict.evidence}
-
-
-def _decide(layer: int, options: LayerOptions, choice: Choice, tolerance: Floats, groups: Sequence[Group],
-            calibration: LayerCalibration) -> list[Decision]:
-    decisions: dict[int, Decision] = {}
-    for group in groups:
-        errors = _errors_of(group, options)
-        for position, index in enumerate(group.indices.tolist()):
-            allowed = float(max(tolerance[index], 0.0))
-            low, high = calibration.domain[index].tolist()
-            decisions[index] = Decision(
-                layer, index, kind_of(group.key), (low, high), float(errors[position]),
-                allowed if np.isfinite(allowed) else float(np.finfo(np.float32).max), float(calibration.sensitivity[index]),
-                _reason(group, options, index, float(errors[position]), allowed), choice.refused[index],
-                _settings(group, options, index))
-    return [decisions[index] for index in range(options.n)]
-
-
-def _errors_of(group: Group, options: LayerOptions) -> Floats:
-    if group.form is None:
-        return np.zeros(len(group.indices))
-    if group.key in options.found:
-        return options.errors[group.key][group.indices]
-    lo, hi = options.domain[group.indices].T
-    return max_abs_error(options.inner.select(group.indices), group.form, lo, hi)
-
-
-def _settings(group: Group, options: LayerOptions, index: int) -> dict[str, int | float | str]:
-    form = group.form
-    kind = kind_of(group.key)
-    if kind == "cubic_spline":
-        linear = {"degree": 1} if group.key.endswith(":linear") else {}
-        return {"intervals": form.coefficients.shape[1], **linear}  # type: ignore[union-attr]
-    if kind == "polynomial":
-        return {"degree": form.coefficients.shape[1] - 1}  # type: ignore[union-attr]
-    if kind == "piecewise_linear":
-        return {"knots": int(options.knots[index])}
-    return {"act": group.key.partition(":")[2]} if kind == "native" else {}
-
-
-def _reason(group: Group, options: LayerOptions, index: int, error: float, allowed: float) -> str:
-    kind = kind_of(group.key)
-    if kind == "kept":
-        possible = any(exact[index] for exact in options.exact.values())
-        if allowed > 0 and (possible or any(found[index] <= allowed for found in options.errors.values())):
-            return "the layer is faster with its inner networks than with what could replace them"
-        if possible:
-            return "even the float32 rounding of an exact replacement would exceed the budget"
-        return "nothing cheaper is exact for every input" if allowed == 0 else "nothing cheaper is within the tolerance"
-    what = {
-        "constant": "does not vary", "affine": "is a straight line", "piecewise_linear": "its inner network is piecewise linear",
-        "native": f"is a scaled and shifted {group.key.partition(':')[2]}", "polynomial": "is smooth and gentle on its domain",
-        "cubic_spline": "is smooth",
-    }[kind]
-    if options.exact[group.key][index]:
-        return f"{what}, exactly and for every input"
-    limit = "its outputs do not reach the network's" if not np.isfinite(allowed) else f"{allowed:.2g} is allowed"
-    return f"{what}: the error on its domain is {error:.2g}, {limit}"
+def _assign(options: LayerOptions, choice: Choice, tolerance: Floats) -> Assignment:
+    """A layer's choice with the degrees and intervals that its tolerances ask for; nobody leaves."""
+    rungs = {key: options.rung(key, tolerance, np.flatnonzero(choice.keys == key))
+             for key in set(choice.keys.tolist()) if key in options.ladder}
+    return Assignment(choice.keys, rungs, np.zeros(options.n, bool))

@@ -1,14 +1,20 @@
-"""Rewriting a network: every activation by its replacement, with all that is linear folded into the weights.
+"""Rewriting a network by what its activations become.
 
-In a layer u = W h + b, y = f(u), a replacement f(u) = alpha g(beta u + delta) + eta leaves only g behind: beta and delta
-fold into the layer's own W and b; alpha and eta into the next layer's, unless something else reads y too (a residual sum,
-or nobody follows), in which case they stay as an explicit scale and shift. Constants leave altogether where they can.
+A layer computes u = W h + b and y = g(u). Every replacement is an affine map in, a form, an affine map out; the maps belong
+to neighboring linear layers. So beta u + delta -> alpha g(beta u + delta) + eta leaves only g behind: beta and delta
+fold into the layer's own W and b; alpha and eta into the weights that read y, unless something else reads y too (a residual
+sum, or nobody follows), in which case they stay as an explicit scale and shift. Constants leave altogether where they can.
 Neurons are permuted so that those with one form lie together; where the order matters, a gather restores it.
+
+Affine neurons may leave too. What they passed on is then in a bypass: weights by which a layer reads what an earlier layer
+reads. In full, the layers between pass their inputs on; of low rank, it is a few linear units in the layer that was left. A
+layer whose neurons all left is no longer there.
+
 Everything is computed in float64 and rounded to float32 once.
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,6 +41,9 @@ from mncompress.types import ActivationSpec
 Floats = NDArray[np.float64]
 Indices = NDArray[np.intp]
 
+FEATURES = -1
+"""As a source of values: the standardized features. Others are the numbers of layers."""
+
 
 @dataclass(frozen=True)
 class Group:
@@ -45,98 +54,174 @@ class Group:
         indices: which neurons of the original layer, (k,).
         form: what they become, in the units of the original pre-activation; None for `kept`.
         exact: for which of them the form equals the learned activation at every input, (k,).
+        left: they are lines that left: the weights behind read what these neurons read.
     """
 
     key: str
     indices: Indices
     form: Replacement | None
     exact: NDArray[np.bool_]
+    left: bool = False
+
+
+@dataclass(frozen=True)
+class LinearMap:
+    """What the pre-activations of a layer of n neurons are computed from, in the original network's order of neurons.
+
+    Attributes:
+        weights: by source, (n + units, width of the source); the weights of neurons that left are zero.
+        bias: (n + units,).
+        units: how many linear units follow the n neurons: a bypass of low rank, read as further columns of this source.
+    """
+
+    weights: Mapping[int, Floats]
+    bias: Floats
+    units: int = 0
+
+
+def make_linear_maps(network: Network) -> list[LinearMap]:
+    """The linear layers as they were trained: each reads the one before."""
+    return [LinearMap({position - 1: layer.linear.weight.detach().double().numpy()}, layer.linear.bias.detach().double().numpy())
+            for position, layer in enumerate(network.layers)]
+
+
+def is_free(network: Network, position: int) -> bool:
+    """Whether only the weights of later layers read what layer `position` gives."""
+    layers = network.layers
+    return position + 1 < len(layers) and not layers[position].residual and not layers[position + 1].residual
 
 
 @dataclass
 class _Weights:
-    """A linear layer in float64 while it is being rewritten."""
+    """A linear map while it is being rewritten."""
 
-    weight: Floats
+    blocks: dict[int, Floats]
     bias: Floats
 
-    def make_linear(self) -> nn.Linear:
-        linear: nn.Linear = nn.utils.skip_init(nn.Linear, self.weight.shape[1], self.weight.shape[0])
-        linear.load_state_dict({"weight": torch.as_tensor(self.weight.astype(np.float32)),
+    def scale_rows_(self, part: slice, scale: Floats, shift: Floats) -> None:
+        """Replace u by scale u + shift for the neurons in `part`."""
+        for block in self.blocks.values():
+            block[part] *= scale[:, None]
+        self.bias[part] = self.bias[part] * scale + shift
+
+    def take_rows_(self, order: Indices) -> None:
+        self.blocks = {source: block[order] for source, block in self.blocks.items()}
+        self.bias = self.bias[order]
+
+    def make_linear(self, sources: Sequence[int], widths: Mapping[int, int]) -> nn.Linear:
+        rows = len(self.bias)
+        weight = np.concatenate([self.blocks.get(source, np.zeros((rows, widths[source]))) for source in sources], 1)
+        linear: nn.Linear = nn.utils.skip_init(nn.Linear, weight.shape[1], rows)
+        linear.load_state_dict({"weight": torch.as_tensor(weight.astype(np.float32)),
                                 "bias": torch.as_tensor(self.bias.astype(np.float32))})
         return linear
 
 
-def rewrite(network: Network, groups: Sequence[Sequence[Group]]) -> Network:
+def rewrite(network: Network, groups: Sequence[Sequence[Group]], maps: Sequence[LinearMap] | None = None) -> Network:
     """The compressed network.
 
     Args:
         network: with learned activations.
         groups: per activated layer a partition of its neurons.
+        maps: per layer what it computes its pre-activations from; by default what the network does.
     """
-    weights = [_Weights(layer.linear.weight.detach().double().numpy().copy(), layer.linear.bias.detach().double().numpy().copy())
-               for layer in network.layers]
+    maps = make_linear_maps(network) if maps is None else maps
+    weights = [_Weights({source: block.copy() for source, block in each.weights.items()}, each.bias.copy()) for each in maps]
     layers, remaining = network.layers, iter(groups)
     activations: list[nn.Module | None] = []
-    for position, layer in enumerate(layers):
+    for position, (layer, each) in enumerate(zip(layers, maps, strict=True)):
         if layer.activation is None:
             activations.append(None)
             continue
-        follower = position + 1 < len(layers)
-        free = follower and not layer.residual and not layers[position + 1].residual
+        readers = [later for later in weights[position + 1:] if position in later.blocks] if is_free(network, position) else None
         assert isinstance(layer.activation, LearnedActivation)
-        activations.append(_rewrite_layer_(weights[position], weights[position + 1] if free else None, layer.activation,
-                                           next(remaining)))
-    rewritten = [Layer(w.make_linear(), activation, layer.residual)
-                 for w, activation, layer in zip(weights, activations, layers, strict=True)]
+        parts = [*next(remaining), *_linear_units(layer.activation.n, each.units)]
+        activations.append(_rewrite_layer_(weights[position], readers, position, layer.activation, parts,
+                                           can_vanish=_is_bypassed(maps, position)))
     features, targets = copy.deepcopy((network.features, network.targets))
+    rewritten = _assemble(network, maps, weights, activations)
     return Network(network.spec, rewritten, features, targets).eval().requires_grad_(False)
 
 
-def _rewrite_layer_(own: _Weights, following: _Weights | None, activation: LearnedActivation,
-                    groups: Sequence[Group]) -> nn.Module:
-    """Fold one layer's groups into its weights and the next's (None where they cannot take anything).
+def _linear_units(first: int, units: int) -> list[Group]:
+    """The linear units behind the neurons of a layer, as a group."""
+    if not units:
+        return []
+    return [Group("affine", np.arange(first, first + units), Affine(np.ones(units), np.zeros(units)), np.ones(units, bool))]
+
+
+def _is_bypassed(maps: Sequence[LinearMap], position: int) -> bool:
+    """Whether a later layer reads what lies before the layer `position`."""
+    return any(source < position for later in maps[position + 1:] for source in later.weights)
+
+
+def _assemble(network: Network, maps: Sequence[LinearMap], weights: Sequence[_Weights],
+              activations: Sequence[nn.Module | None]) -> list[Layer]:
+    """The layers that are left, each with the columns of its weights in the order in which its input holds the sources."""
+    sources, widths = [FEATURES], {FEATURES: network.spec.in_features}
+    rewritten = []
+    for position, (layer, each, activation) in enumerate(zip(network.layers, weights, activations, strict=True)):
+        widths[position] = len(each.bias)
+        if not widths[position]:
+            continue
+        passes = _is_bypassed(maps, position)
+        rewritten.append(Layer(each.make_linear(sources, widths), activation, layer.residual, passes))
+        sources = [position, *sources] if passes else [position]
+    return rewritten
+
+
+def _rewrite_layer_(own: _Weights, readers: Sequence[_Weights] | None, source: int, activation: LearnedActivation,
+                    groups: Sequence[Group], *, can_vanish: bool) -> nn.Module:
+    """Fold one layer's groups into its weights and those that read it (None where they cannot take anything).
 
     Returns:
         The activation module that is left.
     """
-    if following is not None:
-        groups = _remove_constants_(following, groups)
-    order = np.concatenate([group.indices for group in groups])
-    own.weight, own.bias = own.weight[order], own.bias[order]
-    forms, start = [], 0
+    if readers is not None:
+        groups = _remove_constants_(readers, source, groups, can_vanish=can_vanish)
+    order = np.concatenate([np.zeros(0, np.intp), *(group.indices for group in groups)])
+    own.take_rows_(order)
+    forms: list[nn.Module] = []
+    sizes: list[int] = []
+    start = 0
     for group in groups:
         part = slice(start, start + len(group.indices))
         form, scale, shift = _fold_(own, part, group, activation)
         start = part.stop
-        if following is not None:
-            columns = group.indices
-            following.bias = following.bias + following.weight[:, columns] @ shift
-            following.weight[:, columns] *= scale
-        elif np.any(scale != 1) or np.any(shift != 0):
+        if readers is None and (np.any(scale != 1) or np.any(shift != 0)):
             form = nn.Sequential(form, Scale(scale, shift))
-        forms.append(form)
-    if following is not None:
-        following.weight = following.weight[:, order]
-        positions = None
-    else:
-        positions = None if np.array_equal(order, np.arange(len(order))) else np.argsort(order).tolist()
-    if len(forms) == 1 and positions is None:
+        for reader in readers or ():
+            block = reader.blocks[source]
+            reader.bias = reader.bias + block[:, group.indices] @ shift
+            block[:, group.indices] *= scale
+        if forms and isinstance(form, nn.Identity) and isinstance(forms[-1], nn.Identity):
+            sizes[-1] += len(group.indices)
+        else:
+            forms.append(form)
+            sizes.append(len(group.indices))
+    for reader in readers or ():
+        reader.blocks[source] = reader.blocks[source][:, order]
+    in_order = readers is not None or np.array_equal(order, np.arange(len(order)))
+    if len(forms) == 1 and in_order:
         return forms[0]
-    return Grouped([len(group.indices) for group in groups], forms, positions)
+    return Grouped(sizes, forms, None if in_order else np.argsort(order).tolist())
 
 
-def _remove_constants_(following: _Weights, groups: Sequence[Group]) -> list[Group]:
-    """Move constants into the next bias; one neuron stays if there is no other, since no layer can be empty."""
-    kept = [group for group in groups if group.key != "constant"]
-    for group in groups:
-        if group.key == "constant":
-            assert isinstance(group.form, Affine)
-            first = 0 if kept else 1
-            gone = group.indices[first:]
-            following.bias = following.bias + following.weight[:, gone] @ group.form.intercept[first:]
-            if first:
-                kept = [Group("constant", group.indices[:1], group.form.select(np.arange(1)), group.exact[:1])]
+def _remove_constants_(readers: Sequence[_Weights], source: int, groups: Sequence[Group], *, can_vanish: bool) -> list[Group]:
+    """Drop what left and move constants into the biases that read them.
+
+    One neuron stays if there is no other and no bypass, since no layer can be empty.
+    """
+    kept = [group for group in groups if group.key != "constant" and not group.left]
+    gone = [group for group in groups if group.key == "constant" or group.left]
+    for group in gone:
+        assert isinstance(group.form, Affine)
+        value = np.zeros(len(group.indices)) if group.left else group.form.intercept
+        first = 0 if kept or can_vanish else 1
+        for reader in readers:
+            reader.bias = reader.bias + reader.blocks[source][:, group.indices[first:]] @ value[first:]
+        if first:
+            kept = [Group("constant", group.indices[:1], Affine(np.zeros(1), value[:1]), group.exact[:1])]
     return kept
 
 
@@ -147,22 +232,16 @@ def _fold_(own: _Weights, part: slice, group: Group, activation: LearnedActivati
     if form is None:
         return activation.select(group.indices.tolist()), scale, shift
     if isinstance(form, Affine):
-        _scale_rows_(own, part, form.slope, form.intercept)
+        own.scale_rows_(part, form.slope, form.intercept)
         return nn.Identity(), scale, shift
     if isinstance(form, spline.Native):
-        _scale_rows_(own, part, form.beta, form.delta)
+        own.scale_rows_(part, form.beta, form.delta)
         return make_activation(ActivationSpec("fixed", form.act), count), form.alpha, form.eta
     if isinstance(form, spline.PiecewiseLinear):
         return PiecewiseLinear(form), scale, shift
     if isinstance(form, spline.Polynomial):
-        _scale_rows_(own, part, form.inverse_half_width, -form.center * form.inverse_half_width)
+        own.scale_rows_(part, form.inverse_half_width, -form.center * form.inverse_half_width)
         return Polynomial(spline.Polynomial(np.zeros(count), np.ones(count), form.coefficients)), scale, shift
-    _scale_rows_(own, part, form.inverse_step, -form.start * form.inverse_step)
+    own.scale_rows_(part, form.inverse_step, -form.start * form.inverse_step)
     in_intervals = spline.CubicSpline(np.zeros(count), np.ones(count), form.coefficients)
     return (LinearTable if group.key.endswith(":linear") else CubicSpline)(in_intervals), scale, shift
-
-
-def _scale_rows_(own: _Weights, part: slice, scale: Floats, shift: Floats) -> None:
-    """Replace u by scale u + shift for the neurons in `part`."""
-    own.weight[part] *= scale[:, None]
-    own.bias[part] = own.bias[part] * scale + shift

@@ -80,6 +80,23 @@ def emit_linear(builder: GraphBuilder, value: Value, linear: Linear, name: str, 
     return Value(builder.node("Gemm", inputs, name, transA=1 - transposed, transB=1), out_layout)
 
 
+def emit_linear_on_parts(builder: GraphBuilder, parts: Sequence[Value], linear: Linear, widths: Sequence[int], name: str) -> Value:
+    """Weight · (parts side by side) + bias, one Gemm for each part on top of the one before: nothing is copied together.
+
+    Args:
+        builder: collects the nodes.
+        parts: what the layer reads, each (batch, width) or transposed.
+        linear: the layer.
+        widths: of the parts.
+        name: of the nodes, and before their weights.
+    """
+    total = builder.initializer(f"{name}/bias", linear.bias)
+    for value, weight in zip(parts, np.split(np.asarray(linear.weight), np.cumsum(widths)[:-1], 1), strict=True):
+        inputs = [value.name, builder.initializer(f"{name}/weight", weight), total]
+        total = builder.node("Gemm", inputs, name, transA=int(value.layout == "feature_first"), transB=1)
+    return Value(total)
+
+
 def to_layout(builder: GraphBuilder, value: Value, layout: Layout) -> Value:
     """The same value in `layout`: itself, or through a Transpose."""
     if value.layout == layout:

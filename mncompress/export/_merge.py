@@ -43,7 +43,8 @@ def merge_linears(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def _is_linear(node: onnx.NodeProto, arrays: dict[str, Array]) -> bool:
     flags = {attribute.name: attribute.i for attribute in node.attribute}
-    return node.op_type == "Gemm" and flags.get("transA", 0) == 0 and flags.get("transB") == 1 and node.input[1] in arrays
+    plain = node.op_type == "Gemm" and flags.get("transA", 0) == 0 and flags.get("transB") == 1
+    return plain and all(name in arrays for name in node.input[1:])
 
 
 def _merge_(node: onnx.NodeProto, first: onnx.NodeProto, arrays: dict[str, Array]) -> None:

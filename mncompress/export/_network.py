@@ -25,6 +25,7 @@ from mncompress.export._activations import (
     emit_affine,
     emit_feed_forward,
     emit_linear,
+    emit_linear_on_parts,
     emit_linear_table,
     emit_op,
     emit_polynomial,
@@ -111,25 +112,35 @@ def make_model(network: Network, *, opset_version: int, metadata: Mapping[str, s
 
 
 def _emit_layers(builder: GraphBuilder, value: Value, network: Network, linears: Sequence[Linear]) -> Value:
+    parts, widths = [value], [network.spec.in_features]
     for position, (layer, linear) in enumerate(zip(network.layers, linears, strict=True)):
         name = f"layer{position}"
         if isinstance(layer.activation, CubicSpline | PiecewiseLinear):
-            y = emit_op(builder, value, _parameters(layer.activation), name, linear)
+            y = emit_op(builder, _join(builder, parts, name), _parameters(layer.activation), name, linear)
         else:
-            u = emit_linear(builder, value, linear, f"{name}/linear", _layout(builder, layer.activation))
-            y = u if layer.activation is None else _emit(builder, u, layer.activation, f"{name}/activation")
+            layout = _layout(builder, layer.activation)
+            u = (emit_linear(builder, parts[0], linear, f"{name}/linear", layout) if len(parts) == 1 else
+                 to_layout(builder, emit_linear_on_parts(builder, parts, linear, widths, f"{name}/linear"), layout))
+            y = u if layer.activation is None else emit_activation(builder, u, layer.activation, f"{name}/activation")
         if layer.residual:
-            skip = to_layout(builder, value, y.layout)
+            skip = to_layout(builder, parts[0], y.layout)
             y = replace(y, name=builder.node("Add", [y.name, skip.name], f"{name}/residual"))
-        value = y
-    return value
+        parts, widths = ([y, *parts], [len(linear.bias), *widths]) if layer.passes else ([y], [len(linear.bias)])
+    return parts[0]
+
+
+def _join(builder: GraphBuilder, parts: Sequence[Value], name: str) -> Value:
+    """The parts of what a layer reads side by side, (batch, n)."""
+    if len(parts) == 1:
+        return parts[0]
+    return Value(builder.node("Concat", [to_layout(builder, part, "batch_first").name for part in parts], f"{name}/input", axis=1))
 
 
 def _emit_in_one_node(builder: GraphBuilder, value: Value, network: Network, linears: Sequence[Linear]) -> Value | None:
     """A small network of splines and piecewise-linear forms alone as one node; None for any other."""
     forms = [layer.activation for layer in network.layers]
     known = all(isinstance(form, CubicSpline | PiecewiseLinear | None) for form in forms)
-    if not known or forms == [None] or any(layer.residual for layer in network.layers):
+    if not known or forms == [None] or any(layer.residual or layer.passes for layer in network.layers):
         return None
     if max(max(linear.weight.shape) for linear in linears) > WIDEST_IN_ONE_NODE:
         return None
@@ -145,9 +156,14 @@ def _fold_standardization(network: Network) -> tuple[list[Linear], Floats | None
     """The linear layers with standardization folded in, and the offset to subtract first where folding it would hurt."""
     linears = [Linear(_numpy(layer.linear.weight), _numpy(layer.linear.bias)) for layer in network.layers]
     shift, scale = _numpy(network.features.shift), _numpy(network.features.scale)
-    weight = linears[0].weight / scale
     explicit = bool(np.abs(shift / scale).max() > LARGEST_FOLDED_OFFSET)
-    linears[0] = Linear(weight, linears[0].bias if explicit else linears[0].bias - weight @ shift)
+    for position, layer in enumerate(network.layers):       # all layers that read the features: the last of what they read
+        linear = linears[position]
+        others, weight = np.split(linear.weight, [linear.weight.shape[1] - len(shift)], 1)
+        weight = weight / scale
+        linears[position] = Linear(np.concatenate([others, weight], 1), linear.bias if explicit else linear.bias - weight @ shift)
+        if not layer.passes:
+            break
     if network.targets is not None and network.layers[-1].activation is None:
         last, factor = linears[-1], _numpy(network.targets.scale)
         linears[-1] = Linear(last.weight * factor[:, None], last.bias * factor + _numpy(network.targets.shift))
@@ -175,7 +191,7 @@ def _form_of(builder: GraphBuilder, activation: Meta | Vaf) -> Form:
     return choose_form(activation.n, spec.width, spec.depth, shared=spec.shared, large_batch=builder.large_batch)
 
 
-def _emit(builder: GraphBuilder, value: Value, form: nn.Module, name: str) -> Value:
+def emit_activation(builder: GraphBuilder, value: Value, form: nn.Module, name: str) -> Value:
     """Add an activation module's nodes."""
     if isinstance(form, LearnedActivation):
         return _emit_family(builder, value, form, name)
@@ -185,7 +201,7 @@ def _emit(builder: GraphBuilder, value: Value, form: nn.Module, name: str) -> Va
         return _emit_grouped(builder, value, form, name)
     if isinstance(form, nn.Sequential):
         for position, part in enumerate(form):
-            value = _emit(builder, value, part, f"{name}/{position}")
+            value = emit_activation(builder, value, part, f"{name}/{position}")
         return value
     if isinstance(form, Scale):
         return emit_affine(builder, value, _numpy(form.scale), _numpy(form.shift), name)
@@ -250,7 +266,8 @@ def _emit_grouped(builder: GraphBuilder, value: Value, grouped: Grouped, name: s
         parts = builder.split(value.name, grouped.sizes, f"{name}/split")
     joined = []
     for position, (part, form) in enumerate(zip(parts, grouped.forms, strict=True)):
-        joined.append(to_layout(builder, _emit(builder, Value(part), form, f"{name}/group{position}"), "batch_first").name)
+        y = emit_activation(builder, Value(part), form, f"{name}/group{position}")
+        joined.append(to_layout(builder, y, "batch_first").name)
     result = joined[0] if len(joined) == 1 else builder.node("Concat", joined, f"{name}/joined", axis=1)
     if grouped.order is not None:
         result = builder.node("Gather", [result, builder.constant(np.array(grouped.order), np.int64)], f"{name}/ordered", axis=1)

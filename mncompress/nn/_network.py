@@ -37,21 +37,28 @@ class Standardize(nn.Module):
 
 
 class Layer(nn.Module):
-    """linear, then an elementwise activation (or none), then the layer's input added where `residual`."""
+    """linear, then an elementwise activation (or none); then the layer's input added where `residual`, or appended where `passes`.
 
-    def __init__(self, linear: nn.Linear, activation: nn.Module | None, residual: bool = False) -> None:
+    A layer that passes its input on is what a bypass begins with: the next layer's weights read both.
+    """
+
+    def __init__(self, linear: nn.Linear, activation: nn.Module | None, residual: bool = False, passes: bool = False) -> None:
         super().__init__()
+        assert not (residual and passes)
         self.linear = linear
         self.activation = activation
         self.residual = residual
+        self.passes = passes
 
     def forward(self, h: Tensor) -> Tensor:
-        """`(..., in_features)` to `(..., out_features)`."""
+        """`(..., in_features)` to `(..., out_features)`, or to `(..., out_features + in_features)` where it passes its input."""
         return self.activate(self.linear(h), h)
 
     def activate(self, u: Tensor, h: Tensor) -> Tensor:
         """The layer's output from its pre-activations `u` and its input `h`."""
         y = u if self.activation is None else self.activation(u)
+        if self.passes:
+            return torch.cat([y, h], -1)
         return y + h if self.residual else y
 
 
@@ -113,6 +120,6 @@ def make_body(spec: NetworkSpec) -> list[Layer]:
 def make_relu_twin(network: Network) -> Network:
     """The same network with every activation replaced by ReLU: the floor of cost that a compressed network is held to."""
     layers = [Layer(layer.linear, None if layer.activation is None else
-                    make_activation(ActivationSpec("fixed", "relu"), layer.linear.out_features), layer.residual)
+                    make_activation(ActivationSpec("fixed", "relu"), layer.linear.out_features), layer.residual, layer.passes)
               for layer in network.layers]
     return Network(network.spec, layers, network.features, network.targets)

@@ -13,23 +13,46 @@ without warning.
 
 *Native*: alpha·act(beta·u + delta) + eta.
 
+*Native with line*: alpha·act(beta·u + delta) + eta + rho·u.
+
 Every `fit_*` takes `ScalarFunctions` and domains `lo`, `hi` and returns what it found with the largest absolute error
-of each neuron; a domain that is a single point is allowed.
+of each neuron; a domain that is a single point is allowed. Every `approximate_*` takes a
+`Target` instead, functions that are sampled already, perhaps with a `Histogram` of what they are given, and returns
+the form alone.
 """
 
 from mncompress.spline._acts import ACT_DERIVATIVES as ACT_DERIVATIVES
 from mncompress.spline._acts import ACT_VALUES as ACT_VALUES
+from mncompress.spline._affine import Affine as Affine
+from mncompress.spline._affine import approximate_constant as approximate_constant
+from mncompress.spline._affine import approximate_line as approximate_line
 from mncompress.spline._affine import fit_affine as fit_affine
 from mncompress.spline._affine import fit_constant as fit_constant
 from mncompress.spline._cubic import INTERVALS as INTERVALS
+from mncompress.spline._cubic import MOST_INTERVALS as MOST_INTERVALS
 from mncompress.spline._cubic import CubicSpline as CubicSpline
+from mncompress.spline._cubic import approximate_cubic_spline as approximate_cubic_spline
+from mncompress.spline._cubic import approximate_linear_spline as approximate_linear_spline
 from mncompress.spline._cubic import fit_cubic_spline as fit_cubic_spline
 from mncompress.spline._cubic import fit_linear_spline as fit_linear_spline
+from mncompress.spline._functions import FEWER_POINTS as FEWER_POINTS
 from mncompress.spline._functions import Form as Form
 from mncompress.spline._functions import ScalarFunctions as ScalarFunctions
+from mncompress.spline._functions import Target as Target
+from mncompress.spline._functions import make_target as make_target
 from mncompress.spline._functions import max_abs_error as max_abs_error
+from mncompress.spline._histogram import Histogram as Histogram
 from mncompress.spline._native import Native as Native
+from mncompress.spline._native import NativeWithLine as NativeWithLine
+from mncompress.spline._native import approximate_native as approximate_native
+from mncompress.spline._native import approximate_native_with_line as approximate_native_with_line
 from mncompress.spline._native import fit_native as fit_native
+from mncompress.spline._native import fit_native_with_line as fit_native_with_line
 from mncompress.spline._piecewise import PiecewiseLinear as PiecewiseLinear
+from mncompress.spline._polyline import KNOTS as KNOTS
+from mncompress.spline._polyline import Polylines as Polylines
+from mncompress.spline._polyline import approximate_polylines as approximate_polylines
+from mncompress.spline._polyline import make_polylines as make_polylines
 from mncompress.spline._polynomial import Polynomial as Polynomial
+from mncompress.spline._polynomial import approximate_polynomial as approximate_polynomial
 from mncompress.spline._polynomial import fit_polynomial as fit_polynomial

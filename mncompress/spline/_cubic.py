@@ -1,5 +1,6 @@
 """Cubic splines on uniform knots, one per neuron (convention: see the package docstring)."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,17 +8,13 @@ import numpy.typing as npt
 from scipy import interpolate
 
 from mncompress.spline._arrays import Array, Indices, as_finite, round_float32
-from mncompress.spline._functions import (
-    ScalarFunctions,
-    as_domain,
-    center_and_half_width,
-    max_abs_error,
-    sample_finite,
-)
+from mncompress.spline._functions import LARGEST_VALUE, ScalarFunctions, Target, center_and_half_width, make_target, sample_finite
 
 INTERVALS = (1, 2, 3, 4, 6, 8, 12, 15, 24, 31, 48, 63, 96, 128, 192, 256)
 """The numbers of intervals worth trying: at most 60 % more than a finer choice would find. With its continuation a table of 15,
 31 or 63 fills one, two or four AVX-512 registers."""
+MOST_INTERVALS = 63
+"""That are fitted by least squares. With many, interpolation is nearly as good."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,18 +78,70 @@ class CubicSpline:
         return CubicSpline(self.start[indices], self.inverse_step[indices], self.coefficients[indices])
 
 
-def _interpolate(function: ScalarFunctions, lo: Array, hi: Array, intervals: int) -> CubicSpline:
-    """As `fit_cubic_spline`, without measuring the error."""
-    center, half_width = center_and_half_width(lo, hi)
-    # Rounded first: the values are then taken at the knots that a float32 kernel will use.
+def _make_knots(target: Target, intervals: int) -> tuple[Array, Array, Array]:
+    """Start and inverse step (N,), and the knots (K + 1, N); rounded first, so that they are those of a float32 kernel."""
+    if intervals < 1:
+        raise ValueError(f"a spline needs at least one interval, got {intervals = }")
+    center, half_width = center_and_half_width(target.lo, target.hi)
     start = round_float32(center - half_width)
     inverse_step = round_float32(intervals / (2 * half_width))
-    s = np.arange(intervals + 1.0)
-    knots = start + s[:, None] / inverse_step
-    ends = sample_finite(function, knots[[0, -1]], derivative=True) / inverse_step
-    spline = interpolate.CubicSpline(s, sample_finite(function, knots), bc_type=((1, ends[0]), (1, ends[1])))
+    return start, inverse_step, start + np.arange(intervals + 1.0)[:, None] / inverse_step
+
+
+def _fit_least_squares(target: Target, intervals: int, degree: int) -> CubicSpline:
+    """Splines of degree 1 or 3 with the least weighted mean square error, degree - 1 times continuously differentiable.
+
+    In s the basis of B-splines is the same for all functions, so that their normal equations are a matrix product.
+    """
+    start, inverse_step, _ = _make_knots(target, intervals)
+    s = np.linspace(0, intervals, len(target.u))
+    weights, values = target.weights.T, np.clip(np.nan_to_num(target.values.T), -LARGEST_VALUE, LARGEST_VALUE)
+    ends = np.zeros(degree), np.arange(intervals + 1.0), np.full(degree, float(intervals))
+    size = intervals + degree
+    splines = interpolate.BSpline(np.concatenate(ends), np.eye(size), degree)
+    basis = splines(s)
+    gram = np.zeros((target.n, size, size))
+    for beside in range(degree + 1):
+        i = np.arange(size - beside)
+        gram[:, i, i + beside] = gram[:, i + beside, i] = weights @ (basis[:, i] * basis[:, i + beside])
+    solution = np.linalg.solve(gram, ((weights * values) @ basis)[..., None])[..., 0]
+    coefficients = np.zeros((target.n, intervals, 4))
+    for power in range(degree + 1):
+        coefficients[..., power] = solution @ splines(np.arange(intervals), power).T / math.factorial(power)
+    return CubicSpline(start, inverse_step, round_float32(coefficients))
+
+
+def _is_weighted(target: Target, intervals: int) -> bool:
+    """Whether to fit by least squares: with many intervals, or in a domain that float32 cannot resolve, it gains nothing."""
+    _, half_width = center_and_half_width(target.lo, target.hi)
+    wide = not (2 * half_width > (target.hi - target.lo) * (1 + 1e-9)).any()
+    return target.histogram is not None and intervals <= MOST_INTERVALS and wide and not len(target.kinks)
+
+
+def approximate_cubic_spline(target: Target, intervals: int) -> CubicSpline:
+    """As `fit_cubic_spline`, of functions that are sampled already, and without measuring the error.
+
+    With a histogram up to `MOST_INTERVALS` intervals are fitted by weighted least squares.
+    """
+    if _is_weighted(target, intervals):
+        return _fit_least_squares(target, intervals, 3)
+    start, inverse_step, knots = _make_knots(target, intervals)
+    ends = sample_finite(target.function, knots[[0, -1]], derivative=True) / inverse_step
+    spline = interpolate.CubicSpline(np.arange(intervals + 1.0), sample_finite(target.function, knots),
+                                     bc_type=((1, ends[0]), (1, ends[1])))
     coefficients = spline.c[::-1].transpose(2, 1, 0)  # scipy: (4, K, N), highest power first
     return CubicSpline(start, inverse_step, round_float32(coefficients))
+
+
+def approximate_linear_spline(target: Target, intervals: int) -> CubicSpline:
+    """As `fit_linear_spline`, otherwise as `approximate_cubic_spline`."""
+    if _is_weighted(target, intervals):
+        return _fit_least_squares(target, intervals, 1)
+    start, inverse_step, knots = _make_knots(target, intervals)
+    values = sample_finite(target.function, knots)
+    coefficients = np.zeros((target.n, intervals, 4))
+    coefficients[..., 0], coefficients[..., 1] = round_float32(values[:-1].T), round_float32(np.diff(values, axis=0).T)
+    return CubicSpline(start, inverse_step, coefficients)
 
 
 def fit_cubic_spline(
@@ -116,11 +165,9 @@ def fit_cubic_spline(
     Raises:
         ValueError: `lo` and `hi` are not a domain, or `intervals` < 1.
     """
-    if intervals < 1:
-        raise ValueError(f"a spline needs at least one interval, got {intervals = }")
-    low, high = as_domain(function.n, lo, hi)
-    spline = _interpolate(function, low, high, intervals)
-    return spline, max_abs_error(function, spline, low, high)
+    target = make_target(function, lo, hi)
+    spline = approximate_cubic_spline(target, intervals)
+    return spline, target.measure(spline)[0]
 
 
 def fit_linear_spline(
@@ -130,14 +177,6 @@ def fit_linear_spline(
 
     The error falls as K**-2 for smooth functions. Arguments, results and errors are those of `fit_cubic_spline`.
     """
-    if intervals < 1:
-        raise ValueError(f"a spline needs at least one interval, got {intervals = }")
-    low, high = as_domain(function.n, lo, hi)
-    center, half_width = center_and_half_width(low, high)
-    start = round_float32(center - half_width)
-    inverse_step = round_float32(intervals / (2 * half_width))
-    values = sample_finite(function, start + np.arange(intervals + 1.0)[:, None] / inverse_step)
-    coefficients = np.zeros((function.n, intervals, 4))
-    coefficients[..., 0], coefficients[..., 1] = round_float32(values[:-1].T), round_float32(np.diff(values, axis=0).T)
-    spline = CubicSpline(start, inverse_step, coefficients)
-    return spline, max_abs_error(function, spline, low, high)
+    target = make_target(function, lo, hi)
+    spline = approximate_linear_spline(target, intervals)
+    return spline, target.measure(spline)[0]

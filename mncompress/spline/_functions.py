@@ -6,16 +6,21 @@ and the error is infinite.
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from mncompress.spline._arrays import Array, Indices, as_finite
+from mncompress.spline._histogram import Histogram, weigh
 
 ERROR_POINTS = 1537
 """1536 is a multiple of twice every candidate number of spline intervals: the grid meets all knots and all middles of
 intervals, where the error of a spline peaks."""
+FEWER_POINTS = 513
+"""Enough for what has at most 63 intervals."""
 BLOCK = 2**18
 """Function values held at a time, per block of neurons."""
 NARROWEST = 2.0**-16
@@ -108,11 +113,76 @@ def sample_finite(function: ScalarFunctions, u: Array, *, derivative: bool = Fal
     return np.clip(np.nan_to_num(values, copy=False), -LARGEST_VALUE, LARGEST_VALUE)
 
 
-def largest_difference(a: Array, b: Array) -> Array:
-    """Largest absolute difference of `a` and `b` (G, N) per neuron, (N,); infinite where one of them is not finite."""
-    with np.errstate(all="ignore"):
-        worst = np.abs(a - b).max(axis=0)
-    return np.where(np.isnan(worst), np.inf, worst)
+@dataclass(frozen=True, eq=False)
+class Target:
+    """N functions on their domains, sampled once: what several forms are fitted to and compared with.
+
+    Made by `make_target`. All points and values are (G, N).
+    """
+
+    function: ScalarFunctions
+    lo: Array
+    """(N,)"""
+    hi: Array
+    """(N,)"""
+    histogram: Histogram | None
+    """What the functions are given: fits then minimise the mean square error over it, else the largest error."""
+    points: int
+    """Of a uniform grid, both ends of the domain included."""
+    kinks: Array
+    """Further points (K, N); those outside of the domain count as its ends."""
+
+    @property
+    def n(self) -> int:
+        """Number of functions."""
+        return len(self.lo)
+
+    @cached_property
+    def u(self) -> Array:
+        """All points, ascending."""
+        grid = make_grid(self.lo, self.hi, self.points)
+        return np.sort(np.concatenate([grid, np.clip(self.kinks, self.lo, self.hi)]), axis=0) if len(self.kinks) else grid
+
+    @cached_property
+    def values(self) -> Array:
+        """As the function gives them, so NaN and infinities among them."""
+        return sample(self.function, self.u)
+
+    @cached_property
+    def weights(self) -> Array:
+        """Of the points in a mean over what the functions are given; evenly over the domain without a histogram."""
+        return weigh(self.u, self.histogram)
+
+    def measure(self, form: Form) -> tuple[Array, Array]:
+        """Largest absolute and root mean square difference from N forms, each (N,); infinite where a value is not finite."""
+        largest, mean = np.empty(self.n), np.empty(self.n)
+        for block in neuron_blocks(self.n, len(self.u)):
+            with np.errstate(all="ignore"):
+                difference = form.select(block).evaluate(self.u[:, block]) - self.values[:, block]
+                largest[block] = np.abs(difference).max(axis=0)
+                mean[block] = np.sqrt(np.einsum("gn,gn,gn->n", self.weights[:, block], difference, difference))
+        return tuple(np.where(np.isnan(error), np.inf, error) for error in (largest, mean))  # type: ignore[return-value]
+
+
+def make_target(function: ScalarFunctions, lo: npt.ArrayLike, hi: npt.ArrayLike, histogram: Histogram | None = None,
+                points: int = ERROR_POINTS, kinks: Array | None = None) -> Target:
+    """Functions on uniform grids of their domains; sampled when that is asked for.
+
+    Args:
+        function: N functions.
+        lo: lower ends of the domains, (N,).
+        hi: upper ends, (N,).
+        histogram: what they are given, if fits and mean errors should go by it.
+        points: of the grid, both ends included.
+        kinks: further points (K, N).
+
+    Raises:
+        ValueError: `lo` and `hi` are not a domain, or the histogram is of other functions.
+    """
+    low, high = as_domain(function.n, lo, hi)
+    if histogram is not None and histogram.n != function.n:
+        raise ValueError(f"a histogram of {histogram.n} functions was given for {function.n}")
+    return Target(function, low, high, histogram, points, np.empty((0, function.n)) if kinks is None else kinks)
 
 
 def max_abs_error(
@@ -133,9 +203,4 @@ def max_abs_error(
     Raises:
         ValueError: `lo` or `hi` is not a domain of N functions.
     """
-    low, high = as_domain(function.n, lo, hi)
-    error = np.empty(function.n)
-    for block in neuron_blocks(function.n, points):
-        u = make_grid(low[block], high[block], points)
-        error[block] = largest_difference(form.select(block).evaluate(u), sample(function.select(block), u))
-    return error
+    return make_target(function, lo, hi, points=points).measure(form)[0]

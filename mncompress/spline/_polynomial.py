@@ -7,13 +7,8 @@ import numpy.typing as npt
 from numpy.polynomial import chebyshev
 
 from mncompress.spline._arrays import Array, Indices, as_finite, round_float32
-from mncompress.spline._functions import (
-    ScalarFunctions,
-    as_domain,
-    center_and_half_width,
-    max_abs_error,
-    sample_finite,
-)
+from mncompress.spline._functions import ScalarFunctions, Target, center_and_half_width, make_target, sample_finite
+from mncompress.spline._histogram import weigh
 
 NODES = 64
 """Chebyshev nodes at which a function is sampled: many more than coefficients, so that aliasing does not matter."""
@@ -107,15 +102,27 @@ def horner(coefficients: Array, x: Array) -> Array:
     return y
 
 
-def _interpolate(function: ScalarFunctions, lo: Array, hi: Array, degree: int) -> Polynomial:
-    """As `fit_polynomial`, without measuring the error."""
-    center, half_width = center_and_half_width(lo, hi)
+def approximate_polynomial(target: Target, degree: int) -> Polynomial:
+    """As `fit_polynomial`, of functions that are sampled already, and without measuring the error.
+
+    With a histogram the fit is by weighted least squares at the nodes.
+    """
+    if not 0 <= degree <= NODES // 2:
+        raise ValueError(f"a degree from 0 to {NODES // 2} is needed, got {degree = }")
+    center, half_width = center_and_half_width(target.lo, target.hi)
     # Rounded first, as for splines.
     center, inverse = round_float32(center), round_float32(1 / half_width)
     nodes = chebyshev.chebpts1(NODES)
-    values = sample_finite(function, center + nodes[:, None] / inverse)
-    series = chebyshev.chebvander(nodes, degree).T @ values * (2 / NODES)
-    series[0] /= 2
+    values = sample_finite(target.function, center + nodes[:, None] / inverse)
+    basis = chebyshev.chebvander(nodes, degree)
+    if target.histogram is None:
+        series = basis.T @ values * (2 / NODES)
+        series[0] /= 2
+    else:
+        weights = weigh(target.lo + (nodes[:, None] + 1) * (target.hi - target.lo) / 2, target.histogram).T
+        products = (basis[:, :, None] * basis[:, None, :]).reshape(NODES, -1)
+        gram = (weights @ products).reshape(-1, degree + 1, degree + 1)
+        series = np.asarray(np.linalg.solve(gram, ((weights * values.T) @ basis)[..., None]), np.float64)[..., 0].T
     to_powers = np.zeros((degree + 1, degree + 1))
     for p in range(degree + 1):
         to_powers[: p + 1, p] = chebyshev.cheb2poly(np.eye(degree + 1)[p, : p + 1])
@@ -143,8 +150,6 @@ def fit_polynomial(
     Raises:
         ValueError: `lo` and `hi` are not a domain, or `degree` is out of range.
     """
-    if not 0 <= degree <= NODES // 2:
-        raise ValueError(f"a degree from 0 to {NODES // 2} is needed, got {degree = }")
-    low, high = as_domain(function.n, lo, hi)
-    polynomial = _interpolate(function, low, high, degree)
-    return polynomial, max_abs_error(function, polynomial, low, high)
+    target = make_target(function, lo, hi)
+    polynomial = approximate_polynomial(target, degree)
+    return polynomial, target.measure(polynomial)[0]

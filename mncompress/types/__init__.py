@@ -8,6 +8,7 @@ from mncompress.types._compression import KINDS as KINDS
 from mncompress.types._compression import Budget as Budget
 from mncompress.types._compression import Decision as Decision
 from mncompress.types._compression import Kind as Kind
+from mncompress.types._compression import LayerPlan as LayerPlan
 from mncompress.types._compression import Plan as Plan
 from mncompress.types._compression import Preset as Preset
 from mncompress.types._compression import Target as Target

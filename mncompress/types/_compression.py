@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from typing import Literal, get_args
 
 from mncompress.errors import ConfigError
@@ -27,12 +28,50 @@ class Budget:
     target: Target = "auto"
     """What the network is to be fast in: ONNX Runtime with the kernel library (`native`), or standard operators alone
     (`portable`). `auto` is native where the library was built."""
+    target_macs: int | str | None = None
+    """Multiply-adds to come down to with the best accuracy found, as a number or as a share of the original's like `55%`."""
+    target_latency: float | None = None
+    """Microseconds to come down to for a batch of one, with the best accuracy found, on the CPU under one thread."""
+    include: tuple[str, ...] = ()
+    """Patterns for the activated layers that may change, by number or by name: `0`, `body.0.activation`, `body.*`."""
+    exclude: tuple[str, ...] = ()
+    """Patterns for those that may not."""
 
     def __post_init__(self) -> None:
-        for name in ("max_drop", "max_logit_error"):
+        for name in ("max_drop", "max_logit_error", "target_latency"):
             value = getattr(self, name)
             if value is not None and not 0 <= value < float("inf"):
                 raise ConfigError(f"{name} must be finite and not negative, got {value}")
+        self.macs_limit(1)
+        if self.has_target and self.preset == "exact":
+            raise ConfigError("the preset exact has no target to come down to: it replaces only what stays exact; drop one of them")
+
+    @property
+    def has_target(self) -> bool:
+        """Whether a cost is given to come down to."""
+        return self.target_macs is not None or self.target_latency is not None
+
+    def macs_limit(self, original: int) -> float | None:
+        """`target_macs` as a number, for an original with so many multiply-adds.
+
+        Raises:
+            ConfigError: it is neither a positive number nor a share of 0 to 100 %.
+        """
+        if self.target_macs is None:
+            return None
+        text = str(self.target_macs)
+        number = text.removesuffix("%")
+        is_share = number != text
+        if not number.replace(".", "", 1).isdecimal() or float(number) <= 0 or (is_share and float(number) > 100):
+            raise ConfigError(f"target_macs must be a positive number, or a share of the original's such as 55%, got {text!r}")
+        return original * float(number) / 100 if is_share else float(number)
+
+    def may_change(self, number: int, name: str) -> bool:
+        """Whether the activated layer of this number and name may change."""
+        def matches(patterns: tuple[str, ...]) -> bool:
+            return any(pattern == str(number) or fnmatchcase(name, pattern) for pattern in patterns)
+
+        return (not self.include or matches(self.include)) and not matches(self.exclude)
 
 
 @dataclass(frozen=True)
@@ -58,11 +97,28 @@ class Decision:
     settings: Mapping[str, int | float | str] = field(default_factory=dict)
     """What the fit chose: `intervals`, `degree`, `act`, `knots`."""
     left: bool = False
+    """The neuron is gone; what it passed on is in a bypass or in the weights of the others."""
+
+
+@dataclass(frozen=True)
+class LayerPlan:
+    """What was done behind a layer as a whole."""
+
+    __pydantic_config__ = STRICT
+
+    layer: int
+    rank: int = 0
+    """Of the bypass around the neurons that left; 0 without one."""
+    ridge: float | None = None
+    """With which the next layer's weights were refitted, relative to the features' second moments; None where they were not."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The decisions for a whole network, and the evidence on the validation split that they keep the budget."""
+    """The decisions for a whole network, and the evidence on the validation split that they keep the budget.
+
+    A plan that is given back is carried out as it is: its decisions' `kind`, `settings` and `left`, and `layers`. The rest informs.
+    """
 
     budget: Budget
     decisions: tuple[Decision, ...]
@@ -71,4 +127,7 @@ class Plan:
     divided by its sensitivity."""
     validation: Mapping[str, float | int | str | None]
     """Samples, flips, drop with its upper confidence bound, and largest output change on the validation split."""
+    layers: tuple[LayerPlan, ...] = ()
+    finetuned: int = 0
+    """Epochs of distillation that followed."""
     schema: Literal["mncompress.plan/1"] = "mncompress.plan/1"

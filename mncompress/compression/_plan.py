@@ -1,0 +1,151 @@
+"""Decisions in words, and plans back into assignments."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mncompress.analysis import Choice, LayerOptions, kind_of
+from mncompress.calibration import LayerCalibration
+from mncompress.compression._build import Assignment
+from mncompress.compression._rewrite import Group, is_free
+from mncompress.errors import ConfigError
+from mncompress.nn import Network
+from mncompress.spline import max_abs_error
+from mncompress.types import Decision, Plan
+
+Floats = NDArray[np.float64]
+RUNGS = {"cubic_spline": "intervals", "polynomial": "degree"}
+"""The setting by which a kind of form is finer or coarser."""
+
+
+def read_plan(plan: Plan, network: Network, options: Sequence[LayerOptions]) -> list[Assignment]:
+    """The assignments that a plan stands for.
+
+    Raises:
+        ConfigError: it is not a plan for this network, or asks for what is not possible.
+    """
+    rows = {(decision.layer, decision.index): decision for decision in plan.decisions}
+    wanted = [(layer, index) for layer, option in enumerate(options) for index in range(option.n)]
+    if sorted(rows) != wanted or len(plan.decisions) != len(wanted):
+        raise ConfigError(f"the plan has {len(plan.decisions)} decisions, and not one for each of the network's {len(wanted)} "
+                          "learned activations; give the plan of the same network")
+    behind = {each.layer: each for each in plan.layers}
+    assignments = []
+    for layer, option in enumerate(options):
+        decisions = [rows[layer, index] for index in range(option.n)]
+        keys = np.array([_find_key(decision, option) for decision in decisions])
+        rungs = {key: max(_read_rung(decisions[index], key) for index in np.flatnonzero(keys == key))
+                 for key in set(keys.tolist()) if key in option.ladder}
+        left = np.array([decision.left for decision in decisions], bool)
+        if left.any() and not is_free(network, layer):
+            raise ConfigError(f"the plan lets neurons of layer {layer} leave, which something else than the next layer reads")
+        rank, ridge = (behind[layer].rank, behind[layer].ridge) if layer in behind else (0, None)
+        if left.any() and ridge is None:
+            rank = option.n         # nothing is refitted, so all that they passed on must be read
+        assignments.append(Assignment(keys, rungs, left, rank, ridge))
+    return assignments
+
+
+def _find_key(decision: Decision, options: LayerOptions) -> str:
+    where = f"the plan's decision for neuron {decision.index} of layer {decision.layer}"
+    if decision.left and decision.kind != "affine":
+        raise ConfigError(f"{where} lets it leave as {decision.kind}; only affine neurons leave")
+    if decision.kind == "kept":
+        return "kept"
+    detail = decision.settings.get("act") or decision.settings.get("form")
+    key = f"{decision.kind}:{detail}" if detail else str(decision.kind)
+    possible = [name for name, errors in options.errors.items() if np.isfinite(errors[decision.index])]
+    if key not in possible:
+        raise ConfigError(f"{where} asks for {key}, which it cannot become; choose from {', '.join([*possible, 'kept'])}")
+    return key
+
+
+def _read_rung(decision: Decision, key: str) -> int:
+    name = RUNGS.get(kind_of(key), "knots")
+    value = decision.settings.get(name)
+    if not isinstance(value, int) or not 1 <= value <= 4096:
+        raise ConfigError(f"the plan's decision for neuron {decision.index} of layer {decision.layer} needs the setting {name}, a "
+                          f"positive number for a {decision.kind}, got {value!r}")
+    return value
+
+
+def describe(layer: int, options: LayerOptions, choice: Choice | None, tolerance: Floats, groups: Sequence[Group],
+             calibration: LayerCalibration, *, movable: bool) -> list[Decision]:
+    """A layer's decisions.
+
+    Args:
+        layer: its number among the activated ones.
+        options: what its neurons could have become.
+        choice: what was chosen, with what was refused; None for a plan that was given.
+        tolerance: per neuron, (n,).
+        groups: what they became.
+        calibration: what they are given.
+        movable: whether the layer was allowed to change.
+    """
+    decisions: dict[int, Decision] = {}
+    for group in groups:
+        errors = _errors_of(group, options)
+        for position, index in enumerate(group.indices.tolist()):
+            allowed, error = np.inf if group.left else float(max(tolerance[index], 0.0)), float(errors[position])
+            low, high = calibration.domain[index].tolist()
+            refused: Mapping[str, str] = {}
+            if choice is None:
+                reason = "the plan that was given asks for it"
+            elif not movable:
+                reason = "the layer was excluded"
+            else:
+                reason = _reason(group, options, index, error, allowed)
+                refused = {"constant": "leaving takes no less away and is made good for"} if group.left else choice.refused[index]
+            decisions[index] = Decision(
+                layer, index, kind_of(group.key), (low, high), error,
+                allowed if np.isfinite(allowed) else float(np.finfo(np.float32).max), float(calibration.sensitivity[index]),
+                reason, refused, _settings(group, options, index), group.left)
+    return [decisions[index] for index in range(options.n)]
+
+
+def _errors_of(group: Group, options: LayerOptions) -> Floats:
+    if group.form is None:
+        return np.zeros(len(group.indices))
+    if group.key in options.found:
+        return options.errors[group.key][group.indices]
+    lo, hi = options.domain[group.indices].T
+    return max_abs_error(options.inner.select(group.indices), group.form, lo, hi)
+
+
+def _settings(group: Group, options: LayerOptions, index: int) -> dict[str, int | float | str]:
+    form = group.form
+    kind, _, detail = group.key.partition(":")
+    extra = {"form": detail} if detail and kind != "native" else {}
+    if kind == "cubic_spline":
+        return {"intervals": form.coefficients.shape[1], **extra}  # type: ignore[union-attr]
+    if kind == "polynomial":
+        return {"degree": form.coefficients.shape[1] - 1}  # type: ignore[union-attr]
+    if kind == "piecewise_linear":
+        return {"knots": form.knots.shape[1] if detail else int(options.knots[index]), **extra}  # type: ignore[union-attr]
+    return {"act": detail} if kind == "native" else {}
+
+
+def _reason(group: Group, options: LayerOptions, index: int, error: float, allowed: float) -> str:
+    kind = kind_of(group.key)
+    if group.left:
+        return "is missed least: the next layer's other inputs carry what it contributed"
+    if kind == "kept":
+        possible = any(exact[index] for exact in options.exact.values())
+        if allowed > 0 and (possible or any(found[index] <= allowed for found in options.limited.values())):
+            return "the layer is faster with its inner networks than with what could replace them"
+        if possible:
+            return "even the float32 rounding of an exact replacement would exceed the budget"
+        return "nothing cheaper is exact for every input" if allowed == 0 else "nothing cheaper is within the tolerance"
+    what = {
+        "constant": "does not vary", "affine": "is a straight line", "piecewise_linear": "its inner network is piecewise linear",
+        "native": f"is a scaled and shifted {group.key.partition(':')[2]}", "polynomial": "is smooth and gentle on its domain",
+        "cubic_spline": "is smooth",
+    }[kind]
+    if options.exact[group.key][index]:
+        return f"{what}, exactly and for every input"
+    if group.key == "piecewise_linear:reduced":
+        what = "is close to a few straight pieces"
+    limit = "its outputs do not reach the network's" if not np.isfinite(allowed) else (
+        f"{allowed:.2g} is allowed" + (" in the mean over what it is given" if options.criterion == "rms" else ""))
+    return f"{what}: the error on its domain is {error:.2g}, {limit}"

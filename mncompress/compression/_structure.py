@@ -1,0 +1,92 @@
+"""Ever cheaper structures of a network: assignments in which more and more neurons leave."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from mncompress.analysis import LayerOptions
+from mncompress.compression._build import Assignment, Study
+from mncompress.compression._departures import Departure, Shape, distribute, find_departures, is_dense
+from mncompress.compression._rewrite import is_free
+from mncompress.nn import Network
+
+PRICES = np.geomspace(1e-7, 1e2, 96)
+"""Of all multiply-adds of the original, in units of the outputs' variance."""
+STEP = 0.004
+"""Relative difference in cost between one structure and the next."""
+SMALL_WIDTH = 128
+"""Of the widest layer of a network that is exported as one node."""
+WORTHWHILE = 0.03
+"""Of all multiply-adds, with nodes counted: a smaller gain is not worth the change."""
+
+
+def find_levels(network: Network, assignments: Sequence[Assignment], options: Sequence[LayerOptions], movable: Sequence[bool],
+                make_study: Callable[[], Study]) -> list[list[Assignment]]:
+    """Assignments from expensive to cheap, each with other neurons that leave; all refit the layers behind.
+
+    Args:
+        network: the original.
+        assignments: what its neurons become; the same in every level for those that stay.
+        options: per activated layer.
+        movable: the activated layers that may change.
+        make_study: called where a layer can lose neurons.
+    """
+    layers = network.layers
+    free = tuple(position < len(movable) and movable[position] and is_free(network, position)
+                 and "affine" in options[position].errors for position in range(len(layers)))
+    if not any(free):
+        return []
+    study = make_study()
+    spec = network.spec
+    shape = Shape(spec.sizes, sum(layer.residual for layer in layers) == 0 and max(spec.sizes) <= SMALL_WIDTH)
+    signals = study.rows.fit
+    outputs = signals.outputs[-1].double() if network.targets is None else network.targets.invert(signals.outputs[-1]).double()
+    variance = float(outputs.var(0, correction=0).sum()) or 1.0
+    stages: list[list[Departure]] = []
+    for position in range(len(layers)):
+        if not free[position]:
+            stages.append([Departure(np.zeros(0, np.intp), 0, 0.0)])
+            continue
+        read = layers[position + 1].linear.weight.detach().double().numpy()
+        x = signals.outputs[position - 1] if position else signals.features
+        removable = np.flatnonzero(assignments[position].keys != "constant")
+        stages.append(find_departures(signals.outputs[position], x, read, study.metrics[position + 1], variance, removable))
+    levels = [_Level(shape, chosen) for chosen in (distribute(stages, shape, float(price)) for price in PRICES)]
+    levels += [_Level(shape, [*level.departures[:place], option, *level.departures[place + 1:]])
+               for level in list(levels) for place, stage in enumerate(stages) if len(stage) > 1 for option in stage]
+    most = (1 - WORTHWHILE) * shape.cost([each[0] for each in stages])
+    return [_assign(level.departures, assignments, spec.sizes, free) for level in _select(levels, most)]
+
+
+class _Level:
+    """A departure for each layer."""
+
+    def __init__(self, shape: Shape, departures: list[Departure]) -> None:
+        self.departures = departures
+        self.cost = shape.cost(departures)
+        self.error = sum(departure.error for departure in departures)
+
+
+def _select(levels: Sequence[_Level], most: float) -> list[_Level]:
+    """From expensive to cheap those that no other beats in both cost and error, and that differ by `STEP` in cost."""
+    selected: list[_Level] = []
+    for level in sorted(levels, key=lambda each: (each.error, each.cost)):
+        if level.cost <= (selected[-1].cost * (1 - STEP) if selected else most):
+            selected.append(level)
+    return selected
+
+
+def _assign(departures: Sequence[Departure], assignments: Sequence[Assignment], sizes: Sequence[int], free: Sequence[bool]
+            ) -> list[Assignment]:
+    result, inputs = [], sizes[0]
+    for position, (assignment, departure) in enumerate(zip(assignments, departures, strict=False)):
+        left = np.zeros(len(assignment.keys), bool)
+        left[departure.left] = True
+        rank = departure.rank
+        outputs = sizes[position + 2] if position + 2 < len(sizes) else 0
+        dense = rank > 0 and is_dense(rank, inputs, outputs)
+        result.append(replace(assignment, keys=np.where(left, "affine", assignment.keys), left=left,
+                              rank=outputs if dense else rank, ridge="search" if free[position] else None))
+        inputs = int((~left).sum()) + (inputs if dense else rank)
+    return result

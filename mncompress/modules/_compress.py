@@ -1,0 +1,252 @@
+"""Compressing any torch module: find its activations, probe them, calibrate, choose within the budget, rewrite.
+
+As for mncompress's own networks: one number, the contribution that a single channel may make to the outputs, divided by each
+channel's sensitivity gives its tolerance; from loose to tight, the first network that keeps the budget on the validation data is
+taken. Activations of mncompress's families are analyzed exactly, others through their sampled values.
+"""
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from mncompress import spline
+from mncompress.analysis import Choice, LayerOptions, choose, find_options, keep_all, kind_of
+from mncompress.calibration import LayerCalibration
+from mncompress.compression import Group, check_budget
+from mncompress.errors import ConfigError, DataError
+from mncompress.modules._functions import ModuleFunctions, as_inner_networks, as_learned, make_functions
+from mncompress.modules._observe import Observation, measure_sensitivity, observe, run_module
+from mncompress.modules._probe import probe
+from mncompress.modules._registry import STANDARD, channel_axis_of, find_activations
+from mncompress.modules._rewrite import Site, can_lose_channels, rewrite
+from mncompress.modules._topology import Topology, fits_axis, fold_norms
+from mncompress.native import load_library
+from mncompress.types import Budget, Decision, Task
+
+TOLERANCES: tuple[float, ...] = tuple(float(t) for t in np.geomspace(0.3, 1e-8, 16))
+"""Relative to the root mean square of the outputs around their mean."""
+SENSITIVITY_FLOOR = 1e-3
+"""Of an activation's largest: a gradient that is zero on all calibration samples need not be so on others."""
+MAX_DROP: Mapping[str, float] = {"default": 0.1, "aggressive": 0.5}
+"""Where the budget names no limit, as for mncompress's own networks."""
+
+Rows: TypeAlias = NDArray[Any] | Tensor
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class ModuleResult:
+    """A compressed torch module, and why it is what it is.
+
+    Attributes:
+        network: on the CPU, in float32 and eval mode, of the same class as the original.
+        decisions: by the name of each replaced activation, what each channel became; `layer` counts these activations.
+        left_alone: by name, what stays as it was, with the reason.
+        verdict: the budget's verdict on the validation data: `ok`, `verdict` (a sentence) and the numbers behind it.
+        tolerance: as in `Plan`: what a single channel may contribute to the outputs.
+        task: what the outputs are.
+    """
+
+    network: nn.Module
+    decisions: Mapping[str, tuple[Decision, ...]]
+    left_alone: Mapping[str, str]
+    verdict: Mapping[str, float | int | str | None]
+    tolerance: float
+    task: Task
+
+
+def compress_module(module: nn.Module, x_calibration: Rows, validation: tuple[Rows, Rows], budget: Budget | None = None, *,
+                    task: Task = "classification", progress: Callable[[str], None] | None = None) -> ModuleResult:
+    """Replace the learned activations of any torch module by the cheapest forms within a budget.
+
+    Args:
+        module: takes one tensor, samples first, and gives one row of outputs a sample. It is not changed.
+        x_calibration: inputs that give the domains and sensitivities, (rows, ...), such as the training data.
+        validation: inputs, and labels (rows,) or targets (rows, outputs), on which the budget must hold.
+        budget: what compression may cost; the default preset where None.
+        task: what the outputs are: logits, or targets.
+        progress: called with a line for each step.
+
+    Raises:
+        ConfigError: the module is an activation itself.
+        DataError: there are no rows, the labels do not fit, or the module fails on the data.
+    """
+    tell = progress or (lambda line: None)
+    if channel_axis_of(module) is not None or isinstance(module, STANDARD):
+        raise ConfigError("the module is itself an activation; give the network that it is in, or put it into nn.Sequential")
+    budget = _complete(budget or Budget())
+    network = copy.deepcopy(module).cpu().float().eval().requires_grad_(False)
+    x, x_validation = _as_tensor(x_calibration), _as_tensor(validation[0])
+    original = run_module(network, x_validation)
+    y = _as_labels(validation[1], original, task)
+    run_module(network, x[:2])
+    tell("looking for activations")
+    base, sites, left = prepare(network, x, budget)
+    tell(f"{len(sites)} activations can be replaced: {', '.join(site.name for site in sites) or 'none'}")
+    scale = float(np.sqrt(np.var(original, axis=0).mean())) or 1.0
+    steps = [] if budget.preset == "exact" else [scale * tolerance for tolerance in TOLERANCES]
+    for tolerance, pick in (*((step, choose) for step in steps), (0.0, choose), (0.0, keep_all)):
+        tolerances = [_tolerances(tolerance, site.calibration.sensitivity) for site in sites]
+        choices = [_choose(site, allowed, pick) for site, allowed in zip(sites, tolerances, strict=True)]
+        groups = [_make_groups(*each) for each in zip(sites, choices, tolerances, strict=True)]
+        compressed = rewrite(base, sites, groups)
+        verdict = check_budget(budget, task, original, run_module(compressed, x_validation), y,
+                               partial(_count_flips, network, compressed, x))
+        tell(f"tolerance {tolerance:.2g}: {verdict.reason}")
+        if verdict.ok:
+            break
+    decisions = {parts[0].name: _decide(number, *parts)
+                 for number, parts in enumerate(zip(sites, choices, tolerances, groups, strict=True))}
+    return ModuleResult(compressed, decisions, left, {"ok": verdict.ok, "verdict": verdict.reason, **verdict.evidence}, tolerance,
+                        task)
+
+
+def prepare(network: nn.Module, x: Tensor, budget: Budget) -> tuple[nn.Module, list[Site], dict[str, str]]:
+    """Fold the normalizations, and work out what each activation could become.
+
+    Returns:
+        The network with folded normalizations; the activations that can be replaced; and what is left alone, with why.
+    """
+    found = list(find_activations(network))
+    left = {name: f"{type(module).__name__} is native: every runtime computes it as it stands"
+            for name, module, axis in found if axis is None}
+    learned = {name: (module, axis) for name, module, axis in found if axis is not None}
+    base, stays = fold_norms(network, [module for _, module, _ in found], x)
+    learned = {name: (base.get_submodule(name), axis) for name, (_, axis) in learned.items()}
+    seen = observe(base, learned, x)
+    functions: dict[str, ModuleFunctions] = {}
+    for name, (module, _) in learned.items():
+        reason = _look_at_(functions, name, module, seen[name])
+        if reason is not None:
+            seen[name].problem = left[name] = reason
+    rows = measure_sensitivity(base, learned, x, seen)
+    topology = Topology(base, [base.get_submodule(name) for name, _, _ in found])
+    sites = [_make_site(base, topology, name, learned[name][0], seen[name].calibration(rows), each, budget)
+             for name, each in functions.items()]
+    return base, sites, {**left, **stays, **topology.functional(), **topology.problems}
+
+
+def _look_at_(functions: dict[str, ModuleFunctions], name: str, module: nn.Module, seen: Observation) -> str | None:
+    """Add the functions of an activation, or say why it is none."""
+    if seen.problem is not None:
+        return seen.problem
+    made = make_functions(module, seen.axis, len(seen.shape), seen.n)
+    reason = probe(made, seen.shape, np.stack([seen.low.numpy(), seen.high.numpy()], 1))
+    if reason is None:
+        functions[name] = made
+    return reason
+
+
+def _make_site(network: nn.Module, topology: Topology, name: str, module: nn.Module, calibration: LayerCalibration,
+               functions: ModuleFunctions, budget: Budget) -> Site:
+    inner, family = as_inner_networks(module, functions)
+    options = find_options(inner, family, calibration.domain, budget.preset,
+                           "portable" if budget.target == "portable" else "native")
+    if budget.preset == "exact" and as_learned(module) is None:
+        options = replace(options, errors={}, exact={}, ladder={}, found={})
+
+    def neighbor(linear: str | None) -> str | None:
+        return linear if linear and fits_axis(network.get_submodule(linear), functions.rank, functions.axis) else None
+
+    producer, consumer = neighbor(topology.producer(module)), neighbor(topology.consumer(module))
+    if not (producer and consumer and can_lose_channels(*map(network.get_submodule, (producer, consumer)))):
+        # What cannot leave saves nothing beside other forms, while splitting and joining the channels costs much: a line will do.
+        options = replace(options, errors={key: error for key, error in options.errors.items() if key != "constant"})
+    return Site(name, module, functions.axis, functions.rank, producer, consumer, options, calibration)
+
+
+def _choose(site: Site, tolerance: Floats, pick: Callable[[LayerOptions, Floats], Choice]) -> Choice:
+    """What a layer's channels become; a module that is no inner network cannot be kept for some channels alone."""
+    choice = pick(site.options, tolerance)
+    if as_learned(site.module) is None and (choice.keys == "kept").any():
+        return keep_all(site.options, tolerance)
+    return choice
+
+
+def _make_groups(site: Site, choice: Choice, tolerance: Floats) -> list[Group]:
+    groups = []
+    for key in sorted(set(choice.keys.tolist())):
+        indices, options = np.flatnonzero(choice.keys == key), site.options
+        kept = key == "kept"
+        groups.append(Group(key, indices, None if kept else options.build(key, tolerance, indices),
+                            np.ones(len(indices), bool) if kept else options.exact[key][indices]))
+    return groups
+
+
+def _decide(number: int, site: Site, choice: Choice, tolerance: Floats, groups: Sequence[Group]) -> tuple[Decision, ...]:
+    decisions: dict[int, Decision] = {}
+    for group in groups:
+        lo, hi = site.options.domain[group.indices].T
+        inner = site.options.inner.select(group.indices)
+        errors = np.zeros(len(group.indices)) if group.form is None else spline.max_abs_error(inner, group.form, lo, hi)
+        for position, index in enumerate(group.indices.tolist()):
+            allowed = float(np.clip(tolerance[index], 0.0, np.finfo(np.float32).max))
+            decisions[index] = Decision(
+                number, index, kind_of(group.key), (float(lo[position]), float(hi[position])), float(errors[position]), allowed,
+                float(site.calibration.sensitivity[index]), _reason(group, position, float(errors[position]), allowed),
+                choice.refused[index], _settings(group))
+    return tuple(decisions[index] for index in range(site.options.n))
+
+
+def _reason(group: Group, position: int, error: float, allowed: float) -> str:
+    if group.form is None:
+        return "no cheaper form of the whole activation keeps the budget"
+    if group.exact[position]:
+        return "it equals the activation at every input"
+    return f"the error on its domain is {error:.2g}, {allowed:.2g} is allowed"
+
+
+def _settings(group: Group) -> dict[str, int | float | str]:
+    """What the fit chose, as in `Decision`."""
+    form = group.form
+    if isinstance(form, spline.Native):
+        return {"act": form.act}
+    if isinstance(form, spline.PiecewiseLinear):
+        return {"knots": form.knots.shape[1]}
+    if isinstance(form, spline.Polynomial):
+        return {"degree": form.degree}
+    linear = {"degree": 1} if group.key.endswith(":linear") else {}
+    return {"intervals": form.intervals, **linear} if isinstance(form, spline.CubicSpline) else {}
+
+
+def _tolerances(tolerance: float, sensitivity: Floats) -> Floats:
+    """Per channel; infinite where the outputs depend on none of them, -1 where only exact replacements count."""
+    if tolerance == 0:
+        return np.full(len(sensitivity), -1.0)
+    with np.errstate(divide="ignore"):
+        return np.asarray(tolerance / np.maximum(sensitivity, SENSITIVITY_FLOOR * sensitivity.max()))
+
+
+def _count_flips(network: nn.Module, compressed: nn.Module, x: Tensor) -> int:
+    return int((run_module(network, x).argmax(1) != run_module(compressed, x).argmax(1)).sum())
+
+
+def _complete(budget: Budget) -> Budget:
+    """Fill in the preset's limit where the user gave none, and what `auto` targets here."""
+    target = ("native" if load_library() else "portable") if budget.target == "auto" else budget.target
+    if budget.preset == "exact" or budget.max_drop is not None or budget.max_logit_error is not None:
+        return replace(budget, target=target)
+    return replace(budget, target=target, max_drop=MAX_DROP[budget.preset])
+
+
+def _as_tensor(x: Rows) -> Tensor:
+    """Inputs as a network takes them: floats in float32, integers as they are."""
+    tensor = torch.as_tensor(x).detach().cpu()
+    if tensor.dim() < 2 or len(tensor) == 0:
+        raise DataError(f"inputs of shape {tuple(tensor.shape)} are no samples; give at least one row, samples first")
+    return tensor.float() if tensor.is_floating_point() else tensor
+
+
+def _as_labels(y: Rows, outputs: Floats, task: Task) -> NDArray[np.generic]:
+    labels: NDArray[np.generic] = torch.as_tensor(y).detach().cpu().numpy()
+    expected = outputs.shape[:1] if task == "classification" else outputs.shape
+    if labels.shape != expected:
+        raise DataError(f"the validation labels have the shape {labels.shape}, for {task} with this network it must be {expected}")
+    return labels

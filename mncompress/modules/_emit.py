@@ -1,0 +1,282 @@
+"""Modules and function calls as ONNX nodes: one function a kind, found in the tables `MODULES` and `CALLS`.
+
+Each takes the `Emission` under way, the fx node and the module that it calls, adds nodes and returns the name of the result.
+Functions of torch that have a module (`torch.relu`, `F.max_pool2d`) are emitted as that. Shapes are those of the example, with the
+first axis left open; that they do not depend on it is checked on the written file.
+"""
+
+import operator
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import fx, nn
+
+from mncompress.errors import ExportError
+from mncompress.export import GraphBuilder
+from mncompress.modules._emit_forms import FORMS, SIMPLE, emit_channelwise, emit_elementwise, emit_form, emit_fused, weights_of
+from mncompress.modules._registry import AlongAxis
+from mncompress.modules._topology import PASSING
+from mncompress.nn import CubicSpline, PiecewiseLinear, Scale
+
+
+@dataclass
+class Emission:
+    """A graph that is being written.
+
+    Attributes:
+        builder: collects the nodes.
+        values: what every fx node gave for the example: tensors, shapes, numbers.
+        network: whose modules the nodes call.
+        names: of the ONNX values of fx nodes; of a linear layer that is emitted with the form behind it, that of its input.
+    """
+
+    builder: GraphBuilder
+    values: Mapping[fx.Node, Any]
+    network: nn.Module
+    names: dict[fx.Node, str] = field(default_factory=dict)
+
+    def shape(self, node: fx.Node) -> tuple[int, ...]:
+        """The shape of a node's tensor for the example."""
+        return tuple(self.values[node].shape)
+
+    def name(self, argument: Any) -> str:
+        """The ONNX value of an argument: a node's, or a constant."""
+        if isinstance(argument, fx.Node) and argument in self.names:
+            return self.names[argument]
+        return self.builder.constant(self.plain(argument))
+
+    def plain(self, argument: Any) -> Any:
+        """The number or the like that an argument was for the example."""
+        return self.values[argument] if isinstance(argument, fx.Node) else argument
+
+    def fused(self, node: Any) -> nn.Linear | None:
+        """The linear layer that a node calls, if the only reader is a form with which it makes one node."""
+        if not isinstance(node, fx.Node) or node.op != "call_module" or len(node.users) != 1 or len(self.shape(node)) != 2:
+            return None
+        linear, reader = self.network.get_submodule(str(node.target)), next(iter(node.users))
+        form = self.network.get_submodule(str(reader.target)) if reader.op == "call_module" else None
+        return linear if type(linear) is nn.Linear and isinstance(form, CubicSpline | PiecewiseLinear) else None
+
+    def reshape(self, value: str, shape: tuple[int, ...], label: str) -> str:
+        """`value` in another shape, the first axis open."""
+        return self.builder.node("Reshape", [value, self.builder.constant([-1, *shape[1:]], np.int64)], label)
+
+
+Emit = Callable[[Emission, fx.Node, Any, str], str]
+
+
+def emit_node(emission: Emission, node: fx.Node) -> str:
+    """Add what one fx node computes.
+
+    Raises:
+        ExportError: there is no ONNX form for it here.
+    """
+    if node.op == "get_attr":
+        value = emission.values[node]
+        return emission.builder.initializer(str(node.target), value.detach().numpy())
+    module = emission.network.get_submodule(str(node.target)) if node.op == "call_module" else None
+    if module is None and node.target in CALLS:
+        return CALLS[node.target](emission, node, None, node.name)
+    if module is None and node.target in AS_MODULES:
+        module = _as_module(emission, node)
+    emit = next((MODULES[base] for base in type(module).__mro__ if base in MODULES), None)
+    if module is None or emit is None:
+        what = type(module).__name__ if module is not None else getattr(node.target, "__name__", node.target)
+        raise ExportError(f"{node.name} cannot be written as ONNX: there is no form of {what} here; export the network with "
+                          "torch.onnx instead, or leave it out of the network")
+    return emit(emission, node, module, str(node.target) if node.op == "call_module" else node.name)
+
+
+def _as_module(emission: Emission, node: fx.Node) -> nn.Module | None:
+    """The module that a function is, or None where it has arguments that the module lacks."""
+    try:
+        return AS_MODULES[node.target](*map(emission.plain, node.args[1:]), **node.kwargs) if node.args else None
+    except TypeError:
+        return None
+
+
+def _dropout(emission: Emission, node: fx.Node, module: Any, label: str) -> str:
+    if node.kwargs.get("training", node.args[2] if len(node.args) > 2 else True):
+        raise ExportError(f"{label} cannot be written as ONNX: it drops values in eval mode too; give it training=self.training")
+    return emission.name(node.args[0])
+
+
+def _along_axis(emission: Emission, node: fx.Node, form: Any, label: str) -> str:
+    """A form on an input of any rank, along the last axis or another."""
+    builder, source = emission.builder, node.args[0]
+    assert isinstance(source, fx.Node)
+    shape, out_shape, x = emission.shape(source), emission.shape(node), emission.name(source)
+    rank, linear = len(shape), emission.fused(source)
+    if linear is not None:
+        return emit_fused(builder, x, linear, form, label)
+    axis = form.axis % rank if isinstance(form, AlongAxis) else rank - 1
+    form = form.module if isinstance(form, AlongAxis) else form
+    parts = list(form) if isinstance(form, nn.Sequential) else [form]
+    if all(isinstance(part, (Scale, *SIMPLE, nn.SiLU, nn.GELU, nn.Softplus)) for part in parts):    # no need to move the axis
+        for part in parts:
+            x = emit_channelwise(builder, x, part, rank - 1 - axis, label)
+        return x
+    order = [*(i for i in range(rank) if i != axis), axis]
+    if axis != rank - 1:
+        x = builder.node("Transpose", [x], f"{label}/channels_last", perm=order)
+    if rank != 2:
+        x = emission.reshape(x, (0, shape[axis]), f"{label}/rows")
+    y = emit_form(builder, x, form, label)
+    if rank != 2:
+        y = emission.reshape(y, tuple(out_shape[i] for i in order), f"{label}/positions")
+    if axis != rank - 1:
+        y = builder.node("Transpose", [y], f"{label}/channels_first", perm=np.argsort(order).tolist())
+    return y
+
+
+def _activation(emission: Emission, node: fx.Node, module: Any, label: str) -> str:
+    return emit_elementwise(emission.builder, emission.name(node.args[0]), module, label)
+
+
+def _prelu(emission: Emission, node: fx.Node, module: Any, label: str) -> str:
+    """The slopes of a PReLU run along axis 1."""
+    slopes = module.weight.detach().numpy().reshape(-1, *[1] * (len(emission.shape(node)) - 2))
+    inputs = [emission.name(node.args[0]), emission.builder.initializer(f"{label}/slope", slopes)]
+    return emission.builder.node("PRelu", inputs, label)
+
+
+def _same(emission: Emission, node: fx.Node, module: Any, label: str) -> str:
+    return emission.name(node.args[0])
+
+
+def _linear(emission: Emission, node: fx.Node, module: Any, label: str) -> str:
+    builder, x = emission.builder, emission.name(node.args[0])
+    if emission.fused(node) is not None:
+        return x
+    weight, bias = weights_of(module)
+    if len(emission.shape(node)) == 2:
+        inputs = [x, builder.initializer(f"{label}/weight", weight), builder.initializer(f"{label}/bias", bias)]
+        return builder.node("Gemm", inputs, label, transB=1)
+    product = builder.node("MatMul", [x, builder.initializer(f"{label}/weight", weight.T)], f"{label}/product")
+    return builder.node("Add", [product, builder.initializer(f"{label}/bias", bias)], label)
+
+
+def _conv(emission: Emission, node: fx.Node, module: Any, label: str) -> str:
+    if module.padding_mode != "zeros":
+        raise ExportError(f"{label} cannot be written as ONNX: its padding mode is {module.padding_mode!r}, only 'zeros' has a "
+                          "form here; export the network with torch.onnx instead")
+    total = [d * (k - 1) for d, k in zip(module.dilation, module.kernel_size, strict=True)]
+    pads = [*module.padding] * 2 if isinstance(module.padding, tuple) else [0] * 2 * len(total)
+    if module.padding == "same":
+        pads = [each // 2 for each in total] + [each - each // 2 for each in total]
+    builder = emission.builder
+    arrays = {"weight": module.weight} | ({} if module.bias is None else {"bias": module.bias})
+    inputs = [builder.initializer(f"{label}/{key}", value.detach().numpy()) for key, value in arrays.items()]
+    return builder.node("Conv", [emission.name(node.args[0]), *inputs], label, strides=list(module.stride), pads=pads,
+                        dilations=list(module.dilation), group=module.groups)
+
+
+def _batch_norm(emission: Emission, node: fx.Node, module: Any, label: str) -> str:
+    ones = torch.ones(module.num_features)
+    arrays = {"scale": module.weight if module.affine else ones, "bias": module.bias if module.affine else 0 * ones,
+              "mean": module.running_mean, "var": module.running_var}
+    inputs = [emission.builder.initializer(f"{label}/{key}", value.detach().numpy()) for key, value in arrays.items()]
+    return emission.builder.node("BatchNormalization", [emission.name(node.args[0]), *inputs], label, epsilon=module.eps)
+
+
+def _layer_norm(emission: Emission, node: fx.Node, module: Any, label: str) -> str:
+    shape = module.normalized_shape
+    weight = torch.ones(shape) if module.weight is None else module.weight
+    bias = torch.zeros(shape) if module.bias is None else module.bias
+    inputs = [emission.builder.initializer(f"{label}/{key}", value.detach().numpy())
+              for key, value in (("scale", weight), ("bias", bias))]
+    return emission.builder.node("LayerNormalization", [emission.name(node.args[0]), *inputs], label, axis=-len(shape),
+                                 epsilon=module.eps)
+
+
+def _pool(emission: Emission, node: fx.Node, module: Any, label: str) -> str:
+    """MaxPool and AvgPool of any number of axes."""
+    axes = len(emission.shape(node)) - 2
+    def spread(value: Any) -> list[int]:
+        return [value] * axes if isinstance(value, int) else list(value)
+
+    own: dict[str, Any] = {"dilations": spread(module.dilation)} if hasattr(module, "dilation") else {
+        "count_include_pad": int(module.count_include_pad)}
+    if getattr(module, "return_indices", False) or getattr(module, "divisor_override", None):
+        raise ExportError(f"{label} cannot be written as ONNX: {module} returns indices or has a divisor; leave that out")
+    return emission.builder.node("MaxPool" if hasattr(module, "dilation") else "AveragePool", [emission.name(node.args[0])], label,
+                                 kernel_shape=spread(module.kernel_size), strides=spread(module.stride or module.kernel_size),
+                                 pads=spread(module.padding) * 2, ceil_mode=int(module.ceil_mode), **own)
+
+
+def _adaptive_pool(emission: Emission, node: fx.Node, module: Any, label: str) -> str:
+    """Equal windows, where the sizes divide."""
+    source = node.args[0]
+    assert isinstance(source, fx.Node)
+    sizes, wanted = emission.shape(source)[2:], emission.shape(node)[2:]
+    if any(size % out for size, out in zip(sizes, wanted, strict=True)):
+        raise ExportError(f"{label} cannot be written as ONNX: {sizes} positions cannot be pooled to {wanted} by equal windows; "
+                          "choose a size that divides")
+    windows = [size // out for size, out in zip(sizes, wanted, strict=True)]
+    return emission.builder.node("AveragePool", [emission.name(source)], label, kernel_shape=windows, strides=windows)
+
+
+def _reshape(emission: Emission, node: fx.Node, module: Any, label: str) -> str:
+    """Flatten, view, reshape, squeeze: the shape that the example had."""
+    return emission.reshape(emission.name(node.args[0]), emission.shape(node), label)
+
+
+def _binary(op_type: str) -> Emit:
+    def emit(emission: Emission, node: fx.Node, module: Any, label: str) -> str:
+        if node.kwargs:
+            raise ExportError(f"{label} cannot be written as ONNX: {node.target} has further arguments; write them out")
+        return emission.builder.node(op_type, [emission.name(argument) for argument in node.args[:2]], label)
+
+    return emit
+
+
+def _cat(emission: Emission, node: fx.Node, module: Any, label: str) -> str:
+    axis = node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else 0)
+    parts: Any = node.args[0]
+    return emission.builder.node("Concat", [emission.name(part) for part in parts], label, axis=axis)
+
+
+def _mean(emission: Emission, node: fx.Node, module: Any, label: str) -> str:
+    axes = node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else None)
+    keep = node.kwargs.get("keepdim", node.args[2] if len(node.args) > 2 else False)
+    if axes is None:
+        raise ExportError(f"{label} cannot be written as ONNX: a mean over all samples has no form here; give its axes")
+    stored = emission.builder.constant(np.atleast_1d(np.array(axes)), np.int64)
+    return emission.builder.node("ReduceMean", [emission.name(node.args[0]), stored], label, keepdims=int(bool(keep)))
+
+
+def _permute(emission: Emission, node: fx.Node, module: Any, label: str) -> str:
+    """Permute and transpose: as they act on the numbers of the axes."""
+    rank = len(emission.shape(node))
+    order = torch.empty(*range(1, rank + 1), device="meta")  # every axis tells by its length where it was
+    moved = getattr(order, str(getattr(node.target, "__name__", node.target)))(*node.args[1:], **node.kwargs)
+    return emission.builder.node("Transpose", [emission.name(node.args[0])], label, perm=[size - 1 for size in moved.shape])
+
+
+MODULES: dict[type[nn.Module], Emit] = {
+    nn.Linear: _linear, nn.Conv1d: _conv, nn.Conv2d: _conv, nn.Conv3d: _conv, nn.PReLU: _prelu, nn.LayerNorm: _layer_norm,
+    nn.Flatten: _reshape, nn.Unflatten: _reshape,
+    **dict.fromkeys((nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d), _batch_norm),
+    **dict.fromkeys((nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d), _pool),
+    **dict.fromkeys((nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d), _adaptive_pool),
+    **dict.fromkeys(PASSING, _same), **dict.fromkeys(FORMS, _along_axis),
+    **dict.fromkeys((*SIMPLE, nn.SiLU, nn.GELU, nn.Softplus, nn.ReLU6, nn.Hardtanh), _activation)}
+AS_MODULES: dict[Any, type[nn.Module]] = {
+    F.relu: nn.ReLU, torch.relu: nn.ReLU, torch.relu_: nn.ReLU, "relu": nn.ReLU, "relu_": nn.ReLU, F.relu6: nn.ReLU6,
+    torch.sigmoid: nn.Sigmoid, F.sigmoid: nn.Sigmoid, "sigmoid": nn.Sigmoid, torch.tanh: nn.Tanh, F.tanh: nn.Tanh, "tanh": nn.Tanh,
+    F.gelu: nn.GELU, F.silu: nn.SiLU, F.mish: nn.Mish, F.hardswish: nn.Hardswish, F.hardsigmoid: nn.Hardsigmoid,
+    F.leaky_relu: nn.LeakyReLU, F.elu: nn.ELU, F.softplus: nn.Softplus, F.max_pool2d: nn.MaxPool2d,
+    F.avg_pool2d: nn.AvgPool2d, F.adaptive_avg_pool2d: nn.AdaptiveAvgPool2d}
+"""Functions and methods that do what a module does, with the same arguments."""
+CALLS: dict[Any, Emit] = {
+    **dict.fromkeys((operator.add, operator.iadd, torch.add, "add", "add_"), _binary("Add")),
+    **dict.fromkeys((operator.sub, operator.isub, torch.sub, "sub"), _binary("Sub")),
+    **dict.fromkeys((operator.mul, operator.imul, torch.mul, "mul", "mul_"), _binary("Mul")),
+    **dict.fromkeys((operator.truediv, torch.div, "div"), _binary("Div")),
+    **dict.fromkeys((torch.flatten, "flatten", "view", torch.reshape, "reshape"), _reshape),
+    **dict.fromkeys((torch.cat, torch.concat), _cat), **dict.fromkeys((torch.mean, "mean"), _mean),
+    **dict.fromkeys((torch.permute, "permute", torch.transpose, "transpose"), _permute), "contiguous": _same, F.dropout: _dropout}

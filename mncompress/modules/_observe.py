@@ -1,0 +1,186 @@
+"""What the activations of any network are given, and how much their outputs matter: seen through hooks, whatever the forward does.
+
+The domain of a channel is its range over all samples and positions of the calibration data, widened as in
+`mncompress.calibration`. The sensitivity is the root mean square, over samples, of the norm of the outputs' gradient by all
+outputs of the channel.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from mncompress.calibration import BINS, MARGIN, PROBES, LayerCalibration
+from mncompress.errors import DataError
+
+BATCH_ROWS = 256
+SENSITIVITY_ROWS = 512
+
+Floats = NDArray[np.float64]
+
+
+@dataclass
+class Observation:
+    """What one activation was given.
+
+    Attributes:
+        axis: its channel axis, counted from the front once an input was seen.
+        shape: of the first input.
+        problem: why it cannot be described by one range per channel, or None.
+    """
+
+    axis: int
+    shape: tuple[int, ...] = ()
+    low: Tensor = field(default_factory=lambda: torch.zeros(0))
+    high: Tensor = field(default_factory=lambda: torch.zeros(0))
+    counts: NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, BINS), np.int64))
+    squares: Tensor = field(default_factory=lambda: torch.zeros(0))
+    problem: str | None = "it is never called on the calibration data"
+
+    @property
+    def n(self) -> int:
+        """Number of channels."""
+        return self.shape[self.axis]
+
+    def calibration(self, rows: int) -> LayerCalibration:
+        """In the form that a network's calibration has; `rows` is how many samples the gradients come from."""
+        observed = torch.stack([self.low, self.high], 1).numpy()
+        width = observed[:, 1] - observed[:, 0]
+        margin = np.maximum(MARGIN * width, 1e-3 * np.maximum(1.0, np.abs(observed).max(1)))
+        domain = np.stack([observed[:, 0] - margin, observed[:, 1] + margin], 1)
+        return LayerCalibration(domain, self.counts, observed, np.sqrt(self.squares.numpy() / rows))
+
+
+def observe(network: nn.Module, activations: Mapping[str, tuple[nn.Module, int]], x: Tensor) -> dict[str, Observation]:
+    """Ranges and histograms of what each activation is given over the calibration data.
+
+    Args:
+        network: in eval mode.
+        activations: module and channel axis by name.
+        x: the calibration data, rows first.
+    """
+    found = {name: Observation(axis) for name, (_, axis) in activations.items()}
+    run_hooked(network, activations, x, lambda name, u: _range_(found[name], u))
+    for seen in found.values():
+        if seen.problem is None:
+            seen.counts = np.zeros((seen.n, BINS), np.int64)
+            if not bool(torch.isfinite(seen.low).all() and torch.isfinite(seen.high).all()):
+                seen.problem = "what it is given is not finite on the calibration data"
+    run_hooked(network, activations, x, lambda name, u: _count_(found[name], u))
+    return found
+
+
+@torch.no_grad()
+def run_hooked(network: nn.Module, modules: Mapping[str, tuple[nn.Module, int]], x: Tensor, see: Callable[[str, Any], None]
+               ) -> None:
+    """Run the network over x, and call `see(name, input)` before each call of a module; the input may be no tensor."""
+    with ExitStack() as hooks:
+        for name, (module, _) in modules.items():
+            hooks.enter_context(_hook(module.register_forward_pre_hook(
+                lambda _, args, name=name: see(name, args[0] if len(args) == 1 else None))))
+        for part in x.split(BATCH_ROWS):
+            network(part)
+
+
+def measure_sensitivity(network: nn.Module, activations: Mapping[str, tuple[nn.Module, int]], x: Tensor,
+                        found: Mapping[str, Observation]) -> int:
+    """Add the squared gradients of the first rows to each observation's `squares`; returns how many rows.
+
+    A tensor of zeros is added to each activation's output, and the gradient is taken by that.
+    """
+    x = x[:SENSITIVITY_ROWS]
+    names = [name for name, seen in found.items() if seen.problem is None]
+    for name in names:
+        found[name].squares = torch.zeros(found[name].n, dtype=torch.float64)
+    zeros: list[tuple[str, Tensor]] = []
+
+    def add_zeros(name: str, y: Tensor) -> Tensor:
+        zeros.append((name, torch.zeros_like(y).requires_grad_()))
+        return y + zeros[-1][1]
+
+    with ExitStack() as hooks, torch.enable_grad():
+        for name in names:
+            hooks.enter_context(_hook(activations[name][0].register_forward_hook(
+                lambda _, args, y, name=name: add_zeros(name, y))))
+        for part in x.split(BATCH_ROWS // 4):
+            zeros.clear()
+            outputs = network(part)
+            for direction in _probes(outputs) if zeros else ():
+                gradients = torch.autograd.grad((outputs * direction).sum(), [zero for _, zero in zeros], retain_graph=True,
+                                                allow_unused=True)
+                for (name, _), gradient in zip(zeros, gradients, strict=True):
+                    if gradient is not None:
+                        squares = gradient.double().square().movedim(found[name].axis, -1)
+                        found[name].squares += squares.reshape(-1, squares.shape[-1]).sum(0)
+    return len(x)
+
+
+def run_module(network: nn.Module, x: Tensor) -> Floats:
+    """Outputs of a network (rows, n) in float64.
+
+    Raises:
+        DataError: the network fails on the data, or gives something else.
+    """
+    parts = []
+    with torch.no_grad():
+        for part in x.split(BATCH_ROWS):
+            try:
+                y = network(part)
+            except Exception as error:      # anything that a foreign module may raise
+                raise DataError(f"the network fails on data of shape {tuple(part.shape)}, {part.dtype}: {error}; "
+                                "give x as the network takes it, samples first") from error
+            if not isinstance(y, Tensor) or y.dim() != 2 or len(y) != len(part):
+                what = f"shape {tuple(y.shape)}" if isinstance(y, Tensor) else f"a {type(y).__name__}"
+                raise DataError(f"the network gives {what} for {len(part)} samples; it must give one row of outputs a sample")
+            parts.append(y.double())
+    return torch.cat(parts).numpy()
+
+
+def _range_(seen: Observation, u: Any) -> None:
+    """Widen an observation's range by one input."""
+    if not isinstance(u, Tensor) or not u.is_floating_point() or u.dim() < 2 or not -u.dim() <= seen.axis < u.dim():
+        seen.problem = "it is not called with one tensor that has a batch and its channel axis"
+        return
+    axis = seen.axis % u.dim()
+    if not seen.shape:
+        seen.axis, seen.shape, seen.problem = axis, tuple(u.shape), None
+        if axis == 0:
+            seen.problem = "its channel axis is that of the batch"
+    if (u.dim(), u.shape[axis]) != (len(seen.shape), seen.n):
+        seen.problem = "it is called with different numbers of axes or channels"
+    if seen.problem is None:
+        flat = _by_channel(u, axis)
+        low, high = flat.amin(0), flat.amax(0)
+        seen.low, seen.high = (low, high) if not len(seen.low) else (torch.minimum(low, seen.low), torch.maximum(high, seen.high))
+
+
+def _count_(seen: Observation, u: Tensor) -> None:
+    if seen.problem is None:
+        position = (_by_channel(u, seen.axis) - seen.low) / (seen.high - seen.low).clamp_min(1e-300) * BINS
+        index = position.long().clamp_(0, BINS - 1) + torch.arange(seen.n) * BINS
+        seen.counts += torch.bincount(index.flatten(), minlength=seen.counts.size).view(seen.n, BINS).numpy()
+
+
+def _by_channel(u: Tensor, axis: int) -> Tensor:
+    return u.detach().double().movedim(axis, -1).reshape(-1, u.shape[axis])
+
+
+def _probes(outputs: Tensor) -> list[Tensor]:
+    """As in `mncompress.calibration`: unit vectors, or random signs for many outputs."""
+    if outputs.shape[1] <= PROBES:
+        return list(torch.eye(outputs.shape[1], dtype=outputs.dtype))
+    signs = torch.randint(0, 2, (PROBES, *outputs.shape), generator=torch.Generator().manual_seed(0))
+    return list((signs.to(outputs.dtype) * 2 - 1) / PROBES**0.5)
+
+
+@contextmanager
+def _hook(handle: Any) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        handle.remove()

@@ -1,0 +1,545 @@
+"""Compressing networks that are not mncompress's own: registration, probing, folding, the forms in place, ONNX."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+import torchvision
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.datasets import load_digits
+from torch import nn
+
+from mncompress import runtime, spline
+from mncompress.analysis import choose, keep_all
+from mncompress.errors import ConfigError, DataError, ExportError
+from mncompress.modules import AlongAxis, ModuleResult, _compress, compress_module, export_module, register_activation
+from mncompress.modules._functions import make_functions
+from mncompress.modules._probe import probe
+from mncompress.modules._registry import find_activations
+from mncompress.modules._rewrite import rewrite
+from mncompress.modules._topology import Topology, fold_norms
+from mncompress.nn import CubicSpline, Scale, Vaf
+from mncompress.types import ActivationSpec, Budget
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+VAF = ActivationSpec("vaf", "tanh", 4, 1)
+
+
+def make_vaf(n: int, spec: ActivationSpec = VAF) -> Vaf:
+    vaf = Vaf(spec, n)
+    for parameter in vaf.parameters():
+        nn.init.normal_(parameter, std=0.7)
+    return vaf
+
+
+@register_activation(channel_axis=1)
+class ChannelVaf(nn.Module):
+    """One function a channel of an image, which mncompress knows nothing of."""
+
+    def __init__(self, n: int) -> None:
+        super().__init__()
+        self.vaf = make_vaf(n)
+
+    def forward(self, u):
+        return self.vaf(u.movedim(1, -1)).movedim(-1, 1)
+
+
+class Gate(nn.Module):
+    """u sigmoid(a u) + b: learned, elementwise, with the protocol instead of a registration."""
+
+    mncompress_channel_axis = -1
+
+    def __init__(self, n: int) -> None:
+        super().__init__()
+        self.a, self.b = nn.Parameter(torch.linspace(0.5, 2, n)), nn.Parameter(torch.linspace(-1, 1, n))
+
+    def forward(self, u):
+        return u * torch.sigmoid(self.a * u) + self.b
+
+
+class Block(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1, self.norm1 = nn.Conv2d(channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels)
+        self.act1 = ChannelVaf(channels)
+        self.conv2, self.norm2 = nn.Conv2d(channels, channels, 3, padding=1), nn.BatchNorm2d(channels)
+        self.act2 = ChannelVaf(channels)
+
+    def forward(self, x):
+        return self.act2(x + self.norm2(self.conv2(self.act1(self.norm1(self.conv1(x))))))
+
+
+class Cnn(nn.Module):
+    """Stem, a residual block, a head; with activations of every sort."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(1, 8, 3, stride=2, padding=1), nn.BatchNorm2d(8), ChannelVaf(8))
+        self.block = Block(8)
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.head = nn.Sequential(nn.Flatten(), nn.Linear(8, 16), make_vaf(16), nn.Dropout(0.1), nn.Linear(16, 16),
+                                  nn.PReLU(16), nn.Linear(16, 10))
+
+    def forward(self, x):
+        return self.head(self.pool(self.block(self.stem(x))))
+
+
+@pytest.fixture(scope="module")
+def digits():
+    found = load_digits()
+    order = np.random.default_rng(0).permutation(len(found.target))
+    x = (found.images / 16).astype(np.float32)[order, None]
+    return (x[:1200], found.target[order[:1200]]), (x[1200:], found.target[order[1200:]])
+
+
+@pytest.fixture(scope="module")
+def cnn(digits, one_thread):
+    torch.manual_seed(0)
+    network, (x, y) = Cnn(), map(torch.as_tensor, digits[0])
+    optimizer = torch.optim.Adam(network.parameters(), 1e-2)
+    for _ in range(12):
+        for start in range(0, len(x), 64):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(network(x[start:start + 64]), y[start:start + 64]).backward()
+            optimizer.step()
+    return network
+
+
+@pytest.fixture(scope="module")
+def compressed(cnn, digits) -> ModuleResult:
+    return compress_module(cnn, digits[0][0], digits[1], Budget(max_drop=3.0))
+
+
+def run(module: nn.Module, x) -> np.ndarray:
+    with torch.no_grad():
+        return module(torch.as_tensor(x)).numpy()
+
+
+def randomize_norms_(network: nn.Module) -> None:
+    """As if they had been trained."""
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+            for value, low, high in ((module.weight, 0.5, 2), (module.bias, -1, 1), (module.running_mean, -1, 1),
+                                     (module.running_var, 0.3, 3)):
+                nn.init.uniform_(value, low, high)
+
+
+def test_a_cnn_is_compressed_within_its_budget(cnn, digits, compressed):
+    x, y = digits[1]
+    cnn.eval()
+    before, after = run(cnn, x), run(compressed.network, x)
+    assert (before.argmax(1) == y).mean() > 0.8     # it learned something
+    assert 100 * ((before.argmax(1) == y).mean() - (after.argmax(1) == y).mean()) <= 3
+    assert compressed.verdict["ok"]
+    assert np.abs(after - before).max() == pytest.approx(compressed.verdict["max_abs_logit_error"], rel=1e-5)
+    assert set(compressed.decisions) == {"stem.2", "block.act1", "block.act2", "head.2"}
+    assert {len(channels) for channels in compressed.decisions.values()} == {8, 16}
+    assert all(one.kind != "kept" for channels in compressed.decisions.values() for one in channels)
+    assert compressed.left_alone == {"head.5": "PReLU is native: every runtime computes it as it stands"}
+
+
+def test_normalizations_are_folded_and_the_original_is_not_touched(cnn, compressed):
+    assert not any(isinstance(module, nn.BatchNorm2d | ChannelVaf | Vaf) for module in compressed.network.modules())
+    assert isinstance(cnn.block.act1, ChannelVaf)
+    assert isinstance(cnn.block.norm1, nn.BatchNorm2d)
+    assert cnn.block.conv1.bias is None
+    assert type(compressed.network) is Cnn
+
+
+def test_the_file_computes_what_the_module_computes(compressed, digits, tmp_path):
+    x = digits[1][0]
+    for name, inline in (("a.onnx", False), ("b.onnx", True)):
+        path = export_module(compressed, x[:20], tmp_path / name, inline=inline)
+        session = runtime.make_session(path)
+        found = session.run(["logits"], {"input": x})[0]
+        # float32 on both sides: rounding of a few layers
+        np.testing.assert_allclose(found, run(compressed.network, x), rtol=1e-4, atol=1e-4)
+        domains = {node.domain for node in onnx.load(path).graph.node}
+        assert domains == ({""} if inline else {"", "ai.mncompress"})
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_the_head_of_a_torchvision_model(tmp_path):
+    torch.manual_seed(0)
+    network = torchvision.models.resnet18(weights=None)
+    network.fc = nn.Sequential(nn.Linear(512, 12), Gate(12), nn.Linear(12, 4))
+    randomize_norms_(network.eval())
+    x = torch.rand(96, 3, 32, 32)
+    y = run(network, x).argmax(1)
+    result = compress_module(network, x[:48], (x[48:], y[48:]), Budget(max_logit_error=0.05 * float(np.abs(run(network, x)).max())))
+    assert list(result.decisions) == ["fc.1"]
+    assert {one.kind for one in result.decisions["fc.1"]} != {"kept"}
+    assert result.left_alone["layer1.0.relu"].startswith("ReLU is native")
+    kinds = {type(module) for module in result.network.modules()}
+    assert nn.BatchNorm2d not in kinds
+    assert Gate not in kinds
+    shapes = {name: module.weight.shape for name, module in network.named_modules() if isinstance(module, nn.Conv2d)}
+    assert shapes == {name: module.weight.shape for name, module in result.network.named_modules() if isinstance(module, nn.Conv2d)}
+    folded, stays = fold_norms(network, [], x)
+    assert stays == {}
+    # folding alone: the same outputs but for float32 rounding in 20 layers
+    np.testing.assert_allclose(run(folded, x), run(network, x), rtol=1e-3, atol=1e-3 * np.abs(run(network, x)).max())
+    for name, shape in shapes.items():
+        np.testing.assert_array_equal(result.network.get_submodule(name).weight, folded.get_submodule(name).weight)
+        assert shape == folded.get_submodule(name).weight.shape
+    export_module(result, x[:2], tmp_path / "resnet.onnx")
+
+
+class Site(nn.Module):
+    """An activation between two modules, read once more where `skip`."""
+
+    def __init__(self, before: nn.Module, act: nn.Module, behind: nn.Module, skip: bool = False) -> None:
+        super().__init__()
+        self.before, self.act, self.behind, self.skip = before, act, behind, skip
+
+    def forward(self, x):
+        y = self.act(self.before(x))
+        return (self.behind(y) + y if self.skip else self.behind(y)).flatten(1)
+
+
+CONV = {"padded": {"padding": 1}, "valid": {}, "reflecting": {"padding": 1, "padding_mode": "reflect"}}
+PLACES = {
+    "linear": lambda act: (Site(nn.Linear(3, 6), act(-1), nn.Linear(6, 4)), (3,)),
+    "residual": lambda act: (Site(nn.Linear(3, 6), act(-1), nn.Linear(6, 6), skip=True), (3,)),
+    "unfoldable": lambda act: (Site(nn.LayerNorm(6), act(-1), nn.LayerNorm(6)), (6,)),
+    "grouped": lambda act: (Site(nn.Conv2d(3, 6, 3, groups=3), act(1), nn.Conv2d(6, 4, 3, groups=2)), (3, 6, 6)),
+    "depthwise": lambda act: (Site(nn.Conv2d(6, 6, 3, groups=6), act(1), nn.Conv2d(6, 4, 3)), (6, 6, 6)),
+    "tokens": lambda act: (Site(nn.Linear(3, 6), act(-1), nn.Linear(6, 4)), (5, 3)),
+    **{name: lambda act, more=more: (Site(nn.Conv2d(3, 6, 3, **more), act(1), nn.Conv2d(6, 4, 3, **more)), (3, 6, 6))
+       for name, more in CONV.items()},
+}
+
+
+def replaced_by(network: nn.Module, sites, groups) -> nn.Module:
+    """The network with forms evaluated as `mncompress.spline` says, in place of the activations: an independent rewriting."""
+
+    class Evaluate(nn.Module):
+        def __init__(self, site, parts) -> None:
+            super().__init__()
+            self.site, self.parts = site, parts
+
+        def forward(self, u):
+            flat = u.movedim(self.site.axis, -1).detach().numpy()
+            y = np.empty(flat.shape)
+            for group in self.parts:
+                y[..., group.indices] = (self.site.options.inner(flat.reshape(-1, flat.shape[-1]))[:, group.indices].reshape(
+                    flat[..., group.indices].shape) if group.form is None else group.form.evaluate(flat[..., group.indices]))
+            return torch.from_numpy(y).movedim(-1, self.site.axis)
+
+    for site, parts in zip(sites, groups, strict=True):
+        network.set_submodule(site.name, Evaluate(site, parts))
+    return network
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("opaque", [False, True])
+@settings(max_examples=6, deadline=None)
+@given(data=st.data())
+def test_rewriting_computes_what_the_forms_say(place, opaque, data):
+    torch.manual_seed(data.draw(st.integers(0, 1000)))
+    width = 3 if opaque else 2
+
+    def make(axis):
+        vaf = make_vaf(6, ActivationSpec("vaf", "tanh" if opaque else "relu", width, 1))
+        return ChannelVaf(6) if opaque and axis == 1 else Gate(6) if opaque else AlongAxis(vaf, axis) if axis == 1 else vaf
+
+    network, shape = PLACES[place](make)
+    x = torch.randn(40, *shape)
+    base, sites, left = _compress.prepare(network.eval().requires_grad_(False), x, Budget(target=data.draw(
+        st.sampled_from(["native", "portable"]))))
+    assert left == {}
+    (site,) = sites
+    assert (site.producer, site.consumer) == {
+        "linear": ("before", "behind"), "tokens": ("before", "behind"), "residual": ("before", None), "unfoldable": (None, None),
+        "grouped": ("before", None)}.get(place, ("before", "behind"))
+    groups, rest = [], np.random.default_rng(data.draw(st.integers(0, 1000))).permutation(6)
+    keys = sorted(key for key, error in site.options.errors.items() if np.isfinite(error).all())
+    keys += [] if opaque else ["kept"]
+    chosen = data.draw(st.lists(st.sampled_from(keys), min_size=1, max_size=3, unique=True))
+    for key, indices in zip(chosen, np.array_split(rest, len(chosen)), strict=True):
+        indices = np.sort(indices)
+        form = None if key == "kept" else site.options.build(key, np.full(6, np.inf), indices)
+        groups.append(_compress.Group(key, indices, form, np.ones(len(indices), bool)))
+    found = rewrite(base, sites, [groups]).double()
+    expected = replaced_by(base.double(), sites, [groups])
+    scale = 1 + np.abs(run(expected, x.double())).max()
+    # float64 throughout, but for parameters that were rounded to float32: 2**-24 each, times the sizes of alpha, beta and weights
+    sizes = [np.abs(value).max() for group in groups if group.form is not None for value in vars(group.form).values()
+             if isinstance(value, np.ndarray)]
+    np.testing.assert_allclose(run(found, x.double()), run(expected, x.double()), rtol=1e-5,
+                               atol=1e-5 * scale * max([1.0, *sizes]))
+
+
+def test_constants_leave_the_network():
+    torch.manual_seed(0)
+    network, x = Site(nn.Linear(3, 6), make_vaf(6), nn.Linear(6, 4)).eval().requires_grad_(False), torch.randn(40, 3)
+    network.act.out_weight[[1, 4]] = 0
+    base, sites, _ = _compress.prepare(network, x, Budget(target="native"))
+    tolerance = np.full(6, 1e-5)
+    choice = choose(sites[0].options, tolerance)
+    assert (choice.keys == "constant").tolist() == [False, True, False, False, True, False]
+    found = rewrite(base, sites, [_compress._make_groups(sites[0], choice, tolerance)])
+    assert (found.before.out_features, found.before.weight.shape, found.behind.weight.shape) == (4, (4, 3), (4, 4))
+    # 6 errors of 1e-5 and weights below 1; the fits' domains contain x
+    np.testing.assert_allclose(run(found, x), run(network, x), rtol=0, atol=6e-5)
+
+
+def test_keeping_everything_changes_nothing(cnn, digits):
+    network = cnn.eval().requires_grad_(False)
+    base, sites, _ = _compress.prepare(network, torch.as_tensor(digits[0][0]), Budget(target="native"))
+    choices = [keep_all(site.options, np.full(site.options.n, -1.0)) for site in sites]
+    groups = [_compress._make_groups(site, choice, np.full(site.options.n, -1.0))
+              for site, choice in zip(sites, choices, strict=True)]
+    x = digits[1][0]
+    np.testing.assert_array_equal(run(rewrite(base, sites, groups), x), run(base, x))
+
+
+class Broken(nn.Module):
+    """Not elementwise, in a way of one's choice."""
+
+    mncompress_channel_axis = 1
+
+    def __init__(self, how) -> None:
+        super().__init__()
+        self.how = how
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, u):
+        return self.how(self, u)
+
+
+def count_(self, u):
+    self.calls += 1
+    return u
+
+
+RAMP = torch.linspace(0, 1, 5)
+REFUSED = {
+    "other channels": lambda self, u: u.softmax(1),
+    "next channel": lambda self, u: u + 0.01 * u.roll(1, 1),
+    "other positions": lambda self, u: u - u.mean(-1, keepdim=True),
+    "other samples": lambda self, u: u - u.mean(0),
+    "every position": lambda self, u: u * RAMP.to(u.dtype),
+    "in place": lambda self, u: u.relu_(),
+    "keep the shape": lambda self, u: u[..., :2],
+    "different outputs": lambda self, u: u + torch.rand_like(u),
+    "its own state": count_,
+    "not finite": lambda self, u: u.log(),
+    "number of positions": lambda self, u: u * u.shape[-1],
+    "ValueError: no such thing": lambda self, u: (_ for _ in ()).throw(ValueError("no such thing")),
+}
+
+
+@pytest.mark.parametrize("reason", REFUSED)
+def test_what_is_not_elementwise_is_refused(reason):
+    domain = np.stack([-np.ones(4), np.ones(4)], 1)
+    found = probe(make_functions(Broken(REFUSED[reason]), 1, 3, 4), (9, 4, 5), domain)
+    assert found is not None
+    assert {"next channel": "other channels"}.get(reason, reason) in found
+    assert "\n" not in found
+
+
+def test_a_refused_module_stays_and_is_reported(digits):
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), Broken(lambda self, u: u.softmax(1)), nn.Linear(8, 8), Gate(8),
+                            nn.Linear(8, 10))
+    result = compress_module(network, digits[0][0], digits[1], Budget(max_logit_error=1.0))
+    assert result.left_alone == {"2": "its outputs depend on other channels than their own"}
+    assert isinstance(result.network[2], Broken)
+    assert list(result.decisions) == ["4"]
+
+
+class Awkward(nn.Module):
+    """Tied weights, a functional call, a norm with two readers, a submodule with a branch on values, a module used twice."""
+
+    class Branching(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear, self.act = nn.Linear(6, 6), Gate(6)
+
+        def forward(self, x):
+            return self.act(self.linear(x)) if x.sum() > -1e9 else x
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norm, self.act = nn.Linear(6, 6), nn.BatchNorm1d(6), Gate(6)
+        self.second, self.shared, self.third = nn.Linear(6, 6), Gate(6), nn.Linear(6, 6)
+        self.third.weight = self.second.weight
+        self.branching, self.unused = self.Branching(), Gate(6)
+
+    def forward(self, x):
+        h = self.first(x)
+        h = torch.relu(self.norm(h)) + h
+        h = self.shared(self.third(self.shared(self.second(self.act(h)))))
+        return self.branching(h)
+
+
+def test_what_cannot_be_rewritten_safely_stays():
+    torch.manual_seed(0)
+    network = Awkward()
+    randomize_norms_(network)
+    x = torch.randn(200, 6)
+    _, sites, left = _compress.prepare(network.eval().requires_grad_(False), x, Budget(target="native"))
+    assert [(site.name, site.producer, site.consumer) for site in sites] == [
+        ("act", None, None), ("shared", None, None), ("branching.act", None, None)]
+    assert left["norm"] == "the normalization stays, since no linear layer or convolution is read by it alone"
+    assert left["relu"].startswith("a call of the function relu stays")
+    assert left["branching"].startswith("nothing is folded in it, since torch.fx cannot trace it: ")
+    assert left["unused"] == "it is never called on the calibration data"
+    result = compress_module(network, x, (x, run(network, x)), Budget(max_logit_error=0.1), task="regression")
+    assert {one.kind for name in ("act", "shared") for one in result.decisions[name]}.isdisjoint({"kept"})
+    assert np.abs(run(result.network, x) - run(network, x)).max() <= 0.1
+    with pytest.raises(ExportError, match=r"^branching cannot be written as ONNX: torch.fx cannot trace it: .*torch.onnx$"):
+        export_module(result, x[:2], "never.onnx")
+
+
+def test_hooked_and_parametrized_modules_are_no_neighbors():
+    network = nn.Sequential(nn.Linear(3, 3), nn.ReLU(), nn.utils.parametrizations.weight_norm(nn.Linear(3, 3)))
+    assert Topology(network, []).producer(network[1]) == "0"
+    assert Topology(network, []).consumer(network[1]) is None
+    network[0].register_forward_hook(lambda module, args, y: 2 * y)
+    assert Topology(network, []).producer(network[1]) is None
+
+
+def test_activations_are_found_by_type_protocol_and_family():
+    derived = type("Derived", (ChannelVaf,), {})
+    network = nn.ModuleDict({"a": nn.ReLU(), "b": derived(2), "c": Gate(2), "d": make_vaf(2), "e": AlongAxis(make_vaf(2), 1),
+                             "f": nn.Linear(2, 2), "g": AlongAxis(nn.Linear(2, 2), 1)})
+    assert [(name, axis) for name, _, axis in find_activations(network)] == [
+        ("a", None), ("b", 1), ("c", -1), ("d", -1), ("e", 1)]
+
+
+def test_registration_returns_the_class_and_refuses_others():
+    class Mine(nn.Module):
+        pass
+
+    assert register_activation(Mine, channel_axis=2) is Mine
+    assert register_activation(Mine) is Mine
+    with pytest.raises(ConfigError, match=r"channel_axis is 0, which is the batch"):
+        register_activation(Mine, channel_axis=0)
+    with pytest.raises(ConfigError, match=r"only a class derived from torch.nn.Module"):
+        register_activation(Mine())
+
+
+def test_wrong_data_is_one_plain_line(digits):
+    x, y = digits[1]
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 10), Gate(10))
+    with pytest.raises(ConfigError, match="the module is itself an activation"):
+        compress_module(Gate(3), x, (x, y))
+    with pytest.raises(DataError, match=r"labels have the shape \(3,\), for classification .* must be \(597,\)"):
+        compress_module(network, x, (x, y[:3]))
+    with pytest.raises(DataError, match=r"inputs of shape \(0, 1, 8, 8\) are no samples"):
+        compress_module(network, x[:0], (x, y))
+    with pytest.raises(DataError, match=r"the network fails on data of shape \(256, 1, 4, 8\)"):
+        compress_module(network, x, (x[:, :, :4], y))
+    with pytest.raises(DataError, match=r"the network fails on data of shape \(2, 1, 4, 8\)"):
+        compress_module(network, x[:, :, :4], (x, y))
+    with pytest.raises(DataError, match=r"one row of outputs a sample"):
+        compress_module(nn.Sequential(nn.Conv2d(1, 2, 3)), x, (x, y))
+
+
+def test_the_exact_preset_keeps_opaque_functions(digits):
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), Gate(8), nn.Linear(8, 8),
+                            make_vaf(8, ActivationSpec("vaf", "relu", 2, 1)), nn.Linear(8, 10))
+    result = compress_module(network, digits[0][0], digits[1], Budget(preset="exact"))
+    assert {one.kind for one in result.decisions["2"]} == {"kept"}
+    assert "kept" not in {one.kind for one in result.decisions["4"]}
+    x = digits[1][0]
+    np.testing.assert_allclose(run(result.network, x), run(network, x), rtol=1e-4, atol=1e-5)   # float32 rounding
+
+
+class Everything(nn.Module):
+    """What the emitter knows, in one forward."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        acts = (nn.ReLU(), nn.PReLU(4), nn.GELU(), nn.GELU(approximate="tanh"), nn.SiLU(), nn.Tanh(), nn.Sigmoid(), nn.Softplus(),
+                nn.Mish(), nn.LeakyReLU(0.2), nn.ELU(0.5), nn.Hardswish(), nn.Hardsigmoid(), nn.ReLU6(), nn.Softsign(), nn.SELU())
+        self.acts = nn.Sequential(*acts)
+        self.conv, self.norm = nn.Conv2d(2, 4, 3, padding="same", stride=1), nn.BatchNorm2d(4)
+        self.even = nn.Conv2d(4, 4, (2, 3), padding="same", dilation=(1, 2), groups=2)
+        self.max, self.avg = nn.MaxPool2d(3, 2, 1, ceil_mode=True), nn.AvgPool2d(2, 2, (1, 0), count_include_pad=False)
+        self.token, self.layer, self.last = nn.Linear(2, 5), nn.LayerNorm(5), nn.Linear(10, 3)
+        self.offset = nn.Parameter(torch.randn(4, 1, 1))
+
+    def forward(self, x):
+        h = self.acts(self.norm(self.conv(x)) - self.offset)                                # (rows, 4, 8, 8)
+        h = torch.cat([self.even(h), h * h.mean(1, keepdim=True)], dim=1)
+        h = nn.functional.adaptive_avg_pool2d(self.avg(self.max(h)), (1, 2)) / 2            # (rows, 8, 1, 2)
+        tokens = h.mean((2,)).permute(0, 2, 1).transpose(1, 2).reshape(h.size(0), -1, 2)    # (rows, 8, 2)
+        tokens = self.layer(self.token(tokens)).mean(-2).contiguous().view(x.shape[0], -1)
+        return self.last(torch.cat([nn.functional.dropout(tokens, 0.5, self.training), torch.flatten(tokens, 1).relu()], 1))
+
+
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")
+def test_every_operator_of_the_emitter(tmp_path):
+    torch.manual_seed(0)
+    network = Everything().eval().requires_grad_(False)
+    randomize_norms_(network)
+    x = torch.randn(5, 2, 8, 8)
+    for opset_version in (18, 21):
+        path = export_module(network, x[:3], tmp_path / "all.onnx", opset_version=opset_version)
+        found = runtime.make_session(path).run(["output"], {"input": x.numpy()})[0]
+        np.testing.assert_allclose(found, run(network, x), rtol=1e-4, atol=1e-5)    # float32 on both sides
+
+
+@pytest.mark.parametrize(("network", "reason"), [
+    (nn.Sequential(nn.Linear(4, 4), nn.Bilinear(2, 2, 2)), "the network fails"),
+    (nn.Sequential(nn.Linear(4, 4), nn.GLU()), "1 cannot be written as ONNX: there is no form of GLU here"),
+    (nn.Sequential(nn.Unflatten(1, (1, 4)), nn.Conv1d(1, 1, 3, padding=1, padding_mode="circular"), nn.Flatten()),
+     "padding mode is 'circular'"),
+    (nn.Sequential(nn.Unflatten(1, (1, 4)), nn.AdaptiveAvgPool1d(3), nn.Flatten()), "equal windows"),
+])
+def test_what_has_no_onnx_form_is_refused(network, reason, tmp_path):
+    with pytest.raises((ExportError, DataError), match=reason) as caught:
+        export_module(network, torch.randn(3, 4), tmp_path / "a.onnx")
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_shape_that_depends_on_the_example_is_noticed(tmp_path):
+    class Counts(nn.Module):
+        def forward(self, x):
+            return x * x.shape[0]
+
+    with pytest.raises(ExportError, match=r"a.onnx does not compute what the network computes: for 1 rows"):
+        export_module(Counts(), torch.randn(3, 4), tmp_path / "a.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_scales_that_nothing_takes_in_are_written(tmp_path):
+    network = nn.Sequential(nn.Linear(3, 4), Scale(np.arange(1.0, 5), np.ones(4)), nn.Identity())
+    export_module(network, torch.randn(2, 3), tmp_path / "a.onnx")
+    assert [node.op_type for node in onnx.load(tmp_path / "a.onnx").graph.node] == ["Gemm", "Mul", "Add"]
+
+
+def test_the_documented_example_runs(tmp_path, monkeypatch):
+    page = (Path(__file__).parent.parent / "docs" / "your-own-network.md").read_text(encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(re.search(r"```python\n(.*?)```", page, re.S)[1], names)
+    assert names["result"].verdict["ok"]
+    assert Path("digits.onnx").is_file()
+
+
+def test_a_linear_layer_and_the_form_behind_it_are_one_node(tmp_path):
+    torch.manual_seed(0)
+    form = CubicSpline(spline.CubicSpline(np.zeros(4), np.ones(4), np.random.default_rng(0).normal(size=(4, 3, 4))))
+    network, x = nn.Sequential(nn.Linear(3, 4, bias=False), form, nn.Linear(4, 4), nn.Identity(), form), torch.randn(9, 3)
+    nodes = onnx.load(export_module(network, x, tmp_path / "a.onnx")).graph.node
+    assert [node.op_type for node in nodes] == ["GemmCubicSpline", "Gemm", "CubicSpline"]
+    export_module(network, x, tmp_path / "b.onnx", inline=True)
+
+
+def test_channels_are_moved_only_for_what_needs_them_last(tmp_path):
+    scale = Scale(np.arange(1.0, 5), np.ones(4))
+    for form, expected in ((nn.Sequential(scale, nn.Tanh()), ["Mul", "Add", "Tanh"]),
+                           (make_vaf(4), None)):
+        network = nn.Sequential(nn.Conv2d(2, 4, 3), AlongAxis(form, 1), nn.Flatten())
+        path = export_module(network, torch.randn(2, 2, 5, 5), tmp_path / "a.onnx")
+        nodes = [node.op_type for node in onnx.load(path).graph.node]
+        assert nodes.count("Transpose") >= 2 if expected is None else nodes == ["Conv", *expected, "Reshape"]

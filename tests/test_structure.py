@@ -1,0 +1,302 @@
+"""Neurons that leave, bypasses, the closed-form repair, and plans that are given back."""
+
+import dataclasses
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from mncompress import runtime
+from mncompress.analysis import find_options, make_inner_networks
+from mncompress.calibration import calibrate, measure_metrics, run_network
+from mncompress.checkpoint import make_template
+from mncompress.compression import Assignment, Compressed, Study, build, certify, compress_network, rewrite
+from mncompress.compression._departures import Departure, Shape, distribute, find_departures
+from mncompress.compression._repair import RIDGES, Refit, Samples, Solution, cut_rank, measure_error
+from mncompress.data import Dataset, Split, Standardization
+from mncompress.errors import ConfigError
+from mncompress.export import make_model, write_onnx
+from mncompress.nn import count_macs, initialize_
+from mncompress.types import ActivationSpec, Budget, LayerPlan, NetworkSpec, Plan, from_json, to_json
+
+
+def make_network(rng, sizes, family="vaf", act="tanh", task="classification", residual=False):
+    inner = family in ("meta", "vaf")
+    spec = ActivationSpec(family, act, 4 * inner, inner * 1)
+    network_spec = NetworkSpec(sizes[0], tuple(sizes[1:-1]), sizes[-1], (spec,) * (len(sizes) - 2), task, False, residual)
+    targets = Standardization(rng.normal(size=sizes[-1]), rng.uniform(0.5, 4, sizes[-1])) if task == "regression" else None
+    network = make_template(network_spec, Standardization(rng.normal(size=sizes[0]), rng.uniform(0.5, 2, sizes[0])), targets)
+    generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
+    initialize_(network.layers, "matched", generator)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter += 0.2 * torch.randn(parameter.shape, generator=generator)
+    return network.eval().requires_grad_(False)
+
+
+def make_dataset(rng, network, rows=400):
+    x = rng.normal(size=(4 * rows, network.spec.in_features)).astype(np.float32)
+    outputs = run_network(network, x)
+    y = outputs.argmax(1) if network.spec.task == "classification" else (
+        outputs + 0.1 * outputs.std(0) * rng.normal(size=outputs.shape)).astype(np.float32)
+    splits = [Split(x[part::4], y[part::4]) for part in range(4)]
+    return Dataset("made", network.spec.task, *splits, network.spec.out_features, "sha256:0")
+
+
+def make_options(network, x):
+    return tuple(find_options(make_inner_networks(layer.activation), layer.activation.spec.family, found.domain, "default",
+                              "native")
+                 for layer, found in zip(network.activated_layers, calibrate(network, x), strict=True))
+
+
+def assign(rng, options, ranks, ridge, share=0.5):
+    """Some neurons leave, the others become splines, polynomials or stay."""
+    result = []
+    for option, rank in zip(options, ranks, strict=True):
+        left = rng.random(option.n) < share
+        forms = ["cubic_spline", "polynomial"] if "cubic_spline" in option.errors else [next(key for key in option.errors)] * 2
+        keys = rng.choice([*forms, "kept", "constant"], option.n, p=[0.5, 0.2, 0.2, 0.1])
+        result.append(Assignment(np.where(left, "affine", keys), {"cubic_spline": 24, "polynomial": 7}, left, rank, ridge))
+    return result
+
+
+def run_blueprint(network, blueprint, x):
+    """A blueprint in float64 NumPy, straight from its definition."""
+    values = {-1: (x.astype(np.float64) - network.features.shift.numpy()) / network.features.scale.numpy()}
+    for position, (layer, linear) in enumerate(zip(network.layers, blueprint.maps, strict=True)):
+        u = sum(values[source] @ weight.T for source, weight in linear.weights.items()) + linear.bias
+        y = u.copy()
+        for group in blueprint.groups[position] if layer.activation is not None else ():
+            form = make_inner_networks(layer.activation).select(group.indices) if group.form is None else group.form
+            y[:, group.indices] = 0.0 if group.left else form.evaluate(u[:, group.indices])
+        values[position] = y
+    return y if network.targets is None else y * network.targets.scale.double().numpy() + network.targets.shift.double().numpy()
+
+
+def sizes_of(rng, depth):
+    return (int(rng.integers(2, 7)), *(int(n) for n in rng.integers(2, 9, depth)), int(rng.integers(1, 5)))
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_rewriting_computes_the_blueprint_and_so_does_the_file(seed, tmp_path):
+    rng = np.random.default_rng(seed)
+    task = ("classification", "regression")[seed % 2]
+    network = make_network(rng, sizes_of(rng, 1 + seed % 3), ("vaf", "meta", "warp")[seed % 3], task=task)
+    dataset = make_dataset(rng, network)
+    options = make_options(network, dataset.train.x)
+    repaired = seed % 4 != 0
+    ranks = rng.choice([0, 1, 2, 99] if repaired else [99], len(options)).tolist()
+    share = 1.0 if seed % 5 == 0 else 0.5
+    assignments = assign(rng, options, ranks, "search" if repaired else None, share)
+    blueprint = build(network, options, assignments, Study.of(network, dataset))
+    rewritten = rewrite(network, blueprint.groups, blueprint.maps)
+    x = dataset.test.x
+    expected = run_blueprint(network, blueprint, x)
+    atol = 2e-5 * max(1.0, np.abs(expected).max())      # weights are rounded to float32 once
+    np.testing.assert_allclose(run_network(rewritten.double(), x.astype(np.float64)), expected, rtol=2e-5, atol=atol)
+    for inline in (False, True):
+        path = tmp_path / f"{inline}.onnx"
+        write_onnx(rewritten.float(), path, opset_version=18, inline=inline, metadata={})
+        np.testing.assert_allclose(runtime.run(runtime.make_session(path), x), expected, rtol=1e-4, atol=10 * atol)
+
+
+def test_nothing_is_lost_where_lines_leave():
+    rng = np.random.default_rng(0)
+    network = make_network(rng, (3, 6, 5, 2), "warp")
+    dataset = make_dataset(rng, network)
+    options = make_options(network, dataset.train.x)
+    everywhere = [Assignment(np.full(option.n, "affine"), {}, np.ones(option.n, bool), 99) for option in options]
+    blueprint = build(network, options, everywhere)
+    rewritten = rewrite(network, blueprint.groups, blueprint.maps)
+    assert [layer.linear.weight.shape for layer in rewritten.layers] == [(2, 3)]     # both hidden layers are gone
+    h = network.features(torch.as_tensor(dataset.test.x)).double().numpy()
+    for layer, groups in zip(network.layers, [*blueprint.groups, ()], strict=True):
+        h = h @ layer.linear.weight.double().numpy().T + layer.linear.bias.double().numpy()
+        h = groups[0].form.evaluate(h) if groups else h
+    np.testing.assert_allclose(run_network(rewritten, dataset.test.x), h, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("bypassed", [False, True])
+def test_departures_cost_what_least_squares_says(bypassed):
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(3000, 3))
+    h = np.tanh(x @ rng.normal(size=(3, 6))) + 0.3 * x @ rng.normal(size=(3, 6))
+    weight, metric = rng.normal(size=(4, 6)), rng.normal(size=(4, 4))
+    stages = find_departures(torch.as_tensor(h), torch.as_tensor(x), weight, metric, 1.0, np.arange(6))
+    z = h @ weight.T
+    checked = 0
+    for stage in stages:
+        if len(stage.left) and bool(stage.rank) == bypassed and stage.rank in (0, 3):
+            kept = np.setdiff1d(np.arange(6), stage.left)
+            read = np.concatenate([h[:, kept], x] if bypassed else [h[:, kept]], 1)
+            read = np.concatenate([read, np.ones((len(x), 1))], 1)
+            rest = z - read @ np.linalg.lstsq(read, z, rcond=None)[0]
+            assert stage.error == pytest.approx(np.square(rest @ metric.T).sum(1).mean(), rel=5e-2, abs=1e-6)     # it has a ridge
+            checked += 1
+    assert checked == 6
+
+
+def test_the_neuron_that_is_a_line_leaves_first():
+    rng = np.random.default_rng(2)
+    x = rng.normal(size=(2000, 3))
+    u = x @ rng.normal(size=(3, 5))
+    h = np.where(np.arange(5) == 3, u, np.abs(u))
+    stages = find_departures(torch.as_tensor(h), torch.as_tensor(x), rng.normal(size=(2, 5)), np.eye(2), 1.0, np.arange(5))
+    first = next(stage for stage in stages if stage.rank)
+    assert first.left.tolist() == [3]
+    assert first.error < 1e-3
+
+
+def test_distribution_prefers_the_layer_where_it_costs_less():
+    nobody = Departure(np.zeros(0, np.intp), 0, 0.0)
+    cheap, dear = Departure(np.arange(10), 0, 1e-4), Departure(np.arange(10), 0, 1e-1)
+    shape = Shape((20, 40, 40, 5), False)
+    assert distribute([[nobody, dear], [nobody, cheap], [nobody]], shape, 0.05)[:2] == [nobody, cheap]
+    assert distribute([[nobody, dear], [nobody, cheap], [nobody]], shape, 1e-9)[:2] == [nobody, nobody]
+    assert distribute([[nobody, dear], [nobody, cheap], [nobody]], shape, 10.0)[:2] == [dear, cheap]
+
+
+def test_repair_is_ridge_regression_towards_the_start():
+    rng = np.random.default_rng(3)
+    h, z = rng.normal(size=(500, 4)) @ rng.normal(size=(4, 4)), rng.normal(size=(500, 3))
+    start = Solution([rng.normal(size=(3, 4))], np.zeros(3), None)
+    solution = Refit(Samples([torch.as_tensor(h)], torch.as_tensor(z)), start).solve(0.1)
+    centered, targets = h - h.mean(0), z - z.mean(0)
+    penalty = 0.1 * np.square(centered).mean(0).mean()
+    stacked = np.concatenate([centered / np.sqrt(500), np.sqrt(penalty) * np.eye(4)])
+    wanted = np.concatenate([targets / np.sqrt(500), np.sqrt(penalty) * start.weights[0].T])
+    np.testing.assert_allclose(solution.weights[0], np.linalg.lstsq(stacked, wanted, rcond=None)[0].T, rtol=1e-8, atol=1e-8)
+    np.testing.assert_allclose(solution.bias, z.mean(0) - solution.weights[0] @ h.mean(0), rtol=1e-8, atol=1e-8)
+
+
+def test_repair_never_makes_the_checked_rows_worse():
+    rng = np.random.default_rng(4)
+    h, weight = rng.normal(size=(30, 20)), rng.normal(size=(2, 20))      # few rows: refitting would follow the noise
+    noise = 3 * rng.normal(size=(30, 2))
+    start = Solution([weight], np.zeros(2), None)
+    refit = Refit(Samples([torch.as_tensor(h)], torch.as_tensor(h @ weight.T + noise)), start)
+    fresh = rng.normal(size=(500, 20))
+    check = Samples([torch.as_tensor(fresh).float()], torch.as_tensor(fresh @ weight.T).float())
+    assert refit.best(check, np.eye(2)) is start
+    assert min(measure_error(refit.solve(ridge), check, np.eye(2)) for ridge in RIDGES) > measure_error(start, check, np.eye(2))
+
+
+def test_cut_bypasses_keep_what_matters():
+    rng = np.random.default_rng(5)
+    x = rng.normal(size=(4000, 6)) @ rng.normal(size=(6, 6))
+    bypass, metric = rng.normal(size=(5, 6)), rng.normal(size=(5, 5))
+    moments = x.T @ x / len(x)
+    values = np.linalg.eigvalsh(metric @ bypass @ moments @ bypass.T @ metric.T)[::-1]
+    for rank in (1, 2, 4):
+        q = x @ cut_rank(bypass, moments, metric, rank).T
+        rest = x @ bypass.T - q @ np.linalg.lstsq(q, x @ bypass.T, rcond=None)[0]
+        assert q.shape[1] == rank
+        assert np.square(rest @ metric.T).sum(1).mean() == pytest.approx(values[rank:].sum(), rel=1e-6)
+
+
+def test_metrics_predict_what_small_errors_do():
+    rng = np.random.default_rng(6)
+    network = make_network(rng, (4, 6, 5, 3), task="regression")
+    x = rng.normal(size=(500, 4)).astype(np.float32)
+    root = measure_metrics(network, x)[1]
+    error = 1e-3 * rng.normal(size=5)
+    double = network.double()
+    h = double.layers[0](double.features(torch.as_tensor(x)))
+    u = double.layers[1].linear(h)
+    def finish(u):
+        return double.targets.invert(double.layers[2](double.layers[1].activation(u)))
+    change = (finish(u + torch.as_tensor(error)) - finish(u)).numpy()
+    assert np.square(change).sum(1).mean() == pytest.approx(np.square(root @ error).sum(), rel=2e-2)
+
+
+@pytest.mark.parametrize(("family", "repair", "depth"), [*itertools.product(("vaf", "meta", "warp"), (None, 1e-3), (1, 2, 3))])
+def test_certificates_hold_where_neurons_left(family, repair, depth):
+    for seed, act in enumerate(("tanh", "relu", "gelu", "elu")):
+        rng = np.random.default_rng(seed)
+        task = ("classification", "regression")[seed % 2]
+        network = make_network(rng, sizes_of(rng, depth), family, act, task)
+        dataset = make_dataset(rng, network, 200)
+        options = make_options(network, dataset.train.x)
+        ranks = rng.choice([0, 1, 99] if repair else [99], depth).tolist()
+        keys = [np.where(rng.random(option.n) < 0.4, "affine", "kept") for option in options]
+        assignments = [Assignment(key, {}, key == "affine", rank, repair) for key, rank in zip(keys, ranks, strict=True)]
+        blueprint = build(network, options, assignments, Study.of(network, dataset))
+        compressed = Compressed(rewrite(network, blueprint.groups, blueprint.maps), Plan(Budget(), (), 0.0, {}), blueprint.groups,
+                                blueprint.maps, options, ())
+        x = dataset.test.x
+        certificate = certify(network, compressed, x)
+        change = np.abs(run_network(network, x) - run_network(compressed.network, x))
+        assert certificate.bounds is not None
+        assert np.all(change <= certificate.sample_bounds)
+        assert np.all(certificate.sample_bounds <= certificate.bounds)
+        # A bound that says nothing would be no use: at each sample it is within a factor of what one layer behind another loses.
+        assert np.median(certificate.sample_bounds.max(1)) < 30 ** depth * max(np.median(change.max(1)), 1e-4)
+
+
+@pytest.mark.parametrize("task", ["classification", "regression"])
+def test_plans_given_back_give_the_same_network(task):
+    rng = np.random.default_rng(7)
+    network = make_network(rng, (5, 24, 16, 3), task=task)
+    dataset = make_dataset(rng, network, 1500)
+    first = compress_network(network, dataset, Budget(target_macs="60%"))
+    assert any(decision.left for decision in first.plan.decisions)
+    assert count_macs(first.network) <= 0.6 * count_macs(network)
+    plan = from_json(Plan, to_json(first.plan), where="plan")
+    again = compress_network(network, dataset, plan.budget, plan=plan)
+    for name, value in first.network.state_dict().items():
+        assert torch.equal(value, again.network.state_dict()[name]), name
+    assert [(d.kind, d.left, d.settings) for d in again.plan.decisions] == [(d.kind, d.left, d.settings) for d in plan.decisions]
+    kept = dataclasses.replace(plan, decisions=tuple(dataclasses.replace(d, kind="kept", settings={}, left=False)
+                                                     for d in plan.decisions), layers=())
+    np.testing.assert_array_equal(run_network(compress_network(network, dataset, Budget(), plan=kept).network, dataset.test.x),
+                                  run_network(network, dataset.test.x))
+
+
+def test_edited_plans_are_checked():
+    rng = np.random.default_rng(8)
+    network = make_network(rng, (3, 4, 2))
+    dataset = make_dataset(rng, network)
+    plan = compress_network(network, dataset, Budget()).plan
+    first, *rest = plan.decisions
+    cases = {
+        "only affine neurons leave": dataclasses.replace(first, kind="kept", left=True, settings={}),
+        "which it cannot become": dataclasses.replace(first, kind="native", left=False, settings={"act": "swish"}),
+        "needs the setting intervals": dataclasses.replace(first, kind="cubic_spline", left=False, settings={}),
+    }
+    for message, decision in cases.items():
+        with pytest.raises(ConfigError, match=message):
+            compress_network(network, dataset, Budget(), plan=dataclasses.replace(plan, decisions=(decision, *rest)))
+    with pytest.raises(ConfigError, match="not one for each"):
+        compress_network(network, dataset, Budget(), plan=dataclasses.replace(plan, decisions=tuple(rest)))
+
+
+def test_targets_that_cannot_be_reached_are_refused():
+    rng = np.random.default_rng(9)
+    network = make_network(rng, (6, 12, 3))
+    with pytest.raises(ConfigError, match="cannot be reached; the smallest network found has"):
+        compress_network(network, make_dataset(rng, network), Budget(target_macs=1))
+
+
+@pytest.mark.parametrize("value", ["0", "-3", "120%", "x", "1e3", ""])
+def test_targets_are_checked(value):
+    with pytest.raises(ConfigError, match="target_macs must be"):
+        Budget(target_macs=value)
+
+
+def test_excluded_layers_stay_as_they_are():
+    rng = np.random.default_rng(10)
+    network = make_network(rng, (5, 10, 9, 3))
+    dataset = make_dataset(rng, network)
+    for budget, fixed in ((Budget(exclude=("1",)), 1), (Budget(include=("body.1.*",)), 0)):
+        decisions = compress_network(network, dataset, budget).plan.decisions
+        assert {decision.kind for decision in decisions if decision.layer == fixed} == {"kept"}
+        assert "kept" not in {decision.kind for decision in decisions if decision.layer != fixed}
+    with pytest.raises(ConfigError, match="leave no layer to change"):
+        compress_network(network, dataset, Budget(exclude=("*",)))
+
+
+def test_plans_know_the_layers_behind():
+    assert LayerPlan(0) == from_json(LayerPlan, {"layer": 0}, where="plan")
+    model = make_model(make_network(np.random.default_rng(0), (2, 3, 1)), opset_version=18, metadata={})
+    assert model.graph.node
