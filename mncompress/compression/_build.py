@@ -197,7 +197,7 @@ def _repair_(maps: list[LinearMap], position: int, start: Solution, assignment: 
         bypass, moments = solution.weights[1], refit.conditional_moments(1)
         units = cut_rank(bypass, moments, metric, rank)
         seen = units @ moments
-        through: Floats = np.linalg.solve(seen @ units.T + 1e-12 * np.eye(rank), seen @ bypass.T).T
+        through = np.asarray(np.linalg.solve(seen @ units.T + 1e-12 * np.eye(rank), seen @ bypass.T).T, np.float64)
         added = values.append_(position, sources, units)
         blocks = np.split(units, np.cumsum([block.shape[1] for block in own.weights.values()])[:-1], 1)
         maps[position] = LinearMap({source: np.concatenate([block, unit]) for (source, block), unit

@@ -19,5 +19,4 @@ from mncompress.export._network import has_large_batch_form as has_large_batch_f
 from mncompress.export._network import make_model as make_model
 from mncompress.export._network import write_onnx as write_onnx
 
-emit_activation = _emit
 """(builder, value, module, name) -> value: an activation module or form on a value of two axes."""
