@@ -117,8 +117,8 @@ def measure_sensitivity(network: Network, x: NDArray[np.generic]) -> list[Floats
 def measure_metrics(network: Network, x: NDArray[np.generic]) -> list[Floats]:
     """What errors of the pre-activations do to the outputs: per layer R (k, n), so that |R e|^2 is about |J e|^2 on average.
 
-    R is the symmetric root of the mean of J^T J over the first rows of x, J the outputs' gradient by the layer's
-    pre-activations; see `measure_sensitivity`.
+    R^T R is the mean of J^T J over the first rows of x, J the outputs' gradient by the layer's pre-activations; see
+    `measure_sensitivity`.
     """
     h, found = network.features(torch.as_tensor(x[:SENSITIVITY_ROWS])).requires_grad_(), []
     for layer in network.layers:
@@ -130,11 +130,13 @@ def measure_metrics(network: Network, x: NDArray[np.generic]) -> list[Floats]:
         gradients = torch.autograd.grad((outputs * probe).sum(), found, retain_graph=True)
         for total, gradient in zip(totals, gradients, strict=True):
             total += (gradient.mT @ gradient).double() / len(gradient)
-    roots = []
-    for total in totals:
-        values, vectors = torch.linalg.eigh(total)
-        roots.append(((vectors * values.clamp(min=0).sqrt()) @ vectors.mT).numpy())
-    return roots
+    return [_upper_root(total.numpy()) for total in totals]
+
+
+def _upper_root(moments: Floats) -> Floats:
+    """R with R^T R = moments, which may be singular."""
+    floor = 1e-6 * max(float(np.trace(moments)) / len(moments), 1e-12)     # gradients are float32
+    return np.asarray(np.linalg.cholesky(moments + floor * np.eye(len(moments))).T)
 
 
 def _probes(outputs: Tensor) -> list[Tensor]:

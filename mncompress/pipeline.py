@@ -6,13 +6,14 @@ import json
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, singledispatch
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import nn
 
 from mncompress import benchmark
 from mncompress.analysis import make_inner_networks
@@ -23,6 +24,7 @@ from mncompress.data import Dataset, load_dataset
 from mncompress.errors import CheckpointError, ConfigError, DataError, OutputError
 from mncompress.export import check_export, check_opset_version, write_onnx
 from mncompress.files import atomic_folder, check_output_folder, write_json
+from mncompress.modules import compress_module
 from mncompress.native import instruction_set
 from mncompress.nn import LearnedActivation, Network, make_relu_twin
 from mncompress.report import (
@@ -67,10 +69,13 @@ class Result:
     folder: Path | None
 
 
+@singledispatch
 def compress(run: Run, budget: Budget | None = None, *, out: Path | None = None, overwrite: bool = False,
              replicate: int | None = None, data: str | None = None, data_dir: str | None = None, opset_version: int = 18,
              plan: Plan | None = None, finetune: int = 0, progress: Tell | None = None) -> Result:
     """Compress a trained network, export it, check the files, measure them and write the report.
+
+    Given a torch module instead, this is `mncompress.modules.compress_module`.
 
     Args:
         run: from `train` or `load_run`.
@@ -113,6 +118,9 @@ def compress(run: Run, budget: Budget | None = None, *, out: Path | None = None,
         save_curves(folder / "activations.safetensors", curves)
         write_html(folder / "report.html", report, curves)
     return Result(compressed.network, compressed.plan, report, None if out is None else Path(out))
+
+
+compress.register(nn.Module, compress_module)
 
 
 def load_plan(path: PathLike) -> Plan:

@@ -43,6 +43,10 @@ def kind_of(key: str) -> Kind:
     return key.partition(":")[0]  # type: ignore[return-value]
 
 
+FEW = 15
+"""Intervals of a table that fills one AVX-512 register: fewer save nothing."""
+
+
 @dataclass(frozen=True)
 class LayerOptions:
     """The options of a layer of n neurons.
@@ -107,6 +111,10 @@ class LayerOptions:
         within = self.limited_ladder[key] <= tolerance[:, None]
         within[:, -1] = True
         return np.asarray(np.asarray(RUNGS[key], np.intp)[within.argmax(1)])
+
+    def coarser(self, key: str, rung: int, share: float) -> int:
+        """The lowest rung with at least this share of the intervals, knots or degree of `rung`; few cost as much as fewer."""
+        return min(step for step in RUNGS[key] if step >= max(rung * share, min(rung, FEW)))
 
     def build(self, key: str, tolerance: Array, indices: Indices) -> Replacement:
         """The replacement of the neurons `indices`, in that order, on the lowest rung within their tolerances."""

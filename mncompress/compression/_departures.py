@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from sklearn.utils.extmath import randomized_svd
 from torch import Tensor
 
 Floats = NDArray[np.float64]
@@ -25,10 +26,10 @@ Indices = NDArray[np.intp]
 
 RIDGE = 1e-4
 """Of the mean second moment of a kind of feature."""
-STAGES = 128
-"""In how many steps a layer empties."""
-RANKS_EVERY = 6
-"""Stages between those for which bypasses of low rank are considered."""
+STAGES, WIDE_STAGES, WIDE = 128, 40, 1200
+"""In how many steps a layer empties, or one with more features than `WIDE`."""
+RANK_STAGES, MOST_RANK = 5, 128
+"""For how many of these bypasses of low rank are considered, and up to which."""
 ELEMENT_MACS = 4
 """What an activation is taken to cost while its form is open."""
 NODE_MACS = 1300
@@ -74,8 +75,8 @@ def find_departures(h: Tensor, x: Tensor, weight: Floats, metric: Floats, varian
 
 def _second_moments(parts: Sequence[Tensor]) -> Floats:
     """Of centered features, with a ridge for each kind."""
-    values = torch.cat([part - part.mean(0) for part in parts], 1).double()
-    moments: Floats = (values.T @ values / len(values)).numpy()
+    values = torch.cat([part - part.mean(0) for part in parts], 1)
+    moments: Floats = (values.T @ values / len(values)).double().numpy()
     ends = np.cumsum([0, *(part.shape[1] for part in parts)])
     for first, end in itertools.pairwise(ends):
         diagonal = np.arange(first, end)
@@ -95,8 +96,9 @@ def _empty(moments: Floats, read: Floats, n: int, removable: Indices, full_rank:
     """
     precision = np.asarray(np.linalg.inv(moments), np.float64)
     alive, left, error = removable.copy(), np.zeros(0, np.intp), 0.0
-    step = max(1, -(-len(removable) // STAGES))
-    for stage in range(-(-len(removable) // step)):
+    step = max(1, -(-len(removable) // (STAGES if len(moments) <= WIDE else WIDE_STAGES)))
+    stages = -(-len(removable) // step)
+    for stage in range(stages):
         cost = np.square(read[:, alive]).sum(0) / precision[alive, alive]
         going = alive[np.argsort(cost, kind="stable")[:step]]
         among = precision[np.ix_(going, going)]
@@ -108,19 +110,21 @@ def _empty(moments: Floats, read: Floats, n: int, removable: Indices, full_rank:
         precision[going, going] = 1.0
         alive, left = np.setdiff1d(alive, going), np.concatenate([left, going])
         yield Departure(left, full_rank, error)
-        if full_rank > 1 and stage % RANKS_EVERY == RANKS_EVERY - 1:
+        if full_rank > 1 and stage % max(1, stages // RANK_STAGES) == 0:
             yield from (Departure(left, rank, error + tail) for rank, tail in _tails(read[:, n:], precision[n:, n:], full_rank))
 
 
 def _tails(bypass: Floats, precision: Floats, full_rank: int) -> Iterator[tuple[int, float]]:
     """Rank, and the error that cutting the bypass to it adds."""
-    contribution = bypass @ np.linalg.solve(precision, bypass.T)
-    values = np.linalg.eigvalsh((contribution + contribution.T) / 2)[::-1]
-    tail = np.maximum(values, 0)[::-1].cumsum()[::-1]
-    rank = 1
-    while rank < full_rank:
-        yield rank, float(tail[rank]) if rank < len(tail) else 0.0
-        rank *= 2
+    root = np.linalg.cholesky(precision)
+    contribution = np.linalg.solve(root, bypass.T)
+    most = min(full_rank, MOST_RANK)
+    _, values, _ = randomized_svd(contribution, most, random_state=0)
+    total = float(np.square(contribution).sum())
+    for power in range(int(np.log2(most)) + 1):
+        rank = 2**power
+        if rank < full_rank:
+            yield rank, max(0.0, total - float(np.square(values[:rank]).sum()))
 
 
 @dataclass(frozen=True)

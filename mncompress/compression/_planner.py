@@ -18,7 +18,7 @@ from functools import cache, partial
 import numpy as np
 from numpy.typing import NDArray
 
-from mncompress.analysis import Choice, LayerOptions, choose, find_options, keep_all, make_inner_networks
+from mncompress.analysis import Choice, Histogram, LayerOptions, choose, find_options, keep_all, make_inner_networks
 from mncompress.calibration import LayerCalibration, calibrate, run_network
 from mncompress.compression._budget import DEFAULT_MAX_DROP, Verdict, check_budget, complete_budget
 from mncompress.compression._build import Assignment, Blueprint, Study, build
@@ -33,6 +33,8 @@ from mncompress.types import Budget, Decision, LayerPlan, Plan
 
 TOLERANCES: tuple[float, ...] = tuple(float(t) for t in np.geomspace(0.3, 1e-8, 16))
 """Relative to the root mean square of the outputs around their mean."""
+COARSER = (1 / 2, 1 / 4, 1 / 8)
+"""Shares of the intervals with which a network is tried again."""
 SENSITIVITY_FLOOR = 1e-3
 """Of a layer's largest: a gradient that is zero on all calibration samples need not be so on others."""
 
@@ -131,6 +133,8 @@ class _Search:
         found = self.find_forms()
         if self.budget.preset != "exact" and found.tolerance > 0:
             found = self.find_structure(found)
+            if self.budget.max_logit_error is None:
+                found = self.find_coarser(found)
         limit = self.budget.macs_limit(count_macs(self.network))
         if limit is not None and count_macs(found.network) > limit:
             raise ConfigError(f"the target of {limit:.0f} multiply-adds cannot be reached; the smallest network found has "
@@ -183,6 +187,29 @@ class _Search:
                 best, low = candidate, middle + 1
             else:
                 high = middle - 1
+        return best
+
+    def find_coarser(self, start: _Candidate) -> _Candidate:
+        """With fewer intervals and lower degrees, as long as the budget holds.
+
+        The neurons of a form have as many intervals as the most demanding of them asks for; together they may do with less.
+        """
+        best = start
+        limit = start.verdict.evidence.get("drop_upper_bound")
+        for share in COARSER:
+            assignments = [replace(each, rungs={key: option.coarser(key, rung, share) for key, rung in each.rungs.items()})
+                           for each, option in zip(start.assignments, self.options, strict=True)]
+            if [each.rungs for each in assignments] == [each.rungs for each in best.assignments]:
+                continue
+            repaired = any(assignment.ridge is not None for assignment in assignments)
+            candidate = self.try_out(self.budget, start.tolerance, start.tolerances, start.choices, assignments,
+                                     self.study() if repaired else None)
+            found = candidate.verdict.evidence.get("drop_upper_bound")
+            if not candidate.verdict.ok or (self.budget.has_target and isinstance(found, float) and isinstance(limit, float)
+                                            and found > limit):
+                break
+            self.tell(f"1/{1 / share:.2g} of the intervals: {candidate.verdict.reason}")
+            best = candidate
         return best
 
     def is_reached(self, candidate: _Candidate) -> bool:
@@ -240,8 +267,9 @@ def _classes(network: Network, dataset: Dataset) -> NDArray[np.intp]:
 
 def _options_of(activation: object, calibration: LayerCalibration, budget: Budget) -> LayerOptions:
     assert isinstance(activation, LearnedActivation)
+    histogram = None if budget.max_logit_error is not None else Histogram(calibration.histogram, calibration.observed)
     return find_options(make_inner_networks(activation), activation.spec.family, calibration.domain, budget.preset,
-                        "portable" if budget.target == "portable" else "native")
+                        "portable" if budget.target == "portable" else "native", histogram)
 
 
 def _tolerances(tolerance: float, sensitivity: Floats) -> Floats:

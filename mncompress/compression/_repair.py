@@ -10,11 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from sklearn.utils.extmath import randomized_svd
 from torch import Tensor
 
 Floats = NDArray[np.float64]
 
-RIDGES = (1e-6, 1e-4, 1e-3, 1e-2, 1e-1)
+RIDGES = (1e-5, 1e-3, 1e-2, 1e-1)
 """Of the mean second moment of a kind of feature."""
 
 
@@ -52,11 +53,11 @@ class Refit:
         self.sizes = [part.shape[1] for part in samples.features]
         self.means = [part.double().mean(0).numpy() for part in samples.features]
         self.target_mean = samples.targets.double().mean(0).numpy()
-        values = torch.cat([part.double() - torch.as_tensor(mean)
+        values = torch.cat([part - torch.as_tensor(mean).to(part.dtype)
                             for part, mean in zip(samples.features, self.means, strict=True)], 1)
-        targets = samples.targets.double() - torch.as_tensor(self.target_mean)
-        self.moments: Floats = (values.T @ values / len(values)).numpy()
-        self.cross: Floats = (values.T @ targets / len(values)).numpy()
+        targets = samples.targets - torch.as_tensor(self.target_mean).to(samples.targets.dtype)
+        self.moments: Floats = (values.T @ values / len(values)).double().numpy()
+        self.cross: Floats = (values.T @ targets / len(values)).double().numpy()
 
     def solve(self, ridge: float) -> Solution:
         """The solution with a ridge."""
@@ -102,8 +103,6 @@ def cut_rank(bypass: Floats, moments: Floats, metric: Floats, rank: int) -> Floa
         metric: R, (k, m), of the error.
         rank: how many units.
     """
-    values, vectors = np.linalg.eigh(moments)
-    values = np.maximum(values, 1e-9 * max(values[-1], np.finfo(np.float64).tiny))
-    root, inverse = vectors * np.sqrt(values), vectors / np.sqrt(values)
-    _, _, directions = np.linalg.svd(metric @ bypass @ root, full_matrices=False)
-    return np.asarray(directions[:rank] @ inverse.T)
+    root = np.linalg.cholesky(moments + 1e-9 * max(float(np.trace(moments)) / len(moments), 1e-30) * np.eye(len(moments)))
+    _, _, directions = randomized_svd(metric @ bypass @ root, rank, random_state=0)
+    return np.asarray(np.linalg.solve(root.T, directions.T).T)

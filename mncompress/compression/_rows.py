@@ -11,8 +11,10 @@ from mncompress.calibration import BATCH_ROWS
 from mncompress.data import Dataset
 from mncompress.nn import Network
 
-FIT_ROWS = 16384
-CHECK_ROWS = 8192
+FIT_ROWS, CHECK_ROWS = 16384, 8192
+WORK = 2.5e10
+"""Rows times the square of how many features the widest layer has and reads: wide networks are fitted to fewer rows."""
+FEWEST = 2048
 
 
 @dataclass(frozen=True)
@@ -40,8 +42,10 @@ class Rows:
 
 def observe(network: Network, dataset: Dataset) -> Rows:
     """Run the original network on at most `FIT_ROWS` and `CHECK_ROWS` rows."""
-    fit = np.concatenate([dataset.calibration.x, dataset.train.x])[:FIT_ROWS]
-    return Rows(observe_signals(network, fit), observe_signals(network, dataset.validation.x[:CHECK_ROWS]))
+    features = max(layer.linear.in_features + layer.linear.out_features for layer in network.layers)
+    rows = max(FEWEST, int(WORK / features**2))
+    fit = np.concatenate([dataset.calibration.x, dataset.train.x])[:min(rows, FIT_ROWS)]
+    return Rows(observe_signals(network, fit), observe_signals(network, dataset.validation.x[:min(rows, CHECK_ROWS)]))
 
 
 @torch.no_grad()

@@ -1,5 +1,6 @@
 """Ever cheaper structures of a network: assignments in which more and more neurons leave."""
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -13,8 +14,9 @@ from mncompress.nn import Network
 
 PRICES = np.geomspace(1e-7, 1e2, 96)
 """Of all multiply-adds of the original, in units of the outputs' variance."""
-STEP = 0.004
-"""Relative difference in cost between one structure and the next."""
+STEP, WIDE_STEP, WIDE = 0.004, 0.03, 1200
+"""Relative difference in cost between one structure and the next, and that of networks with a layer that has and reads more than
+`WIDE` features."""
 SMALL_WIDTH = 128
 """Of the widest layer of a network that is exported as one node."""
 WORTHWHILE = 0.03
@@ -55,8 +57,9 @@ def find_levels(network: Network, assignments: Sequence[Assignment], options: Se
     levels = [_Level(shape, chosen) for chosen in (distribute(stages, shape, float(price)) for price in PRICES)]
     levels += [_Level(shape, [*level.departures[:place], option, *level.departures[place + 1:]])
                for level in list(levels) for place, stage in enumerate(stages) if len(stage) > 1 for option in stage]
+    step = STEP if max(a + b for a, b in itertools.pairwise(spec.sizes)) <= WIDE else WIDE_STEP
     most = (1 - WORTHWHILE) * shape.cost([each[0] for each in stages])
-    return [_assign(level.departures, assignments, spec.sizes, free) for level in _select(levels, most)]
+    return [_assign(level.departures, assignments, spec.sizes, free) for level in _select(levels, most, step)]
 
 
 class _Level:
@@ -68,11 +71,11 @@ class _Level:
         self.error = sum(departure.error for departure in departures)
 
 
-def _select(levels: Sequence[_Level], most: float) -> list[_Level]:
-    """From expensive to cheap those that no other beats in both cost and error, and that differ by `STEP` in cost."""
+def _select(levels: Sequence[_Level], most: float, step: float) -> list[_Level]:
+    """From expensive to cheap those that no other beats in both cost and error, and that differ by `step` in cost."""
     selected: list[_Level] = []
     for level in sorted(levels, key=lambda each: (each.error, each.cost)):
-        if level.cost <= (selected[-1].cost * (1 - STEP) if selected else most):
+        if level.cost <= (selected[-1].cost * (1 - step) if selected else most):
             selected.append(level)
     return selected
 
