@@ -120,7 +120,7 @@ def compress(run: Run, budget: Budget | None = None, *, out: Path | None = None,
     return Result(compressed.network, compressed.plan, report, None if out is None else Path(out))
 
 
-compress.register(nn.Module, compress_module)
+compress.register(nn.Module, compress_module)  # type: ignore[arg-type]
 
 
 def load_plan(path: PathLike) -> Plan:

@@ -17,7 +17,7 @@ from mncompress.compression._repair import RIDGES, Refit, Samples, Solution, cut
 from mncompress.data import Dataset, Split, Standardization
 from mncompress.errors import ConfigError
 from mncompress.export import make_model, write_onnx
-from mncompress.nn import count_macs, initialize_
+from mncompress.nn import CubicSpline, count_macs, initialize_
 from mncompress.types import ActivationSpec, Budget, LayerPlan, NetworkSpec, Plan, from_json, to_json
 
 
@@ -294,6 +294,31 @@ def test_excluded_layers_stay_as_they_are():
         assert "kept" not in {decision.kind for decision in decisions if decision.layer != fixed}
     with pytest.raises(ConfigError, match="leave no layer to change"):
         compress_network(network, dataset, Budget(exclude=("*",)))
+
+
+@pytest.mark.parametrize(("act", "task"), [("tanh", "classification"), ("relu", "classification"), ("silu", "regression")])
+def test_distillation_comes_closer_and_splines_stay_smooth(act, task):
+    rng = np.random.default_rng(11)
+    network = make_network(rng, (6, 24, 12, 3), act=act, task=task)
+    dataset = make_dataset(rng, network, 1500)
+    plain = compress_network(network, dataset, Budget(target_macs="50%"))
+    lines = []
+    tuned = compress_network(network, dataset, Budget(target_macs="50%"), lines.append, epochs=4)
+    assert 1 <= tuned.plan.finetuned <= 4
+    assert sum(line.startswith("distillation") for line in lines) == 5
+    before, after = (np.square(run_network(each.network, dataset.test.x) - run_network(network, dataset.test.x)).mean()
+                     for each in (plain, tuned))
+    assert after < 0.9 * before
+    assert count_macs(tuned.network) == count_macs(plain.network)
+    for module in tuned.network.modules():
+        if isinstance(module, CubicSpline):
+            c = module.coefficients.double()
+            slopes = c @ torch.arange(4.0, dtype=torch.float64)
+            np.testing.assert_allclose(c.sum(-1)[:, :-1], c[:, 1:, 0], rtol=1e-4, atol=1e-4)
+            np.testing.assert_allclose(slopes[:, :-1], c[:, 1:, 1], rtol=1e-4, atol=1e-4)
+    certificate = certify(network, tuned, dataset.test.x)
+    assert certificate.bounds is None
+    assert "fine-tuning" in certificate.reason
 
 
 def test_plans_know_the_layers_behind():

@@ -7,6 +7,7 @@ slopes at the knots, so that it stays continuously differentiable; tables of lin
 
 import copy
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from torch.nn.utils import parametrize
 
 from mncompress.calibration import BATCH_ROWS
 from mncompress.data import Dataset
-from mncompress.nn import CubicSpline, LinearTable, Network
+from mncompress.nn import CubicSpline, LinearTable, Network, PiecewiseLinear
 
 BATCH = 128
 LEARNING_RATE = 1e-3
@@ -71,7 +72,7 @@ def finetune(original: Network, network: Network, dataset: Dataset, epochs: int,
         loss = _check(student, check, check_goal)
         tell(f"distillation: {loss:.3g} after epoch {epoch} of {epochs}")
         if loss < least:
-            least, best, chosen = loss, _finish(student), epoch
+            least, best, chosen = loss, _finish(student, network), epoch
     return best, chosen
 
 
@@ -80,19 +81,21 @@ def _make_trainable_(network: Network) -> None:
     for module in network.modules():
         if isinstance(module, LinearTable):
             module.requires_grad_(False)
+        elif isinstance(module, PiecewiseLinear):       # columns that fill up a neuron's knots stay without effect
+            module.slope_changes.register_hook(partial(torch.mul, module.slope_changes.detach() != 0))
         elif isinstance(module, CubicSpline):
             module.start.requires_grad_(False)
             module.inverse_step.requires_grad_(False)
             parametrize.register_parametrization(module, "coefficients", _Hermite())
 
 
-def _finish(student: Network) -> Network:
-    """A copy as a compressed network is: plain parameters that need no gradient."""
-    network = copy.deepcopy(student)
-    for module in list(network.modules()):
-        if isinstance(module, CubicSpline):
-            parametrize.remove_parametrizations(module, "coefficients")
-    return network.eval().requires_grad_(False)
+def _finish(student: Network, network: Network) -> Network:
+    """A copy of the network with what the student has learned, in plain parameters."""
+    finished = copy.deepcopy(network)
+    state = {name: value for name, value in student.state_dict().items() if ".parametrizations." not in name}
+    splines = {name: module for name, module in student.named_modules() if isinstance(module, CubicSpline)}
+    finished.load_state_dict({**state, **{f"{name}.coefficients": module.coefficients for name, module in splines.items()}})
+    return finished
 
 
 @torch.no_grad()

@@ -15,7 +15,7 @@ from torch import Tensor
 
 Floats = NDArray[np.float64]
 
-RIDGES = (1e-5, 1e-3, 1e-2, 1e-1)
+RIDGES = (1e-4, 1e-2, 1e-1)
 """Of the mean second moment of a kind of feature."""
 
 

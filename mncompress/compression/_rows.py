@@ -45,7 +45,7 @@ def observe(network: Network, dataset: Dataset) -> Rows:
     features = max(layer.linear.in_features + layer.linear.out_features for layer in network.layers)
     rows = max(FEWEST, int(WORK / features**2))
     fit = np.concatenate([dataset.calibration.x, dataset.train.x])[:min(rows, FIT_ROWS)]
-    return Rows(observe_signals(network, fit), observe_signals(network, dataset.validation.x[:min(rows, CHECK_ROWS)]))
+    return Rows(observe_signals(network, fit), observe_signals(network, dataset.validation.x[:min(rows // 2, CHECK_ROWS)]))
 
 
 @torch.no_grad()

@@ -14,7 +14,7 @@ from mncompress.nn import Network
 
 PRICES = np.geomspace(1e-7, 1e2, 96)
 """Of all multiply-adds of the original, in units of the outputs' variance."""
-STEP, WIDE_STEP, WIDE = 0.004, 0.03, 1200
+STEP, WIDE_STEP, WIDE = 0.004, 0.05, 1200
 """Relative difference in cost between one structure and the next, and that of networks with a layer that has and reads more than
 `WIDE` features."""
 SMALL_WIDTH = 128
