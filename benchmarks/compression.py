@@ -42,12 +42,10 @@ from mncompress.report._plots import save_figure
 from mncompress.types import Plan
 
 BASE = mn.TrainConfig(data="mnist", activation="vaf", hidden=(256,), epochs=15, replicates=3, seed=1, device="cpu")
-TARGETS = (("55%", 0), ("30%", 0), ("30%", 10))
-"""Share of the multiply-adds, epochs of distillation."""
-SHARES = (100, 80, 65, 55, 45, 35, 30, 20, 10)
+TARGETS = (("55%", 0), ("30%", 0), ("30%", 10))         # multiply-adds, epochs of distillation
+SHARES = (100, 80, 65, 55, 45, 35, 30, 20, 10)          # of the multiply-adds, per cent
 SIZES = (16, 24, 32, 48, 64, 96, 128, 192, 256)
-EPOCHS = 5
-"""Of distillation on the frontier."""
+EPOCHS = 5          # of distillation on the frontier
 CLOSED, DISTILLED, PRUNED, PLAIN = "closed form", f"{EPOCHS} epochs", "neurons by magnitude", "plain ReLU"
 BATCH = 32
 STYLES: dict[str, tuple[str, str, Any]] = {
@@ -85,8 +83,8 @@ class Setting:
 
 
 def average(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and standard error, 0 of a single value."""
-    return float(np.mean(values)), float(np.std(values, ddof=1) / np.sqrt(len(values))) if len(values) > 1 else 0.0
+    """Mean and standard error, NaN of a single value."""
+    return float(np.mean(values)), float(np.std(values, ddof=1) / np.sqrt(len(values))) if len(values) > 1 else np.nan
 
 
 def tell(*cells: object, head: bool = False) -> None:
@@ -103,8 +101,8 @@ def show_targets(setting: Setting) -> None:
             rows = []
             for k in range(setting.replicates):
                 network = run.network(k)
-                found = compress_network(network, setting.dataset, mn.Budget(target_macs=share), plan=plans.get((share, k)),
-                                         epochs=epochs)
+                budget, plan = mn.Budget(target_macs=share), plans.get((share, k))
+                found = compress_network(network, setting.dataset, budget, plan=plan, epochs=epochs)
                 plans[share, k] = found.plan        # distillation continues from the plan in closed form
                 rows.append(setting.compare(network, found.network))
                 tell(f"vaf {inner}", share, epochs, k, *(f"{value:.2f}" for value in rows[-1]))
@@ -137,8 +135,8 @@ def show_exact(name: str, network: Network, setting: Setting) -> None:
     found = compress_network(network, setting.dataset, mn.Budget(preset="exact"))
     exact = run_network(copy.deepcopy(network).double(), setting.dataset.test.x)
     rounding, change = (float(np.abs(run_network(each, setting.dataset.test.x) - exact).max()) for each in (network, found.network))
-    flips = setting.compare(network, found.network)[-1]
-    tell(name, *count_kinds(found.plan), f"{rounding:.2g} | {change:.2g} | {change / rounding:.2f} | {flips:.2f} %")
+    ratio, flips = change / rounding, setting.compare(network, found.network)[-1]
+    tell(name, *count_kinds(found.plan), f"{rounding:.2g} | {change:.2g} | {ratio:.2f} | {flips:.2f} %")
 
 
 def count_kinds(plan: Plan) -> tuple[str, int]:
@@ -240,8 +238,8 @@ def show_frontier(entries: Sequence[Entry], inner: str) -> None:
             tell(name, step, "{:.1%} | {:.1f} | {:.2f} ± {:.2f}".format(*values))
     print()
     for name, rival, axis in itertools.product((CLOSED, DISTILLED), (PLAIN, PRUNED), AXES):
-        below = [f"{step} % ({gap:.2f})" for step, gap in curves[name].find_gaps(curves[rival], axis).items() if gap > 0]
-        print(f"- vaf {inner}, {name}, below {rival} at no more {axis}: {', '.join(below) or 'nowhere'}")
+        below = [f"{step} % ({gap:.2f})" for step, gap in curves[name].find_gaps(curves[rival], axis).items() if gap >= 0.005]
+        print(f"- vaf {inner}, {name}, below {rival} at equal {AXES[axis]}: {', '.join(below) or 'nowhere'}")
 
 
 def draw_frontier(entries: Sequence[Entry]) -> Any:
@@ -286,8 +284,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", type=Path, required=True, help="torchvision's folder")
     parser.add_argument("--part", choices=list(PARTS), help="by default all of them")
-    for name, what in (("runs", "the trained networks"), ("out", "the picture")):
-        parser.add_argument(f"--{name}", type=Path, default=Path(name), help=f"folder of {what}")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the trained networks")
+    parser.add_argument("--out", type=Path, default=Path("out"), help="folder of the picture")
     parser.add_argument("--replicates", type=int, choices=(1, 2, 3), default=3, help="how many to compress")
     options = parser.parse_args()
     torch.set_num_threads(1)
