@@ -13,6 +13,8 @@ from setuptools.command.build_ext import build_ext
 
 FOLDER = Path("mncompress/native")
 NAMES = {"win32": "mncompress_ops.dll", "darwin": "libmncompress_ops.dylib"}
+LIBRARY = NAMES.get(sys.platform, "libmncompress_ops.so")
+"""The name that `mncompress.native.library_path` looks for."""
 FLAGS = {"msvc": ["/O2", "/std:c++17", "/EHsc"]}
 POSIX_FLAGS = ["-O3", "-std=c++17", "-fvisibility=hidden", "-g0",
                "-Wno-uninitialized", "-Wno-maybe-uninitialized"]  # GCC 12 finds its own AVX-512 headers at fault
@@ -22,8 +24,8 @@ class BuildLibrary(build_ext):
     """Compiles the extension as a plain shared library, and goes on where that fails."""
 
     def get_ext_filename(self, fullname: str) -> str:
-        """The name that `mncompress.runtime.library_path` looks for."""
-        return str(Path(*fullname.split(".")).with_name(NAMES.get(sys.platform, "libmncompress_ops.so")))
+        """That of a plain library, without Python's version in it."""
+        return str(Path(*fullname.split(".")).with_name(LIBRARY))
 
     def get_export_symbols(self, ext: Extension) -> list[str]:
         """None but what the sources export themselves: there is no PyInit function."""
@@ -40,11 +42,12 @@ class BuildLibrary(build_ext):
 
 
 class AnyPython(bdist_wheel):
-    """A wheel for this platform and any Python 3."""
+    """A wheel for any Python 3: for this platform where it holds the library, for any platform where it does not."""
 
     def get_tag(self) -> tuple[str, str, str]:
-        """The platform is all that the library depends on."""
-        return "py3", "none", super().get_tag()[2]
+        """The platform is all that the library depends on; asked for when everything is built."""
+        is_built = Path(self.get_finalized_command("build").build_lib, FOLDER, LIBRARY).exists()
+        return "py3", "none", super().get_tag()[2] if is_built else "any"
 
 
 sources = sorted(path.as_posix() for path in FOLDER.glob("*.cpp"))

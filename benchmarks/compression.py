@@ -1,13 +1,16 @@
-"""What compression costs in accuracy on MNIST, and what it gains: tables in Markdown and a picture of the frontier.
+"""What compression costs in accuracy, and what it gains: tables in Markdown and a picture of the frontier.
 
-    python benchmarks/compression.py --data-dir DATA_DIR [--part targets|default|frontier] [--runs DIR] [--out DIR]
+    python benchmarks/compression.py --data-dir DATA_DIR [--part targets|default|frontier|regression] [--runs DIR] [--out DIR]
 
 - `targets`: 784-256-10 down to a share of its multiply-adds, in closed form and with distillation.
 - `default`: what the default budget makes of smooth activations, what that costs, and how long planning takes; what the preset
   `exact` changes on piecewise linear ones, beside the original's own float32 rounding.
 - `frontier`: test accuracy against multiply-adds and latency, beside plain ReLU networks trained at many sizes and beside removing
   neurons by magnitude; writes `frontier.png`, `frontier.svg` and `frontier.json` into `--out`.
+- `regression`: on every generated function, what compression changes in vaf tanh networks of two hidden layers, and how many times
+  their multiply-adds compressed ReLU networks need for the same test error (needs no data folder).
 
+The first three are about MNIST.
 A *drop* is in percentage points of test accuracy, positive where accuracy is lost; flips are test samples whose class changes; a ±
 is the standard error over replicates. Trained networks are kept in `--runs` and used again. There is one CPU thread.
 """
@@ -20,6 +23,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +36,11 @@ from mncompress.analysis import Affine
 from mncompress.calibration import run_network
 from mncompress.compression import Compressed, compress_network
 from mncompress.compression._rewrite import Group, rewrite
-from mncompress.data import Dataset
+from mncompress.data import FUNCTION_NAMES, Dataset
 from mncompress.errors import CheckpointError
+from mncompress.experiments._families import AXES as COSTS
+from mncompress.experiments._families import Advantage, compare
+from mncompress.experiments._frontier import Point, load_data, load_point, make_points, run_point
 from mncompress.experiments._plots import DARK, GREY, LIGHT, PALETTE, _make_page
 from mncompress.export import write_onnx
 from mncompress.files import write_json
@@ -48,6 +55,7 @@ SIZES = (16, 24, 32, 48, 64, 96, 128, 192, 256)
 EPOCHS = 5          # of distillation on the frontier
 CLOSED, DISTILLED, PRUNED, PLAIN = "closed form", f"{EPOCHS} epochs", "neurons by magnitude", "plain ReLU"
 BATCH = 32
+LARGEST = 96        # neurons a layer of the largest ReLU network on functions
 STYLES: dict[str, tuple[str, str, Any]] = {
     PLAIN: ("#8a919c", "s", "-"), PRUNED: (PALETTE[3], "^", (0, (5, 1.5))), CLOSED: (PALETTE[5], "o", "-"),
     DISTILLED: (PALETTE[0], "o", "-"), "original": (DARK, "D", "none")}
@@ -59,10 +67,14 @@ class Setting:
     """What the parts share."""
 
     data_dir: Path
-    dataset: Dataset
     runs: Path
     out: Path
     replicates: int
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        """MNIST."""
+        return mn.load_dataset(BASE.data, data_dir=self.data_dir, seed=BASE.seed)
 
     def find_run(self, **changes: Any) -> mn.Run:
         """A trained run: read where it is there, else trained or continued."""
@@ -277,20 +289,53 @@ def make_frontier(setting: Setting) -> None:
         show_frontier(entries, inner)
 
 
-PARTS = {"targets": show_targets, "default": show_default, "frontier": make_frontier}
+def show_regression(setting: Setting) -> None:
+    advantages: dict[tuple[str, int], Advantage] = {}
+    changes: list[float] = []
+    tell("target", "network", "nRMSE", "of one network", "compressed", "change, %", "multiply-adds", "times as many for ReLU",
+         head=True)
+    for name in FUNCTION_NAMES:
+        points = find_points(f"function:{name}", setting.runs / "regression")
+        for each in compare(points, {}, COSTS[0]):
+            point = each.point
+            advantages[name, point.width] = each
+            changes.append(100 * (point.error_compressed / point.error_original - 1))
+            tell(name, f"{point.width}-{point.width}", *(f"{value:.4g}" for value in (
+                point.error, point.error_original, point.error_compressed)), f"{changes[-1]:+.2f}", point.macs, each.text())
+    within = sum(change <= 1 for change in changes)
+    print(f"\nlargest rise of the error {max(changes):.2f} %; {within} of {len(changes)} within 1 %")
+    for widths in ((8,), (16,), (8, 16)):
+        reached, certain = (sum(any(count(advantages[name, width]) for width in widths) for name in FUNCTION_NAMES)
+                            for count in (lambda each: each.ratio >= 4, lambda each: (each.low or 0) >= 4))
+        print(f"{' or '.join(map(str, widths))} neurons: at most a quarter of ReLU's multiply-adds on {reached} of "
+              f"{len(FUNCTION_NAMES)} functions, with 95 % confidence on {certain}")
+
+
+def find_points(data: str, folder: Path) -> list[Point]:
+    """The vaf tanh and ReLU networks on a function: read where they are there, else trained and compressed."""
+    settings = mn.TrainConfig(data=data, replicates=5, epochs=20, seed=1, device="cpu")
+    dataset, points = load_data(settings, data), []
+    configs = make_points(settings, dataset)
+    chosen = {key: config for key, config in configs.items() if key[0] == "relu" or key in (("vaf tanh", 8), ("vaf tanh", 16))}
+    chosen["relu", LARGEST] = replace(configs["relu", 48], hidden=(LARGEST, LARGEST))
+    for (name, _), config in chosen.items():
+        points.append(load_point(config, dataset.content_hash, folder) or run_point(name, config, dataset, folder))
+    return points
+
+
+PARTS = {"targets": show_targets, "default": show_default, "frontier": make_frontier, "regression": show_regression}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data-dir", type=Path, required=True, help="torchvision's folder")
+    parser.add_argument("--data-dir", type=Path, default=Path("data"), help="torchvision's folder")
     parser.add_argument("--part", choices=list(PARTS), help="by default all of them")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the trained networks")
     parser.add_argument("--out", type=Path, default=Path("out"), help="folder of the picture")
     parser.add_argument("--replicates", type=int, choices=(1, 2, 3), default=3, help="how many to compress")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    dataset = mn.load_dataset(BASE.data, data_dir=options.data_dir, seed=BASE.seed)
-    setting = Setting(options.data_dir, dataset, options.runs, options.out, options.replicates)
+    setting = Setting(options.data_dir, options.runs, options.out, options.replicates)
     for part in [options.part] if options.part else PARTS:
         PARTS[part](setting)
 

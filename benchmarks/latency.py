@@ -15,7 +15,6 @@ Rows of a CUDA device are measured where there is one, and say so where there is
 import argparse
 import json
 import tempfile
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -203,8 +202,8 @@ def _measure_operator(op_type: str, arrays: Mapping[str, Array], x: Array, secon
     model = _operator_model(op_type, arrays, x.shape[1]).SerializeToString()
     sessions = {"kernel": runtime.make_session(model), "body": runtime.make_session(model, kernels=False),
                 "relu": runtime.make_session(_operator_model("Relu", {}, x.shape[1]).SerializeToString())}
-    runs = [benchmark._bind(session, x, "cpu") for session in sessions.values()]
-    samples = benchmark.sample_rounds(runs, rounds=None, seconds=seconds, clock=time.perf_counter_ns, rng=np.random.default_rng(0))
+    runs = [benchmark.bind(session, {"input": x}) for session in sessions.values()]
+    samples = benchmark.sample_rounds(runs, seconds=seconds, rng=np.random.default_rng(0)).samples_us
     kernel, body, relu = samples * 1e3 / x.size
     return {"ns": float(np.median(kernel)), "above_relu_ns": float(np.median(kernel - relu)),
             "body_ratio": float(np.median(body / kernel))}

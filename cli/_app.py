@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from ._benchmark import benchmark
+from ._completion import CompletingGroup
 from ._compress import compress
-from ._errors import CommandGroup
 from ._evaluate import evaluate
 from ._inspect import inspect
 from ._quickstart import quickstart
@@ -19,12 +19,11 @@ from ._train import train
 
 app = typer.Typer(
     name="mncompress",
-    cls=CommandGroup,
+    cls=CompletingGroup,
     help="Train networks with learned activations, replace each activation by the cheapest thing that computes the "
          "same, and export to ONNX.",
     epilog="Exit codes: 0 done, 1 an error told in one line on stderr, 2 wrong usage, 130 interrupted.",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},

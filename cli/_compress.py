@@ -6,9 +6,10 @@ from typing import Annotated
 import typer
 
 from mncompress.files import new_folder
-from mncompress.types import Budget, from_json
+from mncompress.types import Budget
 
-from ._options import Data, DataDir, Json, Out, Overwrite, Quiet
+from ._completion import offer_field
+from ._options import Data, DataDir, Json, Out, Overwrite, Quiet, check_options
 from ._output import open_output
 from ._summary import show_result
 
@@ -31,7 +32,8 @@ def compress(
     max_drop: Annotated[float | None, typer.Option(
         help="Allowed loss on the validation split: points of accuracy, or per cent of RMSE for regression.")] = None,
     max_logit_error: Annotated[float | None, typer.Option(help="Allowed change of any output.")] = None,
-    preset: Annotated[str, typer.Option(help="exact, default or aggressive.")] = Budget.preset,
+    preset: Annotated[str, typer.Option(
+        help="exact, default or aggressive.", autocompletion=offer_field(Budget, "preset"))] = Budget.preset,
     target_macs: Annotated[str | None, typer.Option(
         metavar="N|P%", help="Multiply-adds to come down to, or their share of the original's, with the best accuracy.")] = None,
     target_latency: Annotated[float | None, typer.Option(
@@ -43,6 +45,7 @@ def compress(
     finetune: Annotated[int, typer.Option(metavar="N", min=0, help="Epochs of distillation afterwards.")] = 0,
     target: Annotated[str, typer.Option(
         help="What is to be fast: native kernels, portable standard operators, or auto: native where they are built.",
+        autocompletion=offer_field(Budget, "target"),
     )] = Budget.target,
     replicate: Annotated[str, typer.Option(metavar="K|best", help="Which network of the run.")] = "best",
     data: Data = None,
@@ -57,16 +60,19 @@ def compress(
     limits = {"max_drop": max_drop, "max_logit_error": max_logit_error, "preset": preset, "target": target,
               "target_macs": target_macs, "target_latency": target_latency, "include": tuple(include or ()),
               "exclude": tuple(exclude or ())}
-    budget = from_json(Budget, limits, where="options")
+    budget = check_options(Budget, limits)
     if plan is not None and (target_macs is not None or target_latency is not None or include or exclude):
         raise typer.BadParameter("a plan says what becomes of every neuron; drop the targets and patterns", param_hint="--plan")
     number = parse_replicate(replicate)
     folder = out or new_folder(run_dir, "compressed")
 
     from mncompress.checkpoint import load_run
+    from mncompress.export import check_opset
     from mncompress.pipeline import compress as compress_run
     from mncompress.pipeline import load_plan
 
+    if reason := check_opset(opset):
+        raise typer.BadParameter(reason, param_hint="--opset")
     with open_output(as_json, quiet) as output:
         show_result(output, compress_run(
             load_run(run_dir), budget, out=folder, overwrite=overwrite, replicate=number, data=data, data_dir=data_dir,

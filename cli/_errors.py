@@ -3,7 +3,7 @@
 | what happened | stderr | exit |
 |---|---|---|
 | `MncompressError`, `OSError` (no space, no permission) | one line | 1 |
-| an option or argument that cannot be parsed | usage and one line, by Typer | 2 |
+| an option whose value cannot be parsed, or cannot be used whatever it meets | usage and one line, by Typer | 2 |
 | Ctrl-C | one line, with how to go on where there is a way | 130 |
 | anything else is a bug | the traceback | 1 |
 """
@@ -21,6 +21,11 @@ from mncompress.errors import MncompressError
 
 class CommandGroup(TyperGroup):
     """Runs a command and turns its errors into exit codes."""
+
+    def make_context(self, *args: Any, **kwargs: Any) -> Any:
+        """Parse the command line."""
+        with exit_codes():
+            return super().make_context(*args, **kwargs)
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command that was parsed."""

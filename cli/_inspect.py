@@ -1,4 +1,4 @@
-"""`mncompress inspect`: pictures and a table of the learned activations."""
+"""`mncompress inspect`: pictures of a run or of a compressed network, and a table of its learned activations."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -8,35 +8,59 @@ import typer
 from mncompress.files import new_folder
 from mncompress.types import to_json
 
-from ._options import Json, Out, Overwrite, Quiet
-from ._output import TextTable, open_output
+from ._options import DataDir, Json, Out, Overwrite, Quiet, split_list
+from ._output import Output, TextTable, open_output
 
 if TYPE_CHECKING:
     from mncompress.report import Inspection
+
+MOST_LISTED = 48
+"""Neurons in the table on a terminal; a pipe and `--json` get all of them."""
 
 
 def inspect(
     folder: Annotated[Path, typer.Argument(
         metavar="RUN_DIR|COMPRESSED_DIR", help="A folder written by train or by compress.", show_default=False)],
     out: Out = None,
+    formats: Annotated[str, typer.Option(metavar="png,svg", help="What the pictures are written as.")] = "png,svg",
+    most: Annotated[int, typer.Option(metavar="N", help="Draw only so many neurons, the most sensitive; 0: all.")] = 240,
+    data_dir: DataDir = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Draw the learned activations, and list what they are."""
-    pictures = out or new_folder(folder, "inspect")
+    """Draw the learned activations, the training or what compression cost, and list what the activations are."""
+    names, pictures = split_list(formats, "--formats"), out or new_folder(folder, "inspect")
 
     from mncompress.pipeline import inspect as inspect_folder
 
     with open_output(as_json, quiet) as output:
-        inspection = inspect_folder(folder, pictures, overwrite=overwrite)
-        output.show({**to_json(inspection), "folder": str(pictures)}, make_table(inspection), f"pictures: {pictures}",
-                    essential=str(pictures))
+        found = inspect_folder(folder, pictures, overwrite=overwrite, formats=names, most=most, data_dir=data_dir)
+        document = {name: value for name, value in to_json(found).items() if name != "sketches"}
+        blocks: list[str | TextTable] = [make_table(found, MOST_LISTED if output.stdout.isatty() else None)]
+        blocks += make_sketches(found, output)
+        notes = [f"note: {note}" for note in found.notes]
+        output.show({**document, "folder": str(pictures)}, *blocks, *notes, f"pictures: {pictures}", essential=str(pictures))
 
 
-def make_table(inspection: "Inspection") -> TextTable:
-    """One line for each neuron."""
-    rows = [(f"{row.layer}", f"{row.index}", row.kind or "learned", f"{row.domain[0]:.4g}", f"{row.domain[1]:.4g}",
-             "-" if row.max_abs_error is None else f"{row.max_abs_error:.2e}") for row in inspection.neurons]
-    columns = ("layer", "neuron", "kind", "domain from", "to", "largest error")
+def make_table(inspection: "Inspection", most: int | None = None) -> TextTable:
+    """One line for each neuron, or for the first `most` and the number of the others."""
+    neurons = inspection.neurons[:most]
+    rows = [(f"{row.layer}", f"{row.index}", "left the network" if row.left else (row.kind or "learned").replace("_", " "),
+             f"{row.domain[0]:.4g}", f"{row.domain[1]:.4g}",
+             "-" if row.max_abs_error is None else f"{row.max_abs_error:.2e}",
+             "-" if row.sensitivity is None else f"{row.sensitivity:.3g}") for row in neurons]
+    if len(neurons) < len(inspection.neurons):
+        rows.append(("...", "", f"{len(inspection.neurons) - len(neurons)} more: --json", "", "", "", ""))
+    columns = ("layer", "neuron", "kind", "domain from", "to", "largest error", "sensitivity")
     return TextTable(columns, rows, text_columns=frozenset({"kind"}))
+
+
+def make_sketches(inspection: "Inspection", output: Output) -> list[str]:
+    """The pictures in characters, each after an empty line, where stdout can show them."""
+    sketches = ["\n" + sketch for sketch in inspection.sketches]
+    try:
+        "".join(sketches).encode(output.stdout.encoding or "ascii")
+    except UnicodeEncodeError:
+        return []
+    return sketches

@@ -1,22 +1,41 @@
 """The options that several commands share, and the parsing of comma-separated lists."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, TypeVar
 
 import typer
+
+from mncompress.errors import ConfigError
+from mncompress.types import from_json
+
+from ._completion import data_names, offer
+
+T = TypeVar("T")
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, and nothing else there.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress, and only the essential result.")]
 Out = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Output folder; by default a new one.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is in the output folder.")]
 DATA = typer.Option(
-    "--data", metavar="NAME|FILE.npz",
+    "--data", metavar="NAME|FILE.npz", autocompletion=offer(data_names),
     help="digits, mnist, fashion-mnist, kmnist, mnist1d, function:NAME, or an npz file with x_train, y_train, x_test "
          "and y_test.")
 Data = Annotated[str | None, DATA]
 RequiredData = Annotated[str, DATA]
 DataDir = Annotated[str | None, typer.Option(
     "--data-dir", metavar="DIR", help="Where torchvision's data sets are, or are downloaded to.")]
+
+
+def check_options(cls: type[T], values: dict[str, Any]) -> T:
+    """Build the dataclass `cls` from the values of options.
+
+    Raises:
+        typer.BadParameter: one of them cannot be used.
+    """
+    try:
+        return from_json(cls, values, where="options")
+    except ConfigError as error:
+        raise typer.BadParameter(str(error).removeprefix("options: ")) from None
 
 
 def split_list(text: str, option: str) -> tuple[str, ...]:

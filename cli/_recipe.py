@@ -16,7 +16,7 @@ import typer
 from mncompress.errors import ConfigError
 from mncompress.types import TrainConfig, from_json
 
-from ._options import parse_sizes
+from ._options import check_options, parse_sizes
 
 KEYS = tuple(field.name for field in dataclasses.fields(TrainConfig))
 
@@ -31,7 +31,7 @@ def read_recipe(path: Path) -> dict[str, Any]:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"recipe {path}: no such file") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(f"recipe {path} is not TOML: {error}") from None
     for key in document:
         if key not in KEYS:
@@ -46,15 +46,19 @@ def read_recipe(path: Path) -> dict[str, Any]:
 
 
 def make_config(base: Mapping[str, Any], options: Mapping[str, Any], recipe: Path | None = None) -> TrainConfig:
-    """Merge the options that were given over a base such as a recipe, which messages then name.
+    """Merge the options that were given over a base such as a recipe.
 
     Raises:
-        ConfigError: an option has a value that cannot be used.
-        typer.BadParameter: `--hidden` is no list of sizes.
+        ConfigError: the recipe has a value that cannot be used, whatever the options.
+        typer.BadParameter: an option has, by itself or beside the recipe's.
     """
-    given = {key: value for key, value in options.items() if key in KEYS and value is not None}
-    where = f"recipe {recipe} with the options" if recipe else "options"
-    return from_json(TrainConfig, {**base, **parse_strings(given)}, where=where)
+    given = parse_strings({key: value for key, value in options.items() if key in KEYS and value is not None})
+    try:
+        return check_options(TrainConfig, {**base, **given})
+    except typer.BadParameter:
+        if recipe:
+            from_json(TrainConfig, dict(base), where=f"recipe {recipe}")
+        raise
 
 
 def parse_strings(values: dict[str, Any]) -> dict[str, Any]:

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mncompress.files import new_folder
-from mncompress.types import TrainConfig, from_json, to_json
+from mncompress.types import TrainConfig, to_json
 
-from ._options import DataDir, Json, Out, Quiet
+from ._completion import EXPERIMENTS, data_names, offer, offer_option
+from ._options import DataDir, Json, Out, Quiet, check_options
 from ._output import Output, TextTable, open_output
 
 if TYPE_CHECKING:
@@ -20,14 +21,16 @@ HOUR, MINUTE = 3600, 60
 
 def reproduce(
     name: Annotated[str, typer.Argument(
-        metavar="NAME", help="fig4, fig5, fig6, fig7, fig8, fig9, fig10, families, or all.", show_default=False)],
+        metavar="NAME", help="fig4, fig5, fig6, fig7, fig8, fig9, fig10, families, or all.", show_default=False,
+        autocompletion=offer(EXPERIMENTS))],
     data: Annotated[str | None, typer.Option(
-        "--data", metavar="NAME|FILE.npz",
+        "--data", metavar="NAME|FILE.npz", autocompletion=offer(data_names),
         help="As for train; figures need classes.  [default: mnist, and every data set for families]")] = None,
     data_dir: DataDir = None,
     replicates: Annotated[int, typer.Option("--replicates", help="Networks for each cell; intervals need at least 2.")] = 32,
     epochs: Annotated[int, typer.Option("--epochs", help="Passes over the training split.")] = 100,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or mps.")] = "auto",
+    device: Annotated[str, typer.Option(
+        "--device", help="auto, cpu, cuda or mps.", autocompletion=offer_option("device"))] = "auto",
     out: Out = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue in --out: what is computed there stays.")] = False,
     as_json: Json = False,
@@ -37,7 +40,7 @@ def reproduce(
     if resume and out is None:
         raise typer.BadParameter("--resume needs the folder to continue in --out", param_hint="--resume")
     options = {"data": data or "mnist", "data_dir": data_dir, "replicates": replicates, "epochs": epochs, "device": device}
-    settings = from_json(TrainConfig, options, where="options")
+    settings = check_options(TrainConfig, options)
     folder = out or new_folder(Path("runs"), f"reproduce-{name}")
 
     from mncompress.experiments import reproduce as reproduce_experiments

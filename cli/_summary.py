@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from mncompress.types import LatencyRow, ModelSummary, Report, to_json
+from mncompress.types import ModelSummary, Report, to_json
 
 from ._output import Output, TextTable
 
@@ -72,12 +72,3 @@ def describe_speed(report: Report) -> list[str]:
     for row in report.speedups:
         ratios.setdefault(f"{row.provider}, threads {row.threads}", []).append(f"{row.ratio:.2f} at batch {row.batch}")
     return [f"speed-up over the original ({where}): {', '.join(parts)}" for where, parts in ratios.items()]
-
-
-def make_latency_table(rows: tuple[LatencyRow, ...]) -> TextTable:
-    """One line for each model and condition."""
-    columns = ("model", "provider", "threads", "batch", "median us", "p95 us", "runs", "ratio to relu twin")
-    lines = [(row.model, row.provider, f"{row.threads}", f"{row.batch}", f"{row.median_us:.1f}", f"{row.p95_us:.1f}",
-              f"{row.runs}", "-" if row.ratio_to_relu_twin is None else f"{row.ratio_to_relu_twin:.2f}")
-             for row in rows]
-    return TextTable(columns, lines, text_columns=frozenset({"provider"}))

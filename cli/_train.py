@@ -1,6 +1,7 @@
 """`mncompress train`: a recipe and options in, a run folder out."""
 
 import contextlib
+import os
 import re
 import shlex
 from collections.abc import Iterator
@@ -9,9 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mncompress.errors import CheckpointError
 from mncompress.files import new_folder
 from mncompress.types import ACTS, ENDS, TrainConfig, to_json
 
+from ._completion import offer_option
 from ._options import Data, DataDir, Json, Out, Quiet
 from ._output import TextTable, open_output
 from ._recipe import make_config, read_recipe
@@ -27,6 +30,7 @@ def option(name: str, help: str, *, negative: bool = False, metavar: str | None 
     default = getattr(TrainConfig, name)
     shown = ",".join(map(str, default)) if isinstance(default, tuple) else str(default).lower()
     return typer.Option(f"{flag}/--no-{flag[2:]}" if negative else flag, metavar=metavar, show_default=False,
+                        autocompletion=offer_option(name),
                         help=f"{help}  [default: {shown}]")
 
 
@@ -73,7 +77,7 @@ def train(
     out: Out = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
     overwrite: Annotated[bool, typer.Option(
-        "--overwrite", help="Replace the run in --out; what else is there, such as compressed/, stays.")] = False,
+        "--overwrite", help="Replace the run in --out, and what compress and inspect made of it there.")] = False,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Log the metrics into the run's folder, too.")] = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -84,6 +88,8 @@ def train(
     if resume and out is None:
         raise typer.BadParameter("--resume needs the folder of the run in --out", param_hint="--resume")
     base = read_saved(out) if resume and out else {}
+    if resume and not base and not quiet:
+        typer.echo(f"no run in {out} yet: starting from the beginning", err=True)
     config = make_config({**base, **(read_recipe(recipe) if recipe else {})}, context.params, recipe)
     folder = out or new_folder(Path("runs"), make_run_name(config))
 
@@ -117,7 +123,15 @@ def make_table(run: "Run") -> TextTable:
 
 
 def read_saved(folder: Path) -> dict[str, Any]:
-    """The configuration of the run to continue, so that its options need not be given again; empty where none is."""
+    """The configuration of the run to continue, so that its options need not be given again.
+
+    It is empty where a run was interrupted before the end of its first epoch, which left nothing to continue from.
+
+    Raises:
+        CheckpointError: there is no such folder, or its `config.json` is damaged.
+    """
+    if not os.path.lexists(folder):
+        raise CheckpointError(f"{folder} does not exist, so there is no run to continue; start one without --resume")
     from mncompress.checkpoint import load_record
 
     saved: dict[str, Any] = to_json(load_record(folder).config) if (folder / "config.json").exists() else {}

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from mncompress.checkpoint import load_run as load_run
     from mncompress.data import load_dataset as load_dataset
     from mncompress.errors import MncompressError as MncompressError
+    from mncompress.estimators import MetaNeuronClassifier as MetaNeuronClassifier
+    from mncompress.estimators import MetaNeuronRegressor as MetaNeuronRegressor
     from mncompress.modules import register_activation as register_activation
     from mncompress.pipeline import Result as Result
     from mncompress.pipeline import compress as compress
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 _MODULES = ("benchmark", "runtime")
 _HOMES = {
     "Budget": "types",
+    "MetaNeuronClassifier": "estimators",
+    "MetaNeuronRegressor": "estimators",
     "MncompressError": "errors",
     "Report": "types",
     "Result": "pipeline",

@@ -130,13 +130,14 @@ def measure_metrics(network: Network, x: NDArray[np.generic]) -> list[Floats]:
         gradients = torch.autograd.grad((outputs * probe).sum(), found, retain_graph=True)
         for total, gradient in zip(totals, gradients, strict=True):
             total += (gradient.mT @ gradient).double() / len(gradient)
-    return [_upper_root(total.numpy()) for total in totals]
+    return [_root(total.numpy()) for total in totals]
 
 
-def _upper_root(moments: Floats) -> Floats:
+def _root(moments: Floats) -> Floats:
     """R with R^T R = moments, which may be singular."""
-    floor = 1e-6 * max(float(np.trace(moments)) / len(moments), 1e-12)     # gradients are float32
-    return np.asarray(np.linalg.cholesky(moments + floor * np.eye(len(moments))).T)
+    values, vectors = np.linalg.eigh(moments)
+    floor = 1e-6 * max(float(values.mean()), 1e-12)     # gradients are float32
+    return np.asarray(vectors * np.sqrt(np.maximum(values, 0.0) + floor)).T
 
 
 def _probes(outputs: Tensor) -> list[Tensor]:

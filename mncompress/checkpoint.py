@@ -31,6 +31,11 @@ from mncompress.nn import Network, Standardize, make_body
 from mncompress.types import STRICT, EpochMetrics, NetworkSpec, TrainConfig, from_json, to_json
 
 SCHEMA = "mncompress.run/2"
+COMPRESSED_FILES = ("original.onnx", "compressed.onnx", "portable.onnx", "relu_twin.onnx", "plan.json", "report.json",
+                    "report.html", "activations.safetensors", "inspect")
+"""What `compress` writes into its folder, and `inspect` below it."""
+SMALL_NETWORK = 100_000
+"""Parameters of a network whose shapes are known at once, so that what is missing can be named."""
 
 
 @dataclass(frozen=True)
@@ -222,11 +227,10 @@ def check_state(record: RunRecord, replicates: Mapping[str, Tensor], path: Path)
         CheckpointError: naming the first thing that differs.
     """
     _check_record(record, path.parent / "config.json")
-    try:
-        expected = _expected_shapes(record)
-    except (RuntimeError, TypeError, OverflowError):
-        raise CheckpointError(f"{path.parent / 'config.json'} describes a network of impossible size: "
-                              f"{record.network.sizes = }; restore the file, or train again") from None
+    if record.network.parameters > sum(value.numel() for value in replicates.values()) + SMALL_NETWORK:
+        raise CheckpointError(f"{path} does not fit config.json, a network of impossible size: {record.network.parameters} "
+                              "parameters, more than the file holds; restore the file, or train again")
+    expected = _expected_shapes(record)
     if expected.keys() != replicates.keys():
         different = sorted(expected.keys() ^ replicates.keys())
         raise CheckpointError(f"{path} does not fit config.json: tensor {different[0]!r} is missing or unknown")

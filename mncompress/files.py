@@ -1,11 +1,17 @@
 """Writing files so that a reader never sees half of one, and a failed write never loses what was there.
 
 A file is written beside its destination and renamed over it; a folder likewise. Renames on one file system are atomic.
+
+A folder that is written over minutes is held (`hold_folder`): a second process is refused in one line. The lock is the
+operating system's and dies with its process, so who gets it may clear away what a killed one left behind: temporary files
+and folders, whose names begin with a dot and end in `.tmp`, and a folder that was set aside (`.old`) for one that never came.
 """
 
 import contextlib
+import glob
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -25,6 +31,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _clear_dead(path)
         yield temporary
         os.replace(temporary, path)
     except OSError as error:
@@ -32,6 +39,21 @@ def atomic_path(path: Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):      # gone after the rename; or its folder could not even be made
             temporary.unlink()
+
+
+def _clear_dead(path: Path) -> None:
+    """Remove what processes that are gone have begun to write for `path`."""
+    if os.name != "posix":      # elsewhere there is no asking without ending it
+        return
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        number = left.name.removesuffix(".tmp").rpartition(".")[2]
+        try:
+            if number.isdecimal() and int(number) < 2**31:
+                os.kill(int(number), 0)
+        except ProcessLookupError:
+            remove_file(left)
+        except OSError:         # it lives, and is somebody else's
+            continue
 
 
 def write_text(path: Path, text: str) -> None:
@@ -69,14 +91,83 @@ def check_output_folder(folder: Path, *, overwrite: bool) -> None:
         if folder.is_dir() and not overwrite and not all(map(_is_leftover, folder.iterdir())):
             raise OutputError(f"{folder} is not empty; choose another --out, or pass --overwrite")
         there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
-        os.rmdir(tempfile.mkdtemp(prefix=".", suffix=".tmp", dir=there))
+        prefix = "." if there == folder.absolute() else f".{folder.name}."       # as `hold_folder` would clear it away
+        probe = tempfile.mkdtemp(prefix=prefix, suffix=".tmp", dir=there)
+        with contextlib.suppress(FileNotFoundError):    # another process cleared it away
+            os.rmdir(probe)
     except OSError as error:
         raise OutputError(f"cannot write {folder}: {error.strerror or error}; choose another --out") from error
 
 
 def _is_leftover(path: Path) -> bool:
-    """Whether a killed process left this behind: see `atomic_path`, `atomic_folder`."""
-    return path.name.startswith(".") and path.name.endswith(".tmp")
+    """Whether this is a lock, or something that a killed process left behind: see `atomic_path`, `atomic_folder`."""
+    return path.name.startswith(".") and path.name.endswith((".tmp", ".old", ".lock"))
+
+
+@contextlib.contextmanager
+def hold_folder(folder: Path, *, whole: bool = False) -> Iterator[None]:
+    """Keep every other process from writing into `folder`; what a killed one left behind is cleared away first.
+
+    The lock is the file `.lock` in the folder and goes again at the end, with the folders made for it that are still empty.
+
+    Args:
+        folder: the output folder.
+        whole: it is replaced as a whole, as `atomic_folder` does; then the lock lies beside it.
+
+    Raises:
+        OutputError: another process holds it, it is a file, or its place cannot be written.
+    """
+    folder = folder.resolve()
+    place = folder.parent if whole else folder
+    lock = place / (f".{folder.name}.lock" if whole else ".lock")
+    try:
+        if not whole and place.exists() and not place.is_dir():
+            raise OutputError(f"{folder} is a file, not a folder; choose another --out")
+        made = [path for path in (place, *place.parents) if not path.exists()]
+        place.mkdir(parents=True, exist_ok=True)
+        held = _try_to_lock(lock)
+    except OSError as error:
+        raise OutputError(f"cannot write {folder}: {error.strerror or error}; choose another --out") from error
+    if held is None:
+        raise OutputError(f"{folder} is in use by another mncompress process; wait until it ends, or choose another --out")
+    try:
+        with contextlib.suppress(OSError):
+            _clear_leftovers(place, folder.name if whole else None)
+        yield
+    finally:
+        with contextlib.suppress(OSError):      # before the release: who waits for this very file then tries again
+            lock.unlink()
+        held.release()
+        with contextlib.suppress(OSError):      # not empty
+            for path in made:
+                path.rmdir()
+
+
+def _try_to_lock(path: Path) -> Any:
+    """The lock, or None while another process has it."""
+    from filelock import FileLock, Timeout  # where it is needed: `--help` answers at once
+
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0.3)      # one that is just being released is not held
+    except Timeout:
+        return None
+    return lock
+
+
+def _clear_leftovers(place: Path, name: str | None) -> None:
+    """Remove what killed writers of `place/name`, or of the files in `place`, left there, and put back a folder set aside."""
+    random = r"[a-z0-9_]{8}"        # see tempfile
+    pattern = rf"\.{random}\.tmp|\..+\.\d+\.tmp" if name is None else rf"\.{re.escape(name)}\.{random}\.(tmp|old)"
+    for path in sorted(place.iterdir()):
+        if not re.fullmatch(pattern, path.name):
+            continue
+        if path.suffix == ".old" and name is not None and not (place / name).exists():
+            os.replace(path, place / name)
+        elif path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            remove_file(path)
 
 
 @contextlib.contextmanager

@@ -4,37 +4,38 @@ import contextlib
 import hashlib
 import json
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial, singledispatch
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
 from mncompress import benchmark
-from mncompress.analysis import make_inner_networks
-from mncompress.calibration import BINS, LayerCalibration, calibrate
-from mncompress.checkpoint import Run, load_run
-from mncompress.compression import Compressed, compress_network
+from mncompress.calibration import calibrate
+from mncompress.checkpoint import COMPRESSED_FILES, Run, load_run, read_metrics
+from mncompress.compression import compress_network
 from mncompress.data import Dataset, load_dataset
-from mncompress.errors import CheckpointError, ConfigError, DataError, OutputError
-from mncompress.export import check_export, check_opset_version, write_onnx
-from mncompress.files import atomic_folder, check_output_folder, write_json
+from mncompress.errors import CheckpointError, ConfigError, DataError, ExportError, OutputError
+from mncompress.export import check_export, check_opset, write_onnx
+from mncompress.files import atomic_folder, check_output_folder, hold_folder, write_json
 from mncompress.modules import compress_module
 from mncompress.native import instruction_set
-from mncompress.nn import LearnedActivation, Network, make_relu_twin
+from mncompress.nn import Network, make_relu_twin
 from mncompress.report import (
+    FORMATS,
     NO_KERNELS,
-    Curves,
     Export,
     Inspection,
+    check_inspection,
     inspect_curves,
     load_curves,
-    make_grid,
+    load_report,
+    make_curves,
+    make_population,
     make_report,
     save_curves,
     write_html,
@@ -42,8 +43,6 @@ from mncompress.report import (
 from mncompress.training import TrainProgress, train
 from mncompress.types import Budget, PathLike, Plan, Report, TrainConfig, from_json, to_json
 
-COMPRESSED_FILES = ("original.onnx", "compressed.onnx", "portable.onnx", "relu_twin.onnx", "plan.json", "report.json",
-                    "report.html", "activations.safetensors", "inspect")
 QUICKSTART = TrainConfig(data="digits", activation="meta", inner="tanh", inner_width=16, hidden=(32,), epochs=25, batch_size=32)
 
 CANDIDATE_SECONDS = 0.3
@@ -71,7 +70,7 @@ class Result:
 
 @singledispatch
 def compress(run: Run, budget: Budget | None = None, *, out: Path | None = None, overwrite: bool = False,
-             replicate: int | None = None, data: str | None = None, data_dir: str | None = None, opset_version: int = 18,
+             replicate: int | None = None, data: str | Dataset | None = None, data_dir: str | None = None, opset_version: int = 18,
              plan: Plan | None = None, finetune: int = 0, progress: Tell | None = None) -> Result:
     """Compress a trained network, export it, check the files, measure them and write the report.
 
@@ -84,7 +83,7 @@ def compress(run: Run, budget: Budget | None = None, *, out: Path | None = None,
             `report.json`, `report.html` and `activations.safetensors`; it appears when all are complete. None keeps nothing.
         overwrite: replace what is in `out`.
         replicate: which network of the run; None for the best on validation.
-        data: calibrate, validate and test on this data set instead of the run's.
+        data: calibrate, validate and test on this data set, loaded or not, instead of the run's.
         data_dir: where torchvision data sets are; the run's where None.
         opset_version: of the ONNX files.
         plan: to carry out instead of looking for one, as `load_plan` reads it; the budget is then only held against it.
@@ -95,14 +94,22 @@ def compress(run: Run, budget: Budget | None = None, *, out: Path | None = None,
         ConfigError: the plan does not fit the network, or the budget's target cannot be reached.
         DataError: the data is not what the network was trained on, or does not fit it.
         ExportError: the opset cannot be written, or a file does not compute what the network computes.
-        OutputError: `out` is not empty, or cannot be written.
+        OutputError: `out` is not empty, cannot be written, or is in use by another process.
     """
     tell = progress or (lambda line: None)
-    check_opset_version(opset_version)
+    if reason := check_opset(opset_version):
+        raise ExportError(reason)
     if instruction_set() is None:
         tell(NO_KERNELS)
-    if out is not None:
-        _check_compressed_folder(Path(out), overwrite=overwrite)
+    with contextlib.nullcontext() if out is None else hold_folder(Path(out), whole=True):
+        if out is not None:
+            _check_compressed_folder(Path(out), overwrite=overwrite)
+        return _compress(run, budget, out, overwrite, replicate, data, data_dir, opset_version, plan, finetune, tell)
+
+
+def _compress(run: Run, budget: Budget | None, out: Path | None, overwrite: bool, replicate: int | None, data: str | Dataset | None,
+              data_dir: str | None, opset_version: int, plan: Plan | None, finetune: int, tell: Tell) -> Result:
+    """`compress`, with the folder in hand."""
     network = run.network(replicate)
     dataset = _load_data(run, data, data_dir)
     if finetune < 0:
@@ -111,7 +118,10 @@ def compress(run: Run, budget: Budget | None = None, *, out: Path | None = None,
                                   epochs=finetune, measure_latency=partial(_measure_latency, opset_version, dataset.test.x))
     with _folder(out, overwrite) as folder:
         exports = _write_models(folder, network, compressed.network, dataset, run, opset_version, tell)
-        report = make_report(exports, network, compressed, dataset, run, opset_version, tell)
+        options = {"replicate": run.best if replicate is None else replicate,
+                   "data": data if isinstance(data, str) else None, "data_dir": data_dir,
+                   "opset": opset_version, "finetune": finetune, "plan": plan is not None}
+        report = make_report(exports, network, compressed, dataset, run, options, tell)
         write_json(folder / "plan.json", to_json(compressed.plan))
         write_json(folder / "report.json", to_json(report))
         curves = make_curves(network, compressed.calibration, compressed)
@@ -131,7 +141,7 @@ def load_plan(path: PathLike) -> Plan:
     """
     try:
         document = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path} cannot be read as a plan: {error}; give the plan.json that compress wrote") from error
     return from_json(Plan, document, where=str(path))
 
@@ -139,38 +149,67 @@ def load_plan(path: PathLike) -> Plan:
 def quickstart(out: Path, progress: Tell | None = None) -> Result:
     """Train a small network on the embedded digits, compress it, and write everything into `out/run` and `out/compressed`.
 
+    One that was interrupted before `out/compressed` was complete is continued.
+
     Raises:
         OutputError: `out` is not empty, or cannot be written.
     """
     tell = progress or (lambda line: None)
-    check_output_folder(out, overwrite=False)
 
     def every_tenth(p: TrainProgress) -> None:
         if p.step == p.steps and p.epoch % 10 == 0:
             tell(f"training: epoch {p.epoch} of {p.epochs}, loss {p.loss:.3f}, validation {p.metric_name} {p.metric or 0:.4f}")
 
-    run = train(QUICKSTART, out=out / "run", progress=every_tenth)
-    return compress(run, Budget(), out=out / "compressed", progress=tell)
+    with hold_folder(out):
+        unfinished = out.is_dir() and {path.name for path in out.iterdir() if not path.name.startswith(".")} == {"run"}
+        try:
+            check_output_folder(out, overwrite=unfinished)
+        except OutputError as error:
+            raise OutputError(str(error).removesuffix(", or pass --overwrite")) from None
+        run = train(QUICKSTART, out=out / "run", resume=unfinished, progress=every_tenth)
+        return compress(run, Budget(), out=out / "compressed", progress=tell)
 
 
-def inspect(folder: PathLike, out: PathLike, *, overwrite: bool = False) -> Inspection:
-    """Draw the learned activations of a run folder or a compressed folder as PNG and SVG into `out`.
+def inspect(folder: PathLike, out: PathLike, *, overwrite: bool = False, formats: Sequence[str] = FORMATS, most: int = 0,
+            data_dir: str | None = None) -> Inspection:
+    """Draw a run folder or a compressed folder into `out`.
+
+    Both have pictures of their learned activations; a run folder has one of how its networks were trained, and a compressed
+    folder those of `report.html`: what the planner tried, and the latencies.
+
+    Args:
+        folder: written by `train` or by `compress`.
+        out: the folder for the pictures.
+        overwrite: write there even if it is not empty.
+        formats: `png`, `svg` or both.
+        most: draws only so many neurons, the most sensitive ones; 0 draws all.
+        data_dir: where torchvision data sets are; the run's where None.
 
     Raises:
         CheckpointError: the folder is neither, or damaged.
+        ConfigError: a format is unknown, or `most` is negative.
+        DataError: the data of a run folder is not what it was trained on.
         OutputError: `out` is not empty and `overwrite` is false, or cannot be written.
     """
     folder, out = Path(folder), Path(out)
-    check_output_folder(out, overwrite=overwrite)
+    check_inspection(formats, most)
+    with hold_folder(out):
+        check_output_folder(out, overwrite=overwrite)
+        return _inspect(folder, out, formats, most, data_dir)
+
+
+def _inspect(folder: Path, out: Path, formats: Sequence[str], most: int, data_dir: str | None) -> Inspection:
     if (folder / "activations.safetensors").is_file():
-        return inspect_curves(load_curves(folder / "activations.safetensors"), out)
+        curves, report = load_curves(folder / "activations.safetensors"), load_report(folder / "report.json")
+        return inspect_curves(curves, out, report=report, formats=formats, most=most)
     if not (folder / "config.json").is_file():
         raise CheckpointError(f"{folder} is neither a run folder of train nor a folder written by compress")
     run = load_run(folder)
+    population = make_population(read_metrics(folder / "metrics.csv"), run.record.metric, run.validation_metric, run.best)
     network = run.network()
-    dataset = _load_data(run, None, None)
+    dataset = _load_data(run, None, data_dir)
     calibration = calibrate(network, dataset.calibration.x, dataset.train.x)
-    return inspect_curves(make_curves(network, calibration), out)
+    return inspect_curves(make_curves(network, calibration), out, population=population, formats=formats, most=most)
 
 
 def export_onnx(source: Result | Network, path: PathLike, *, opset_version: int = 18, inline: bool = False) -> Path:
@@ -191,53 +230,10 @@ def export_onnx(source: Result | Network, path: PathLike, *, opset_version: int 
     return Path(path)
 
 
-def make_curves(network: Network, calibration: tuple[LayerCalibration, ...], compressed: Compressed | None = None) -> Curves:
-    """Sample every learned activation, and its replacement where there is one, for drawing."""
-    spec = network.spec
-    title = (f"{'-'.join(map(str, spec.sizes))} {', '.join(dict.fromkeys(a.name for a in spec.activations))}"
-             f"{' ' + spec.activations[0].act if spec.activations else ''}")
-    parts = [_layer_curves(number, layer.activation, found, compressed)
-             for number, (layer, found) in enumerate(zip(network.activated_layers, calibration, strict=True))]
-    parts = parts or [_no_curves(compressed)]
-    arrays: dict[str, Any] = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    if compressed is None:
-        return Curves(**arrays, title=title)
-    decisions = compressed.plan.decisions
-    return Curves(**arrays, title=title, kinds=tuple(d.kind for d in decisions),
-                  max_abs_error=np.array([d.max_abs_error for d in decisions]))
-
-
-def _no_curves(compressed: Compressed | None) -> dict[str, NDArray[Any]]:
-    """The curves of a network without activations."""
-    none = np.zeros((0, 2))
-    u = make_grid(none)
-    curves: dict[str, NDArray[Any]] = {
-        "layer": np.zeros(0, np.int64), "index": np.zeros(0, np.int64), "domain": none, "u": u, "original": u,
-        "histogram": np.zeros((0, BINS), np.int64), "histogram_range": none}
-    return curves if compressed is None else {**curves, "replacement": u}
-
-
-def _layer_curves(number: int, activation: object, found: LayerCalibration, compressed: Compressed | None
-                  ) -> dict[str, NDArray[Any]]:
-    assert isinstance(activation, LearnedActivation)
-    inner = make_inner_networks(activation)
-    u = make_grid(found.domain)
-    curves: dict[str, NDArray[Any]] = {
-        "layer": np.full(inner.n, number), "index": np.arange(inner.n), "domain": found.domain, "u": u,
-        "original": inner.evaluate(u.T.astype(np.float64)).T.astype(np.float32),
-        "histogram": found.histogram, "histogram_range": found.observed}
-    if compressed is not None:
-        replacement = curves["original"].copy()
-        for group in compressed.groups[number]:
-            if group.form is not None:
-                replacement[group.indices] = group.form.evaluate(u[group.indices].T.astype(np.float64)).T
-        curves["replacement"] = replacement
-    return curves
-
-
-def _load_data(run: Run, data: str | None, data_dir: str | None) -> Dataset:
+def _load_data(run: Run, data: str | Dataset | None, data_dir: str | None) -> Dataset:
     config = run.config
-    dataset = load_dataset(data or config.data, data_dir=data_dir or config.data_dir, seed=config.seed)
+    dataset = data if isinstance(data, Dataset) else load_dataset(data or config.data, data_dir=data_dir or config.data_dir,
+                                                                   seed=config.seed)
     spec = run.record.network
     if dataset.name == config.data and dataset.content_hash != run.data_hash:
         raise DataError(f"the content of {config.data!r} is not what the run was trained on ({dataset.content_hash}, then "
@@ -253,7 +249,8 @@ def _check_compressed_folder(out: Path, *, overwrite: bool) -> None:
     """As `check_output_folder`; besides, overwriting replaces the folder whole, so it must hold nothing but our own files."""
     check_output_folder(out, overwrite=overwrite)
     foreign = sorted({path.name for path in out.iterdir()} - set(COMPRESSED_FILES)) if out.is_dir() else []
-    if any(not (name.startswith(".") and name.endswith(".tmp")) for name in foreign):
+    foreign = [name for name in foreign if not (name.startswith(".") and name.endswith((".tmp", ".lock")))]
+    if foreign:
         raise OutputError(f"{out} holds {foreign[0]!r}, which compress did not write and would remove; choose another --out")
 
 

@@ -32,8 +32,9 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from mncompress.errors import ConfigError, DataError, RuntimeProviderError
-from mncompress.native import instruction_set
+from mncompress.native import check_library, instruction_set
 from mncompress.native import library_path as library_path
+from mncompress.onnx_file import check_onnx
 from mncompress.types import PathLike
 
 PROVIDERS: Mapping[str, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
@@ -104,8 +105,8 @@ def cuda_device_name() -> str | None:
     return name.value.decode(errors="replace")
 
 
-def make_session(path: PathLike | bytes, *, providers: Sequence[str] = ("cpu",), threads: int = 1,
-                 optimize: bool = True, kernels: bool = True) -> onnxruntime.InferenceSession:
+def make_session(path: PathLike | bytes, *, providers: Sequence[str] = ("cpu",), threads: int = 1, optimize: bool = True,
+                 kernels: bool = True, cuda_graph: bool = False, examine: bool = True) -> onnxruntime.InferenceSession:
     """Open an ONNX file, or a serialized model, for inference.
 
     The kernel library is registered where there is one. A library that onnxruntime cannot load is a warning: the session then
@@ -124,32 +125,44 @@ def make_session(path: PathLike | bytes, *, providers: Sequence[str] = ("cpu",),
         threads: size of the pool within an operator; operators run one after another.
         optimize: whether ONNX Runtime may rewrite the graph. Without it is a second opinion on what a file computes.
         kernels: whether to use the kernel library, or else the function bodies in the file.
+        cuda_graph: whether CUDA captures the first runs as a graph and replays it; every run must then use the same buffers.
+        examine: whether to look first for what must not be run, see `onnx_file`; for a file that passed before it may be left out.
 
     Raises:
-        ConfigError: `threads` is below 1.
+        ConfigError: `threads` is below 1, or a CUDA graph is asked for without CUDA.
         RuntimeProviderError: a provider is unknown or not usable here, or the file is missing, truncated, not ONNX,
-            refers to weights in a missing file or uses an operator that this onnxruntime lacks.
+            refers to weights in a missing file, uses an operator that this onnxruntime lacks, or must not be run: see `onnx_file`.
     """
     if reason := check_providers(providers):
         raise RuntimeProviderError(reason)
     if threads < 1:
         raise ConfigError(f"threads must be at least 1, got {threads}")
+    if cuda_graph and "cuda" not in providers:
+        raise ConfigError(f"CUDA graphs exist on the provider cuda only, got {', '.join(providers)}")
     name = "the given bytes" if isinstance(path, bytes) else str(path)
     if not isinstance(path, bytes) and not Path(path).is_file():
         raise RuntimeProviderError(f"there is no file {name}; give the path of an ONNX file")
+    try:
+        reason = check_onnx(path) if examine else None
+    except OSError as error:
+        reason = f"it cannot be read, {error.strerror or error}"
+    if reason:
+        raise RuntimeProviderError(f"cannot open {name}: {reason}; give another ONNX file")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     if not optimize:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    full_names = [(PROVIDERS[provider], PROVIDER_OPTIONS.get(provider, {})) for provider in providers]
+    graph = {"enable_cuda_graph": "1"} if cuda_graph else {}
+    full_names = [(PROVIDERS[provider], {**PROVIDER_OPTIONS.get(provider, {}), **(graph if provider == "cuda" else {})})
+                  for provider in providers]
     if kernels:
         _register_kernels_(options, providers)
     try:
         with _cuda_libraries() if "cuda" in providers else contextlib.nullcontext():
             session = onnxruntime.InferenceSession(path, options, providers=full_names, enable_fallback=0)
     except Exception as error:  # onnxruntime's exceptions have no base of their own
-        raise RuntimeProviderError(f"cannot open {name} as an ONNX model: {_reason(error)}; "
+        raise RuntimeProviderError(f"cannot open {name} as an ONNX model: {describe_error(error)}; "
                                    "export it again, or update onnxruntime") from error
     missing = [provider for provider in providers if PROVIDERS[provider] not in session.get_providers()]
     if missing:
@@ -166,11 +179,14 @@ def _register_kernels_(options: onnxruntime.SessionOptions, providers: Sequence[
         return
     if "cuda" in providers:
         options.add_session_config_entry(*ELEMENTWISE_ONLY)
+    if reason := check_library():
+        _warn_once(f"the kernels cannot be loaded, so the function bodies run instead, slower: {reason}; install mncompress again")
+        return
     try:
         options.register_custom_ops_library(str(library))
     except Exception as error:  # as above
-        _warn_once(f"the kernels in {library} cannot be loaded, so the function bodies run instead, slower: {_reason(error)}; "
-                   "install mncompress again on this machine")
+        _warn_once(f"the kernels in {library} cannot be loaded, so the function bodies run instead, slower: "
+                   f"{describe_error(error)}; install mncompress again on this machine")
 
 
 @functools.cache
@@ -205,6 +221,7 @@ def run(session: onnxruntime.InferenceSession, x: NDArray[Any], batch_size: int 
 
     Raises:
         DataError: `x` is no numeric table, or has another number of features than the model.
+        RuntimeProviderError: the model fails on these rows.
     """
     info = model_info(session)
     if x.ndim != 2 or x.dtype.kind not in "fiub":
@@ -216,7 +233,14 @@ def run(session: onnxruntime.InferenceSession, x: NDArray[Any], batch_size: int 
     feature_name = session.get_inputs()[0].name
     for start in range(0, len(x), batch_size):
         rows = slice(start, start + batch_size)
-        outputs[rows] = session.run([info.output], {feature_name: np.ascontiguousarray(x[rows], np.float32)})[0]
+        try:
+            found = session.run([info.output], {feature_name: np.ascontiguousarray(x[rows], np.float32)})[0]
+        except Exception as error:  # onnxruntime's exceptions have no base of their own
+            raise RuntimeProviderError(f"the model cannot be run on this data: {describe_error(error)}; export it again") from error
+        if found.shape != outputs[rows].shape:
+            raise RuntimeProviderError(f"the model gives {found.shape} for {outputs[rows].shape[0]} rows, not the "
+                                       f"{outputs[rows].shape} that it declares; export it again")
+        outputs[rows] = found
     return outputs
 
 
@@ -254,7 +278,7 @@ def _is_rows(end: Any) -> bool:
             and not isinstance(end.shape[0], int) and isinstance(end.shape[1], int))
 
 
-def _reason(error: Exception) -> str:
+def describe_error(error: Exception) -> str:
     """One line of an onnxruntime message, without its codes and the C++ signature that it begins with."""
     noise = r"\[ONNXRuntimeError\] : \d+ : \w+ : |Load model from .* failed:|/onnxruntime_src/\S+ .*\) (?=[A-Z])"
     return textwrap.shorten(re.sub(noise, "", str(error)).rstrip("."), 400, placeholder=" ...")

@@ -1,33 +1,31 @@
+"""How a time is taken, with a clock that only runs and pauses advance; and the measurement of real files."""
+
 import itertools
-import time
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
-import scipy.stats
-import sklearn.metrics
 from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 
 from mncompress import benchmark, runtime
-from mncompress.benchmark import Measurement
+from mncompress.benchmark import Clock, _measure, _sampling
 from mncompress.errors import ConfigError, DataError, RuntimeProviderError
 
 HAS_CUDA = "cuda" in runtime.available_providers()
+FAST = {"sessions": 6, "rounds": 6}
 
 
-def save_model(path: Path, *, features: int = 4, width: int = 3, output: str = "logits", products: int = 1) -> Path:
+def save_model(path: Path, *, features: int = 4, width: int = 3, products: int = 1) -> Path:
     """A file that multiplies its rows by random weights, `products` - 1 times by a square matrix first."""
     rng = np.random.default_rng(features)
     square, last = (rng.normal(size=(features, n)).astype(np.float32) / features for n in (features, width))
-    names = ["input", *(f"z{i}" for i in range(products - 1)), output]
+    names = ["input", *(f"z{i}" for i in range(products - 1)), "logits"]
     weights = ["square"] * (products - 1) + ["last"]
-    nodes = [onnx.helper.make_node("MatMul", [a, w], [b])
-             for a, w, b in zip(names[:-1], weights, names[1:], strict=True)]
+    nodes = [onnx.helper.make_node("MatMul", [a, w], [b]) for a, w, b in zip(names[:-1], weights, names[1:], strict=True)]
     ends = [[onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["batch", size])]
-            for name, size in (("input", features), (output, width))]
+            for name, size in (("input", features), ("logits", width))]
     graph = onnx.helper.make_graph(nodes, "g", *ends, [onnx.numpy_helper.from_array(square, "square"),
                                                        onnx.numpy_helper.from_array(last, "last")])
     onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=10), path)
@@ -40,15 +38,18 @@ def paths(tmp_path: Path) -> dict[str, Path]:
 
 
 class FakeMachine:
-    """A clock that only runs of models advance, by durations known beforehand."""
+    """A clock that only runs of models and pauses advance, by durations known beforehand."""
 
     def __init__(self) -> None:
         self.now_ns = 0
-        self.log: list[int] = []
+        self.log: list[object] = []
+        """The numbers of the models that ran, and the pauses in seconds as strings."""
         self.stretch = 0
+        self.clock = Clock(lambda: self.now_ns, self.sleep)
 
-    def clock(self) -> int:
-        return self.now_ns
+    def sleep(self, seconds: float) -> None:
+        self.log.append(f"{seconds:g}")
+        self.now_ns += round(seconds * 1e9)
 
     def make_run(self, index: int, duration_us):
         """A run that takes `duration_us(runs of this model just before, time in ns)` microseconds."""
@@ -58,21 +59,22 @@ class FakeMachine:
             self.now_ns += round(1000 * duration_us(self.stretch, self.now_ns))
         return run_once
 
-    def sample(self, *durations, rounds=None, seconds=1.0, **options):
+    def sample(self, *durations, **options):
         runs = [self.make_run(i, d) for i, d in enumerate(durations)]
-        return benchmark.sample_rounds(runs, rounds=rounds, seconds=seconds, clock=self.clock,
-                                       rng=np.random.default_rng(0), **options)
+        return benchmark.sample_rounds(runs, clock=self.clock, rng=np.random.default_rng(0), **options)
 
 
 def test_samples_are_the_known_durations():
-    samples = FakeMachine().sample(lambda *_: 7.0, lambda *_: 500.0, rounds=9)
-    np.testing.assert_array_equal(samples, [[7.0] * 9, [500.0] * 9])
+    found = FakeMachine().sample(lambda *_: 7.0, lambda *_: 500.0, rounds=9)
+    np.testing.assert_array_equal(found.samples_us, [[7.0] * 9, [500.0] * 9])
+    assert found.repeats == (8, 1)      # 8 x 7 us is the first multiple above SAMPLE_US = 50
+    assert [warm.fastest_us for warm in found.warm_ups] == [7.0, 500.0]
 
 
 def test_first_run_after_another_model_is_not_timed():
-    samples = FakeMachine().sample(lambda stretch, _: 10 if stretch else 90, lambda *_: 20, rounds=8)
+    found = FakeMachine().sample(lambda stretch, _: 10 if stretch else 90, lambda *_: 20, rounds=8)
     # Where the order puts a model behind itself there is no cold run at all; nowhere does one reach a sample.
-    np.testing.assert_array_equal(samples, [[10.0] * 8, [20.0] * 8])
+    np.testing.assert_array_equal(found.samples_us, [[10.0] * 8, [20.0] * 8])
 
 
 def test_every_round_has_each_model_once_in_changing_order():
@@ -84,30 +86,21 @@ def test_every_round_has_each_model_once_in_changing_order():
     assert set(orders) == set(itertools.permutations(range(3)))
 
 
+def test_models_are_warmed_up_in_changing_order():
+    firsts = set()
+    for seed in range(8):
+        machine = FakeMachine()
+        benchmark.sample_rounds([machine.make_run(i, lambda *_: 100.0) for i in range(2)], rounds=1, clock=machine.clock,
+                                rng=np.random.default_rng(seed))
+        firsts.add(machine.log[0])
+    assert firsts == {0, 1}
+
+
 def test_rounds_fill_the_time():
-    # A round takes 2 models × 2 runs × 250 µs = 1 ms.
-    assert FakeMachine().sample(lambda *_: 250, lambda *_: 250, seconds=0.02).shape == (2, 20)
-    assert FakeMachine().sample(lambda *_: 250, lambda *_: 250, seconds=1e-9).shape == (2, benchmark.MIN_ROUNDS)
-    assert FakeMachine().sample(lambda *_: 250, lambda *_: 250, seconds=1e-9, rounds=31).shape == (2, 31)
-
-
-def test_a_model_is_warm_before_it_is_sampled():
-    machine = FakeMachine()
-    warm_at = benchmark.WARM_UP_SECONDS * 1e9
-    samples = machine.sample(lambda _, now: 1000 if now < warm_at else 60, rounds=6)
-    np.testing.assert_array_equal(samples, [[60.0] * 6])
-    machine = FakeMachine()
-    machine.sample(lambda *_: 1e9, rounds=6)
-    assert len(machine.log) == benchmark.WARM_UP_RUNS + 6 * 2
-
-
-def test_pause_precedes_every_sample(monkeypatch):
-    pauses = []
-    monkeypatch.setattr(time, "sleep", pauses.append)
-    FakeMachine().sample(lambda *_: 9.0, lambda *_: 9.0, rounds=7, pause_seconds=0.25)
-    assert pauses == [0.25] * 14
-    FakeMachine().sample(lambda *_: 9.0, rounds=7)
-    assert len(pauses) == 14
+    # A round takes 2 models x 2 runs x 250 us = 1 ms.
+    assert FakeMachine().sample(lambda *_: 250, lambda *_: 250, seconds=0.02).samples_us.shape == (2, 20)
+    assert FakeMachine().sample(lambda *_: 250, lambda *_: 250, seconds=1e-9).samples_us.shape == (2, 1)
+    assert FakeMachine().sample(lambda *_: 250, lambda *_: 250, seconds=1e-9, rounds=31).samples_us.shape == (2, 31)
 
 
 def test_drift_cancels_in_the_ratio():
@@ -115,194 +108,179 @@ def test_drift_cancels_in_the_ratio():
     def drift(now: int) -> float:
         return 100 * (1 + 4 * now / 5e8)
 
-    samples = FakeMachine().sample(lambda _, now: drift(now), lambda _, now: 1.5 * drift(now), rounds=400)
-    assert samples[0].max() > 3 * samples[0].min()
-    measurement = Measurement("cpu", 1, 1, ("a", "b"), samples)
-    # Within a round of about 500 µs the drift is 4 · 5e5/5e8 = 0.4 % at most.
-    assert benchmark.ratio(measurement, "b", "a").median == pytest.approx(1.5, rel=4e-3, abs=0)
+    found = FakeMachine().sample(lambda _, now: drift(now), lambda _, now: 1.5 * drift(now), rounds=400).samples_us
+    assert found[0].max() > 3 * found[0].min()
+    # Within a round of about 500 us the drift is 4 * 5e5/5e8 = 0.4 % at most.
+    assert benchmark.make_ratio(found[1], found[0], (0, 100, 200, 250, 300, 350)).median == pytest.approx(1.5, rel=4e-3, abs=0)
+
+
+def test_warm_up_ends_once_runs_get_no_faster():
+    def settle(faster_at_ns: float) -> benchmark.WarmUp:
+        machine = FakeMachine()
+        return benchmark.warm_up(machine.make_run(0, lambda _, now: 100 if now < faster_at_ns else 50), machine.clock)
+
+    # Windows of 2 ms hold 20 runs of 100 us, or 40 of 50 us. The first sets the mark, and three more confirm it.
+    assert settle(8e6) == benchmark.WarmUp(100.0, 4 * 20, True)
+    # Here the third window holds 10 runs of 100 us and 20 of 50 us; three confirm that.
+    assert settle(5e6) == benchmark.WarmUp(50.0, 20 + 20 + 30 + 3 * 40, True)
+
+
+def test_warm_up_lasts_as_long_as_it_is_told():
+    machine = FakeMachine()
+    warm = benchmark.warm_up(machine.make_run(0, lambda *_: 100.0), machine.clock, at_least_seconds=0.05)
+    assert warm == benchmark.WarmUp(100.0, 500, True)
+
+
+def test_small_gains_count_as_warm_and_large_ones_do_not(monkeypatch):
+    monkeypatch.setattr(_sampling, "WARM_UP_SECONDS", 0.1)
+
+    def settle(gain: float) -> benchmark.WarmUp:
+        """Runs that get faster all the time, by `gain` of their duration in each window of 2 ms."""
+        machine = FakeMachine()
+        return benchmark.warm_up(machine.make_run(0, lambda _, now: 100 * (1 - gain) ** (now / 2e6)), machine.clock)
+
+    assert settle(0.01).is_stable
+    assert settle(0.01).runs < 100
+    restless = settle(0.03)
+    assert not restless.is_stable
+    assert restless.fastest_us == pytest.approx(100 * 0.97 ** 50, rel=0.03, abs=0)      # 50 windows, each up to a run longer
+
+
+def test_slow_models_run_three_times_before_warming_up_is_given_up():
+    machine = FakeMachine()
+    assert benchmark.warm_up(machine.make_run(0, lambda *_: 1e7), machine.clock) == benchmark.WarmUp(1e7, 3, True)
+    machine = FakeMachine()
+    warm = benchmark.warm_up(machine.make_run(0, lambda _, now: 1e7 / (1 + now / 1e10)), machine.clock)
+    assert (warm.runs, warm.is_stable) == (3, False)
+
+
+def test_pause_precedes_every_warm_up_and_sample():
+    machine = FakeMachine()
+    machine.sample(lambda *_: 100.0, lambda *_: 100.0, rounds=7, idle_seconds=0.25)
+    samples = machine.log[-7 * 2 * 3:]
+    assert samples[::3] == ["0.25"] * 14
+    assert machine.log.count("0.25") == 16
+    quiet = FakeMachine()
+    quiet.sample(lambda *_: 100.0, rounds=7)
+    assert set(quiet.log) == {0}
 
 
 @given(st.floats(0.01, 1e6), st.floats(1.0, 1e4))
 def test_repeats_are_the_fewest_that_fill_a_sample(run_us, sample_us):
     repeats = benchmark.repeats_for(run_us, sample_us)
     assert repeats >= 1
-    counted = max(run_us, 0.1)  # nothing is faster than 0.1 µs; a clock that stands still must not give infinity
+    counted = max(run_us, 0.1)  # nothing is faster than 0.1 us; a clock that stands still must not give infinity
     assert repeats * counted >= sample_us * (1 - 1e-12)
     assert repeats == 1 or (repeats - 1) * counted < sample_us
 
 
-@given(arrays(np.float64, st.integers(benchmark.MIN_ROUNDS, 300), elements=st.floats(0.1, 10)))
-def test_interval_holds_the_median_and_is_made_of_values(values):
-    low, high = benchmark.median_interval(values)
-    assert low <= np.median(values) <= high
-    assert {low, high} <= set(values)
+def test_models_are_opened_in_balanced_random_orders():
+    orders = list(_measure.opening_orders(("a", "b", "c"), 40, np.random.default_rng(0)))
+    assert all(first == second[::-1] for first, second in zip(orders[::2], orders[1::2], strict=True))
+    assert set(orders) == set(itertools.permutations("abc"))
+    for one, other in itertools.combinations("abc", 2):
+        assert sum(order.index(one) < order.index(other) for order in orders) == 20
 
 
-@pytest.mark.parametrize("count", [6, 7, 8, 9, 20, 100, 1001])
-def test_interval_covers_the_median_with_95_percent_and_not_with_less_than_needed(count):
-    low, high = benchmark.median_interval(np.random.default_rng(0).permutation(np.arange(1.0, count + 1)))
-    rank = round(low)
-    assert high == count + 1 - rank
-    coverage = [1 - 2 * scipy.stats.binom(count, 0.5).cdf(k - 1) for k in (rank, rank + 1)]
-    assert coverage[0] >= 0.95 > coverage[1]
+def test_models_are_opened_anew_for_every_session(paths, monkeypatch):
+    opened, make_session = [], runtime.make_session
+    monkeypatch.setattr(_measure, "make_session", lambda path, **options: (opened.append(Path(path).stem),
+                                                                           make_session(path, **options))[1])
+    found = benchmark.measure(paths, sessions=7, rounds=9)
+    assert found.starts == (0, 2, 4, 6, 8, 10, 12)      # 9 rounds over 7 sessions are 2 each
+    assert found.samples_us.shape == (2, 14)
+    inspected = 4       # for their inputs, and for their outputs
+    assert len(opened) == inspected + 2 * 7
+    pairs = [tuple(opened[at:at + 2]) for at in range(inspected, len(opened), 2)]
+    assert all(sorted(pair) == ["original", "relu_twin"] for pair in pairs)
+    assert pairs[0] == pairs[1][::-1]
 
 
-def test_interval_of_a_hundred_values_is_the_tabulated_one():
-    assert benchmark.median_interval(np.arange(1.0, 101.0)) == (40.0, 61.0)
+def test_unfinished_warm_up_is_told(paths, monkeypatch):
+    monkeypatch.setattr(_sampling, "WARM_TOLERANCE", -1e9)      # every window counts as faster than all before
+    monkeypatch.setattr(_sampling, "WARM_UP_SECONDS", 0.0)
+    monkeypatch.setattr(_measure, "FIRST_WARM_SECONDS", 0.0)
+    result = benchmark.benchmark(paths, benchmark.Settings(batch_sizes=(1,), startup=0, **FAST))
+    assert result.notes == tuple(f"{name} was still getting faster when its warm-up was given up "
+                                 "(provider cpu, threads 1, batch 1)." for name in paths)
 
 
-def test_ratio_pairs_the_rounds():
-    samples = np.array([[2.0, 20.0, 3.0, 30.0, 4.0, 40.0, 5.0], [1.0, 10.0, 1.0, 10.0, 1.0, 10.0, 1.0]])
-    measurement = Measurement("cpu", 1, 1, ("original", "compressed"), samples)
-    # Ratios 2 2 3 3 4 4 5: median 3, while the ratio of the medians is 5/1.
-    assert benchmark.ratio(measurement, "original", "compressed") == benchmark.Ratio(3.0, 2.0, 5.0)
-    assert benchmark.ratio(measurement, "compressed", "original").median == pytest.approx(1 / 3, rel=1e-15, abs=0)
-    with pytest.raises(ConfigError, match="model 'portable' was not measured; choose from original, compressed"):
-        benchmark.ratio(measurement, "portable", "original")
-
-
-def test_summary_has_median_percentile_and_ratio():
-    samples = np.stack([np.arange(1.0, 102.0), np.full(101, 2.0)])
-    rows = benchmark.summarize(Measurement("cuda", 3, 32, ("original", "relu_twin"), samples[:, ::-1]))
-    assert [(row.model, row.provider, row.threads, row.batch, row.runs) for row in rows] == [
-        ("original", "cuda", 3, 32, 101), ("relu_twin", "cuda", 3, 32, 101)]
-    assert [(row.median_us, row.p95_us, row.ratio_to_relu_twin) for row in rows] == [
-        (51.0, 96.0, 25.5), (2.0, 2.0, 1.0)]
-    alone = benchmark.summarize(Measurement("cpu", 1, 1, ("original",), samples[:1]))
-    assert alone[0].ratio_to_relu_twin is None
-
-
-def test_benchmark_gives_a_row_per_model_and_condition(paths, monkeypatch):
-    pauses, lines = [], []
-    monkeypatch.setattr(time, "sleep", pauses.append)
-    rows = benchmark.benchmark(paths, batch_sizes=(1, 5), threads=(1, 2), rounds=6,
-                               progress=lambda line: lines.append((line, len(pauses))))
-    assert [(row.threads, row.batch, row.model) for row in rows] == [
-        *itertools.product((1, 2), (1, 5), ("original", "relu_twin"))]
-    assert all(row.runs == 6 and 0 < row.median_us <= row.p95_us for row in rows)
-    assert [row.ratio_to_relu_twin for row in rows if row.model == "relu_twin"] == [1.0] * 4
-    conditions = [f"benchmark: provider cpu, threads {t}, batch {b}" for t in (1, 2) for b in (1, 5)]
-    # Only with two threads, a pause for each of 2 models in 6 rounds.
-    assert lines == [*zip(conditions, (0, 0, 0, 12), strict=True)]
-    assert pauses == [benchmark.SPIN_SECONDS] * 24
+def test_pauses_come_with_threads_or_as_told(paths):
+    pauses = []
+    clock = Clock(sleep=pauses.append)
+    for options, expected in (({"threads": (1,)}, []), ({"threads": (2,)}, [benchmark.SPIN_SECONDS] * 24),
+                              ({"threads": (1,), "idle_seconds": 0.5}, [0.5] * 24), ({"threads": (2,), "idle_seconds": 0.0}, [])):
+        pauses.clear()
+        benchmark.benchmark(paths, benchmark.Settings(batch_sizes=(1,), startup=0, **FAST, **options), clock=clock)
+        assert pauses == expected       # for 2 models in 6 sessions, a warm-up and a sample each
 
 
 def test_a_model_with_more_work_is_measured_slower(tmp_path):
     paths = {name: save_model(tmp_path / name, features=64, products=products)
              for name, products in (("relu_twin", 1), ("original", 40))}
-    slower = benchmark.ratio(benchmark.measure(paths, batch=64, seconds=0.2), "original", "relu_twin")
-    assert 3 < slower.low <= slower.median <= slower.high  # 39 products of 64 × 64 against one of 64 × 3
+    slower = benchmark.ratio(benchmark.measure(paths, batch=64, seconds=0.3), "original", "relu_twin")
+    assert 3 < slower.low <= slower.median <= slower.high  # 39 products of 64 x 64 against one of 64 x 3
 
 
-def test_bound_run_computes_the_given_rows(paths):
+def test_inputs_of_an_array_are_repeated_to_the_batch(paths, monkeypatch):
+    seen, bind = [], _measure.bind
+    monkeypatch.setattr(_measure, "bind", lambda session, feeds, *args, **options: (
+        seen.append(feeds), bind(session, feeds, *args, **options))[1])
     rows = np.arange(12, dtype=np.uint8).reshape(3, 4)
-    session = runtime.make_session(paths["original"])
-    x = benchmark._make_rows(4, 7, rows, np.random.default_rng(0))
-    np.testing.assert_array_equal(x, rows[[0, 1, 2, 0, 1, 2, 0]].astype(np.float32))
-    bound = benchmark._bind(session, x, "cpu")
-    bound()
-    np.testing.assert_array_equal(bound.args[0].copy_outputs_to_cpu()[0], runtime.run(session, x))
+    benchmark.measure(paths, batch=7, inputs=rows, **FAST)
+    assert len(seen) == 12
+    assert seen[0]["input"].dtype == np.float32
+    np.testing.assert_array_equal(seen[0]["input"], rows[[0, 1, 2, 0, 1, 2, 0]])
 
 
 @pytest.mark.skipif(not HAS_CUDA, reason="no CUDA device here")
-def test_cuda_is_measured_with_buffers_on_the_device(paths):
-    row = benchmark.benchmark(paths, providers=("cuda",), batch_sizes=(32,), rounds=6)[0]
-    assert row.provider == "cuda"
-    assert row.median_us > 0
+@pytest.mark.parametrize("cuda_graph", [False, True])
+def test_cuda_is_measured_with_buffers_on_the_device(paths, cuda_graph):
+    settings = benchmark.Settings(providers=("cuda",), batch_sizes=(32,), startup=1, cuda_graph=cuda_graph, **FAST)
+    result = benchmark.benchmark(paths, settings)
+    assert all(row.provider == "cuda" and row.median_us > 0 for row in result.latency)
     x = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
     session = runtime.make_session(paths["original"], providers=("cuda",))
-    bound = benchmark._bind(session, x, "cuda")
+    bound = benchmark.bind(session, {"input": x}, "cuda")
     bound()
     np.testing.assert_array_equal(bound.args[0].copy_outputs_to_cpu()[0], runtime.run(session, x))
 
 
 @pytest.mark.parametrize(("options", "message"), [
-    ({"batch": 0}, "batch size must be at least 1, got 0"), ({"rounds": 5}, "rounds must be at least 6 .* got 5"),
+    ({"batch": 0}, "a batch size must be at least 1, got 0"), ({"rounds": 0}, "rounds must be at least 1, got 0"),
     ({"seconds": 0.0}, "seconds must be positive and finite, got 0.0"), ({"threads": 0}, "threads must be at least 1"),
+    ({"sessions": 5}, "sessions must be at least 6 for a 95 % interval, got 5"),
+    ({"seed": -1}, "startup and seed must not be negative, got 3 and -1"),
 ])
 def test_options_out_of_range_are_refused(paths, options, message):
     with pytest.raises(ConfigError, match=message):
         benchmark.measure(paths, **options)
 
 
+@pytest.mark.parametrize(("options", "message"), [
+    ({"providers": ()}, "providers must not be empty"), ({"idle_seconds": -0.1}, "the idle gap must be finite and not negative"),
+    ({"cuda_graph": True}, "CUDA graphs exist on the provider cuda only, got cpu; pass --providers cuda"),
+    ({"cuda_graph": True, "providers": ("cpu", "cuda")}, "CUDA graphs exist on the provider cuda only, got cpu, cuda"),
+    ({"cuda_graph": True, "providers": ("cuda",), "io_binding": False}, "a CUDA graph needs fixed buffers"),
+])
+def test_settings_that_contradict_are_refused(options, message):
+    with pytest.raises(ConfigError, match=message):
+        benchmark.Settings(**options)
+
+
 def test_models_and_inputs_that_do_not_fit_are_refused(paths, tmp_path):
     with pytest.raises(ConfigError, match="no model to benchmark"):
         benchmark.measure({})
     wide = save_model(tmp_path / "wide.onnx", features=5)
-    with pytest.raises(DataError, match="original has 4 in_features, wide has 5; benchmark models of the same"):
+    with pytest.raises(DataError, match=r"input 'input' is float32 \(batch, 4\) in original and float32 \(batch, 5\) in wide"):
         benchmark.measure({**paths, "wide": wide})
-    classes = save_model(tmp_path / "classes.onnx", width=9)
-    with pytest.raises(DataError, match="original has 3 out_features, classes has 9"):
-        benchmark.measure({**paths, "classes": classes})
     for inputs in (np.zeros((2, 5)), np.zeros((0, 4)), np.zeros(4)):
-        with pytest.raises(DataError, match=r"inputs must be rows of the models' 4 features, got inputs.shape"):
+        with pytest.raises(DataError, match=r"input 'input' is float32 \(batch, 4\), the given array is float64 \("):
             benchmark.measure(paths, inputs=inputs)
 
 
 def test_unusable_provider_is_refused_before_anything_is_measured(paths):
     lines = []
     with pytest.raises(RuntimeProviderError, match="unknown provider 'tpu'"):
-        benchmark.benchmark(paths, providers=("cpu", "tpu"), rounds=6, progress=lines.append)
+        benchmark.benchmark(paths, benchmark.Settings(providers=("cpu", "tpu")), progress=lines.append)
     assert lines == []
-
-
-def test_classification_scores_agree_with_sklearn():
-    rng = np.random.default_rng(0)
-    outputs, y = rng.normal(scale=3, size=(200, 5)).astype(np.float32), rng.integers(0, 5, 200)
-    result = benchmark.score(outputs, y)
-    exponentials = np.exp(outputs.astype(np.float64))
-    probabilities = exponentials / exponentials.sum(axis=1, keepdims=True)
-    # Both in float64; 1e-12 leaves room for the order of 200 summands.
-    assert result.loss == pytest.approx(sklearn.metrics.log_loss(y, probabilities), rel=1e-12, abs=0)
-    assert result.accuracy == sklearn.metrics.accuracy_score(y, outputs.argmax(axis=1))
-    assert (result.samples, result.rmse) == (200, None)
-
-
-def test_cross_entropy_of_huge_logits_is_finite():
-    assert benchmark.score(np.array([[1e30, 0.0], [0.0, 5000.0]], np.float32), np.array([0, 0])).loss == 2500.0
-
-
-def test_regression_scores_agree_with_sklearn():
-    rng = np.random.default_rng(0)
-    outputs, y = rng.normal(size=(50, 2)).astype(np.float32), rng.normal(size=(50, 2))
-    result = benchmark.score(outputs, y)
-    expected = sklearn.metrics.mean_squared_error(y, outputs.astype(np.float64))
-    assert result.loss == pytest.approx(expected, rel=1e-12, abs=0)  # float64, order of 100 summands
-    assert result.rmse == pytest.approx(expected**0.5, rel=1e-12, abs=0)
-    assert result.accuracy is None
-    single = benchmark.score(np.array([[1.0], [2.0]]), np.array([1.0, 4.0]))
-    assert single == benchmark.Evaluation(2, None, 2.0, 2.0**0.5)
-
-
-@pytest.mark.parametrize(("outputs", "y", "message"), [
-    (np.zeros((3, 2)), np.array([0, 1, 2]), "labels run from 0 to 2, the model has the classes 0 to 1"),
-    (np.zeros((3, 2)), np.array([0, -1, 1]), "labels run from -1 to 1"),
-    (np.zeros((3, 2)), np.array([0, 1]), r"labels must be integers \(3,\) or float targets \(3, 2\)"),
-    (np.zeros((3, 2)), np.zeros(3), r"y.shape = \(3, 1\)"),
-    (np.zeros((3, 2)), np.array(["a", "b", "c"]), "y.dtype"),
-    (np.zeros((0, 2)), np.zeros(0, int), "the data set is empty"),
-    (np.array([[0, 0], [0, np.nan], [np.inf, 0]]), np.zeros(3, int), "for 2 of 3 samples, first for sample 1"),
-])
-def test_unfit_labels_are_refused(outputs, y, message):
-    with pytest.raises(DataError, match=message):
-        benchmark.score(outputs, y)
-
-
-def test_evaluate_runs_a_file_or_a_session(paths):
-    x, y = np.random.default_rng(0).normal(size=(20, 4)), np.arange(20) % 3
-    session = runtime.make_session(paths["original"])
-    result = benchmark.evaluate(paths["original"], x, y)
-    assert result == benchmark.evaluate(session, x, y) == benchmark.score(runtime.run(session, x), y)
-    with pytest.raises(DataError, match="the data has 5 features, the model takes 4"):
-        benchmark.evaluate(session, np.zeros((20, 5)), y)
-
-
-def test_evaluate_refuses_labels_of_another_task(paths, tmp_path):
-    with pytest.raises(DataError, match="the model is for classification, the data has float targets"):
-        benchmark.evaluate(paths["original"], np.zeros((2, 4)), np.zeros((2, 3)))
-    regression = save_model(tmp_path / "regression.onnx", output="output")
-    with pytest.raises(DataError, match="the model is for regression, the data has integer labels"):
-        benchmark.evaluate(regression, np.zeros((2, 4)), np.zeros(2, int))
-    assert benchmark.evaluate(regression, np.zeros((2, 4)), np.ones((2, 3))).rmse == 1.0
-    elsewhere = save_model(tmp_path / "elsewhere.onnx", output="scores")
-    assert benchmark.evaluate(elsewhere, np.zeros((2, 4)), np.zeros(2, int)).accuracy == 1.0

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import os
 import subprocess
 import sys
 import time
@@ -91,6 +92,17 @@ def test_version(run):
     (["benchmark", "x.onnx", "--batch-sizes", "1;2"], "'1;2' is not a comma-separated list of positive integers"),
     (["benchmark", "x.onnx", "--out", "y.onnx"], "y.onnx does not end in .json"),
     (["benchmark", "x.onnx", "--providers", "cpu,"], "'cpu,' is not a comma-separated list"),
+    (["train", "--activation", "maeta"], "unknown activation 'maeta'"),
+    (["train", "--activation", "warp:sinus"], "'warp:sinus' needs one of relu"),
+    (["train", "--inner", "sinus"], "inner: Input should be 'relu'"),
+    (["train", "--epochs", "0"], "epochs must be at least 1, got 0"),
+    (["train", "--lr", "nan"], "lr must be positive and finite, got nan"),
+    (["compress", "nowhere", "--max-drop", "-1"], "max_drop must be finite and not negative, got -1.0"),
+    (["compress", "nowhere", "--preset", "brave"], "preset: Input should be 'exact', 'default' or 'aggressive'"),
+    (["compress", "nowhere", "--target", "brave"], "target: Input should be 'auto', 'native' or 'portable'"),
+    (["compress", "nowhere", "--target-macs", "few"], "target_macs must be a positive number"),
+    (["compress", "nowhere", "--opset", "17"], "opset 17 cannot be written and run here; choose one of 18 to"),
+    (["compress", "nowhere", "--opset", "99"], "opset 99 cannot be written and run here; choose one of 18 to"),
 ])
 def test_wrong_usage_exits_with_2(run, args, message):
     result = run(*args)
@@ -102,20 +114,16 @@ def test_wrong_usage_exits_with_2(run, args, message):
 
 
 @pytest.mark.parametrize(("args", "message"), [
-    (["train", "--activation", "maeta"], "unknown activation 'maeta'"),
-    (["train", "--activation", "warp:sinus"], "'warp:sinus' needs one of relu"),
-    (["train", "--inner", "sinus"], "inner: Input should be 'relu'"),
-    (["train", "--epochs", "0"], "epochs must be at least 1, got 0"),
-    (["train", "--lr", "nan"], "lr must be positive and finite, got nan"),
+    (["train", "--resume", "--out", "nowhere"], "nowhere does not exist, so there is no run to continue"),
     (["train", "--data", "digit"], "unknown data set 'digit'"),
     (["train", "nowhere.toml"], "recipe nowhere.toml: no such file"),
     (["compress", "nowhere"], "nowhere"),
-    (["compress", "nowhere", "--max-drop", "-1"], "max_drop must be finite and not negative, got -1.0"),
-    (["compress", "nowhere", "--preset", "brave"], "preset: Input should be 'exact', 'default' or 'aggressive'"),
     (["evaluate", "nowhere.onnx", "--data", "digits"], "nowhere.onnx"),
     (["benchmark", "nowhere.onnx", "--quiet"], "nowhere.onnx"),
     (["benchmark", "nowhere.onnx", "--providers", "cpu,tpu"], "tpu"),
     (["inspect", "nowhere"], "nowhere"),
+    (["inspect", "nowhere", "--formats", "gif"], "pictures can be png and svg, got 'gif'"),
+    (["inspect", "nowhere", "--most", "-1"], "must not be negative, got -1"),
 ])
 def test_user_error_is_one_line_and_exits_with_1(run, tmp_path, monkeypatch, args, message):
     monkeypatch.chdir(tmp_path)
@@ -266,7 +274,8 @@ def test_evaluate_agrees_with_the_report(run, compressed):
 
 def test_benchmark_writes_its_rows(run, compressed, tmp_path):
     models = [compressed[0] / f"{name}.onnx" for name in ("compressed", "relu_twin")]
-    result = run("benchmark", *models, "--batch-sizes", "1", "--out", tmp_path / "rows.json", "--json")
+    result = run("benchmark", *models, "--batch-sizes", "1", "--seconds", "0.2", "--startup", "0", "--out", tmp_path / "rows.json",
+                 "--json")
     document = json.loads(result.stdout)
     assert document == json.loads((tmp_path / "rows.json").read_text())
     assert [row["model"] for row in document["latency"]] == ["compressed", "relu_twin"]
@@ -281,3 +290,21 @@ def test_inspect_draws_and_lists_the_neurons(run, run_dir, compressed, tmp_path,
     document = json.loads(result.stdout)
     assert [(row["layer"], row["index"]) for row in document["neurons"]] == [(0, index) for index in range(4)]
     assert all(Path(picture).is_file() for picture in document["pictures"])
+    assert "sketches" not in document
+
+
+def test_inspect_prints_a_table_and_sketches(run, compressed, tmp_path):
+    result = run("inspect", compressed[0], "--out", tmp_path / "pictures", "--formats", "svg", "--most", 2)
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines()[0].split() == ["layer", "neuron", "kind", "domain", "from", "to", "largest", "error",
+                                                     "sensitivity"]
+    assert "\u2800" in result.stdout
+    assert "note: 2 of 4 neurons are drawn" in result.stdout
+    assert {path.suffix for path in (tmp_path / "pictures").iterdir()} == {".svg"}
+
+
+def test_inspect_without_braille_where_stdout_cannot_show_it(compressed, tmp_path):
+    code = f"{START}app({['inspect', str(compressed[0]), '--out', str(tmp_path / 'pictures')]!r})"
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, env=environment)
+    assert b"pictures: " in done.stdout

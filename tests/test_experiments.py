@@ -437,7 +437,7 @@ def test_command_says_what_one_replicate_cannot_show(run, tmp_path):
 @pytest.mark.parametrize(("args", "code", "message"), [
     (("drawn", "--resume"), 2, "--resume needs the folder to continue in --out"),
     (("fig11",), 1, "unknown experiment 'fig11'"),
-    (("drawn", "--replicates", "0"), 1, "replicates must be at least 1, got 0"),
+    (("drawn", "--replicates", "0"), 2, "replicates must be at least 1, got 0"),
 ])
 def test_command_errors(run, tmp_path, monkeypatch, args, code, message):
     monkeypatch.chdir(tmp_path)

@@ -358,7 +358,7 @@ def test_narrow_leaky_ends_are_solved(act: Act) -> None:
 
 
 def test_only_meta_has_ends() -> None:
-    with pytest.raises(ConfigError, match=r"^activation 'vaf' has no ends to choose, got self.ends = 'gated'; only 'meta' has$"):
+    with pytest.raises(ConfigError, match=r"^activation 'vaf' has no ends to choose, got ends 'gated'; only 'meta' has$"):
         ActivationSpec("vaf", "relu", 2, 1, ends="gated")
     config = TrainConfig(activation="meta,vaf,fixed:relu", hidden=(4, 4, 4), ends="gated")
     assert [spec.ends for spec in config.make_activations()] == ["gated", "activated", "activated"]

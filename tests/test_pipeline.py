@@ -49,7 +49,7 @@ LATENCY = {"model": str, "provider": str, "threads": int, "batch": int, "median_
 def short_measurements() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("mncompress.report._make.LATENCY_SECONDS", 0.01)
-        patch.setattr(benchmark, "WARM_UP_SECONDS", 0.0)
+        patch.setattr("mncompress.benchmark._sampling.WARM_UP_SECONDS", 0.0)
         yield
 
 
@@ -351,7 +351,7 @@ def test_opset_version_is_passed_on(run: Run, tmp_path: Path) -> None:
 @pytest.mark.parametrize("opset", [17, 1000])
 def test_impossible_opset_is_refused_before_any_work(run: Run, tmp_path: Path, opset: int) -> None:
     lines: list[str] = []
-    with pytest.raises(ExportError, match=f"opset {opset} cannot be written; choose one of 18 to"):
+    with pytest.raises(ExportError, match=f"opset {opset} cannot be written and run here; choose one of 18 to"):
         compress(run, out=tmp_path / "out", opset_version=opset, progress=lines.append)
     assert lines == []
     assert list(tmp_path.iterdir()) == []
@@ -447,13 +447,13 @@ def test_failure_in_the_middle_leaves_no_trace(run: Run, tmp_path: Path, monkeyp
     with pytest.raises(expected, match=message):
         compress(run, Budget(max_drop=1.0), out=tmp_path / "new" / "out")
     assert tree(tmp_path) == {}
-    assert [path.name for path in (tmp_path / "new").iterdir()] == []
+    assert list(tmp_path.iterdir()) == []
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "report.json").write_text("old", encoding="utf-8")
     with pytest.raises(expected, match=message):
         compress(run, Budget(max_drop=1.0), out=tmp_path / "out", overwrite=True)
     assert tree(tmp_path) == {"out/report.json": b"old"}
-    assert {path.name for path in tmp_path.iterdir()} == {"new", "out"}
+    assert {path.name for path in tmp_path.iterdir()} == {"out"}
 
 
 # Odd networks
@@ -467,7 +467,7 @@ def test_network_without_activations(tmp_path: Path, data: str) -> None:
     assert result.report.max_abs_logit_error == 0
     assert {path.name for path in (tmp_path / "out").iterdir()} == FILES
     for folder in ("run", "out"):
-        assert inspect(tmp_path / folder, tmp_path / "pictures").neurons == ()
+        assert inspect(tmp_path / folder, tmp_path / "pictures" / folder).neurons == ()
 
 
 def test_only_one_class_occurs(tmp_path: Path) -> None:
@@ -525,7 +525,13 @@ def test_inspect(run: Run, result: Result, tmp_path: Path) -> None:
     assert [row.kind for row in trained.neurons] == [None] * 5
     assert [row.kind for row in compressed.neurons] == [decision.kind for decision in result.plan.decisions]
     np.testing.assert_allclose([row.domain for row in trained.neurons], [d.domain for d in result.plan.decisions], rtol=1e-12)
-    assert {path.name for path in (tmp_path / "a").iterdir()} == {"activations-1.png", "activations-1.svg"}
+    assert {path.stem for path in (tmp_path / "a").iterdir()} == {"training", "activations-1"}
+    assert {path.stem for path in (tmp_path / "b").iterdir()} == {"frontier", "latency", "activations-1"}
+    assert [row.left for row in compressed.neurons] == [decision.left for decision in result.plan.decisions]
+    np.testing.assert_allclose([row.sensitivity for row in trained.neurons], [d.sensitivity for d in result.plan.decisions],
+                               rtol=1e-12)
+    assert [path.name for path in inspect(result.folder, tmp_path / "c", formats=["svg"], most=1).pictures] == [
+        "frontier.svg", "latency.svg", "activations-1.svg"]
     assert all(path.stat().st_size > 1000 for path in (*trained.pictures, *compressed.pictures))
     assert tree(result.folder) == before
 
@@ -550,6 +556,17 @@ def test_curves_show_the_replacements(run: Run, result: Result) -> None:
     (layer,) = run.network().activated_layers
     with torch.no_grad():
         np.testing.assert_allclose(curves.original.T, layer.activation(u), rtol=1e-4, atol=1e-4)     # type: ignore[misc]
+
+
+def test_the_report_records_what_was_tried(result: Result) -> None:
+    (taken,) = (trial for trial in result.report.trials if trial.taken)
+    assert taken.macs == result.report.compressed.macs
+    assert taken.ok
+    assert taken.left == result.report.left
+    assert (taken.drop, taken.drop_upper_bound) == (result.plan.validation["drop"], result.plan.validation["drop_upper_bound"])
+    assert any(not trial.ok for trial in result.report.trials) or len(result.report.trials) > 1
+    assert result.report.layers == result.plan.layers
+    assert result.report.options["replicate"] == 1
 
 
 @pytest.mark.parametrize("inline", [False, True])

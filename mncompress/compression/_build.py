@@ -16,6 +16,7 @@ from torch import Tensor
 from mncompress import nn, spline
 from mncompress.analysis import Affine, LayerOptions, Replacement
 from mncompress.calibration import measure_metrics
+from mncompress.compression._factors import factor
 from mncompress.compression._repair import Refit, Samples, Solution, cut_rank
 from mncompress.compression._rewrite import FEATURES, Group, LinearMap, make_linear_maps
 from mncompress.compression._rows import Rows, observe
@@ -37,6 +38,7 @@ class Assignment:
         left: the neurons that leave, (n,); their key is `affine`.
         rank: of the bypass for these; 0 for none, and the smaller of its two sizes for one that is not factored.
         ridge: of the repair of the layer behind; `search` for the best on the validation rows, None for no repair.
+        factored: the rank at which the layer's own weights are carried out in two factors, 0 for none; not with a bypass.
     """
 
     keys: NDArray[np.str_]
@@ -44,6 +46,12 @@ class Assignment:
     left: NDArray[np.bool_]
     rank: int = 0
     ridge: float | Literal["search"] | None = None
+    factored: int = 0
+
+    @property
+    def needs_study(self) -> bool:
+        """Whether carrying it out takes the original's values on rows."""
+        return self.ridge is not None or self.factored > 0
 
 
 @dataclass(frozen=True)
@@ -81,13 +89,15 @@ class Blueprint:
 
 def build(network: Network, options: Sequence[LayerOptions], assignments: Sequence[Assignment], study: Study | None = None
           ) -> Blueprint:
-    """Carry out an assignment per activated layer; repairs and bypasses of low rank need a study."""
+    """Carry out an assignment per activated layer; repairs, bypasses of low rank and factors need a study."""
     maps, groups, ridges = make_linear_maps(network), [], []
-    repaired = any(assignment.ridge is not None for assignment in assignments)
-    values = _Values(network, study) if study is not None and repaired else None
+    studied = any(assignment.needs_study for assignment in assignments)
+    values = _Values(network, study) if study is not None and studied else None
     for position, (layer, option, assignment) in enumerate(zip(network.activated_layers, options, assignments, strict=True)):
         parts = make_groups(option, assignment)
         groups.append(parts)
+        if values is not None and assignment.factored:
+            maps[position] = values.factor(position, maps[position], assignment)
         if values is not None:
             values.activate_(position, maps[position], parts)
         ridge = None
@@ -123,6 +133,11 @@ class _Values:
         """The sources side by side, or some columns of a single one, on the rows to fit to and to check on."""
         both = [torch.cat([values[source] for source in sources], 1) for values in (self.fit, self.check)]
         return (both[0], both[1]) if columns is None else (both[0][:, columns], both[1][:, columns])
+
+    def factor(self, position: int, linear: LinearMap, assignment: Assignment) -> LinearMap:
+        """A layer's own weights at a rank, for the neurons that stay."""
+        inputs = self.read(list(linear.weights))[0].double().numpy()
+        return factor(linear, inputs, self.study.metrics[position], np.flatnonzero(~assignment.left), assignment.factored)
 
     @torch.no_grad()
     def activate_(self, position: int, linear: LinearMap, groups: Sequence[Group]) -> None:

@@ -147,7 +147,7 @@ def _propagate(network: Network, compressed: Compressed, signals: Signals) -> _B
         mismatch = find_mismatch(references, position, groups_before, mismatch, left_errors)
         own = _pass_linear(references, position, compressed.maps[position], bounds, mismatch)
         bound, units = own.select(slice(widths[position])), own.select(slice(widths[position], None))
-        gamma = _gamma(references.fan_in(position) + 4)
+        gamma = _gamma(max(references.fan_in(position), compressed.maps[position].terms) + 4)
         if layer.activation is not None:
             options, groups = next(activated)
             u = references.preactivations(position)
@@ -157,7 +157,9 @@ def _propagate(network: Network, compressed: Compressed, signals: Signals) -> _B
             before = bound.total
             bound, left_errors = _activate(part, bound)
             if isinstance(layer.activation, Vaf):
-                gain, size = _merged_vaf(part, before, layer.linear.in_features, behind)
+                factors = compressed.maps[position].factors
+                read = layer.linear.in_features if factors is None else factors.outer.shape[1]
+                gain, size = _merged_vaf(part, before, read, behind)
                 extra = 2 * gamma * references.terms(position, bounds[position - 1].total)[:widths[position]] * gain
                 bound = _Bound(bound.total + extra, bound.replacements, bound.local + extra, bound.drift + extra,
                                bound.folded + size)
@@ -173,12 +175,13 @@ def _pass_linear(references: References, position: int, linear: LinearMap, bound
     """The bound behind a linear map: what arrives through |W|, the mismatch, and rounding."""
     total, replacements, drift, folded = np.zeros((4, len(linear.bias)))
     local = np.zeros((len(references.features), len(linear.bias)))
+    shifted = np.zeros(len(linear.bias))
     for source, block in linear.weights.items():
         weight, bound = np.abs(block), bounds[source]
+        shifted = shifted + linear.magnitudes(source) @ bound.total
         total, replacements = total + weight @ bound.total, replacements + weight @ bound.replacements
         local = local + bound.local @ weight.T
-        folded = folded + weight @ bound.folded
-    shifted = total
+        folded = folded + linear.magnitudes(source) @ bound.folded
     before = bounds[position - 1]
     original = np.abs(references.weight(position))
     n = len(original)
@@ -188,14 +191,14 @@ def _pass_linear(references: References, position: int, linear: LinearMap, bound
         terms, gamma = references.terms(position), own_rounding
         rounding = gamma * (2 * (terms + shifted[:n]) + 2 * folded[:n])
     else:
-        gamma = _gamma(sum(block.shape[1] for block in linear.weights.values()) + 4)
+        gamma = _gamma(linear.terms + 4)
         terms = references.map_terms(linear)[:n] + shifted[:n] + 2 * folded[:n]
         rounding = own_rounding * references.terms(position) + gamma * terms
         total = total + np.concatenate([mismatch.total, np.zeros(linear.units)])
         replacements = replacements + np.concatenate([mismatch.total, np.zeros(linear.units)])
         local[:, :n] += mismatch.local
     if linear.units:
-        gamma = _gamma(sum(block.shape[1] for block in linear.weights.values()) + 4)
+        gamma = _gamma(linear.terms + 4)
         unit_terms = references.map_terms(linear)[n:] + shifted[n:] + 2 * folded[n:]
         rounding = np.concatenate([rounding, 2 * gamma * unit_terms])
     return _Bound(total + rounding, replacements, local + rounding, drift, np.zeros(len(linear.bias)))

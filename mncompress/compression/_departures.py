@@ -21,6 +21,8 @@ from numpy.typing import NDArray
 from sklearn.utils.extmath import randomized_svd
 from torch import Tensor
 
+from mncompress.compression._roots import find_root
+
 Floats = NDArray[np.float64]
 Indices = NDArray[np.intp]
 
@@ -44,11 +46,13 @@ class Departure:
         left: which.
         rank: of the bypass; 0 for none, the full rank for one that is not factored.
         error: mean squared change of the outputs, relative to their variance.
+        factored: the rank at which the layer's own weights are carried out in two factors; 0 where they are not.
     """
 
     left: Indices
     rank: int
     error: float
+    factored: int = 0
 
 
 def find_departures(h: Tensor, x: Tensor, weight: Floats, metric: Floats, variance: float, removable: Indices) -> list[Departure]:
@@ -116,8 +120,8 @@ def _empty(moments: Floats, read: Floats, n: int, removable: Indices, full_rank:
 
 def _tails(bypass: Floats, precision: Floats, full_rank: int) -> Iterator[tuple[int, float]]:
     """Rank, and the error that cutting the bypass to it adds."""
-    root = np.linalg.cholesky(precision)
-    contribution = np.linalg.solve(root, bypass.T)
+    _, inverse = find_root(precision)
+    contribution = inverse @ bypass.T
     most = min(full_rank, MOST_RANK)
     _, values, _ = randomized_svd(contribution, most, random_state=0)
     total = float(np.square(contribution).sum())
@@ -147,8 +151,10 @@ class Shape:
             following = kept[position + 1] if position + 1 < len(kept) else 0
             dense = departure.rank > 0 and is_dense(departure.rank, inputs, following)
             units = 0 if dense else departure.rank
-            total += (kept[position] + units) * inputs + ELEMENT_MACS * kept[position] * (following > 0)
-            nodes += bool(departure.rank) + 2 * bool(units)
+            outputs = kept[position] + units
+            total += departure.factored * (inputs + outputs) if departure.factored else outputs * inputs
+            total += ELEMENT_MACS * kept[position] * (following > 0)
+            nodes += bool(departure.rank) + 2 * bool(units) + bool(departure.factored)
             inputs = kept[position] + units + (inputs if dense else 0)
         if nodes and self.is_small:
             nodes += 2 * len(kept)

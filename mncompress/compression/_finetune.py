@@ -20,7 +20,7 @@ from mncompress.data import Dataset
 from mncompress.nn import CubicSpline, LinearTable, Network, PiecewiseLinear
 
 BATCH = 128
-LEARNING_RATE = 1e-3
+LEARNING_RATE = 3e-4
 SEED = 0
 
 

@@ -79,8 +79,8 @@ class References:
     def map_terms(self, linear: LinearMap) -> Floats:
         """The largest sum of |W| |h| over a map's sources, plus |b|, (n + units,)."""
         total = np.zeros((len(self.features), len(linear.bias)))
-        for source, weight in linear.weights.items():
-            total = total + self._size(source) @ np.abs(weight).T
+        for source in linear.weights:
+            total = total + self._size(source) @ linear.magnitudes(source).T
         return total.max(0) + np.abs(linear.bias)  # type: ignore[no-any-return]
 
     def _size(self, source: int) -> Floats:
@@ -118,7 +118,6 @@ def find_mismatch(references: References, position: int, groups: Sequence[Group]
             linear.bias[:len(weight)], references.bias(position)):
         return None
     rows, n = slice(len(weight)), weight.shape[1]
-    previous = references.maps[position - 1]
     slope, intercept, left = np.zeros(n), np.zeros(n), np.zeros(n, bool)
     for group in groups:
         if group.left:
@@ -128,9 +127,11 @@ def find_mismatch(references: References, position: int, groups: Sequence[Group]
     through = weight * slope
     change = {position - 1: (linear.weights[position - 1][rows, :n] - weight) * ~left}
     constant = linear.bias[rows] - references.bias(position) - weight @ (intercept * left)
-    constant = constant - through @ previous.bias[:n] + units @ previous.bias[n:]
-    for source, block in previous.weights.items():
-        change[source] = units @ block[n:] - through @ block[:n]
+    if position:
+        previous = references.maps[position - 1]
+        constant = constant - through @ previous.bias[:n] + units @ previous.bias[n:]
+        for source, block in previous.weights.items():
+            change[source] = units @ block[n:] - through @ block[:n]
     for source, block in linear.weights.items():
         if source != position - 1:
             change[source] = change.get(source, 0.0) + block[rows]

@@ -43,7 +43,11 @@ def read_plan(plan: Plan, network: Network, options: Sequence[LayerOptions]) -> 
         rank, ridge = (behind[layer].rank, behind[layer].ridge) if layer in behind else (0, None)
         if left.any() and ridge is None:
             rank = option.n         # nothing is refitted, so all that they passed on must be read
-        assignments.append(Assignment(keys, rungs, left, rank, ridge))
+        factored = behind[layer].factored if layer in behind else 0
+        if factored and (network.layers[layer].residual or (left.any() and rank)):
+            raise ConfigError(f"the plan carries out layer {layer} in two factors, which a layer with a bypass or a residual "
+                              "connection cannot be")
+        assignments.append(Assignment(keys, rungs, left, rank, ridge, factored))
     return assignments
 
 

@@ -6,9 +6,10 @@ tolerance gives a choice for every layer and so a network, which is run on the v
 budget is taken. Then comes what is exact for every input; and where even its float32 rounding exceeds the budget, nothing is
 replaced.
 
-Then the structure: which neurons leave. A price of multiply-adds against errors of the outputs decides between and within layers
-(`_departures`); raised step by step it gives ever cheaper networks, each with the layers behind refitted (`_repair`). Of these,
-the cheapest that keeps the budget is taken, or the most expensive that reaches the target.
+Then the structure: which neurons leave (`_departures`), and which layers are carried out at a lower rank (`_factors`). A price of
+multiply-adds against errors of the outputs decides between and within layers; raised step by step it gives ever cheaper networks,
+each with the layers behind refitted (`_repair`). Of these, the cheapest that keeps the budget is taken, or the most expensive that
+reaches the target.
 """
 
 from collections.abc import Callable, Sequence
@@ -29,7 +30,7 @@ from mncompress.compression._structure import find_levels
 from mncompress.data import Dataset
 from mncompress.errors import ConfigError
 from mncompress.nn import LearnedActivation, Network, count_macs
-from mncompress.types import Budget, Decision, LayerPlan, Plan
+from mncompress.types import Budget, Decision, LayerPlan, Plan, Trial
 
 TOLERANCES: tuple[float, ...] = tuple(float(t) for t in np.geomspace(0.3, 1e-8, 16))
 """Relative to the root mean square of the outputs around their mean."""
@@ -53,6 +54,7 @@ class Compressed:
         maps: per layer what it reads, in the original's order of neurons.
         options: per activated layer what the neurons could have become.
         calibration: per activated layer what they are given.
+        trials: every network that was tried.
     """
 
     network: Network
@@ -61,6 +63,7 @@ class Compressed:
     maps: tuple[LinearMap, ...]
     options: tuple[LayerOptions, ...]
     calibration: tuple[LayerCalibration, ...]
+    trials: tuple[Trial, ...] = ()
 
 
 def compress_network(network: Network, dataset: Dataset, budget: Budget, progress: Tell | None = None, *,
@@ -113,6 +116,7 @@ class _Candidate:
     blueprint: Blueprint
     network: Network
     verdict: Verdict
+    trial: Trial
 
 
 class _Search:
@@ -127,6 +131,7 @@ class _Search:
         self.original = run_network(network, dataset.validation.x)
         self.classes = cache(partial(_classes, network, dataset))     # needed for small validation splits alone
         self.study = cache(partial(Study.of, network, dataset))
+        self.trials: list[Trial] = []
 
     def run(self) -> Compressed:
         """The forms, then the structure."""
@@ -144,10 +149,9 @@ class _Search:
     def carry_out(self, plan: Plan) -> Compressed:
         """A plan as it is."""
         assignments = read_plan(plan, self.network, self.options)
-        repaired = any(assignment.ridge is not None for assignment in assignments)
         rows = {(decision.layer, decision.index): decision.tolerance for decision in plan.decisions}
         tolerances = [np.array([rows[layer, index] for index in range(option.n)]) for layer, option in enumerate(self.options)]
-        found = self.try_out(self.budget, plan.tolerance, tolerances, None, assignments, self.study() if repaired else None)
+        found = self.try_out(self.budget, plan.tolerance, tolerances, None, assignments)
         return self.finish(found)
 
     def find_forms(self) -> _Candidate:
@@ -162,7 +166,7 @@ class _Search:
             choices = [(pick if movable else keep_all)(*pair)
                        for pair, movable in zip(zip(self.options, tolerances, strict=True), self.movable, strict=True)]
             assignments = [_assign(*each) for each in zip(self.options, choices, tolerances, strict=True)]
-            candidate = self.try_out(budget, tolerance, tolerances, choices, assignments, None)
+            candidate = self.try_out(budget, tolerance, tolerances, choices, assignments)
             self.tell(f"tolerance {tolerance:.2g}: {candidate.verdict.reason}")
             if candidate.verdict.ok:
                 break
@@ -175,7 +179,7 @@ class _Search:
         reached = self.is_reached(start) if self.budget.has_target else False
         while low <= high and not reached:
             middle = (low + high) // 2
-            candidate = self.try_out(self.budget, start.tolerance, start.tolerances, start.choices, levels[middle], self.study())
+            candidate = self.try_out(self.budget, start.tolerance, start.tolerances, start.choices, levels[middle])
             left = sum(int(assignment.left.sum()) for assignment in levels[middle])
             self.tell(f"{left} neurons leave, {count_macs(candidate.network)} multiply-adds: {candidate.verdict.reason}")
             if self.budget.has_target:
@@ -201,9 +205,7 @@ class _Search:
                            for each, option in zip(start.assignments, self.options, strict=True)]
             if [each.rungs for each in assignments] == [each.rungs for each in best.assignments]:
                 continue
-            repaired = any(assignment.ridge is not None for assignment in assignments)
-            candidate = self.try_out(self.budget, start.tolerance, start.tolerances, start.choices, assignments,
-                                     self.study() if repaired else None)
+            candidate = self.try_out(self.budget, start.tolerance, start.tolerances, start.choices, assignments)
             found = candidate.verdict.evidence.get("drop_upper_bound")
             if not candidate.verdict.ok or (self.budget.has_target and isinstance(found, float) and isinstance(limit, float)
                                             and found > limit):
@@ -225,11 +227,17 @@ class _Search:
         return measured <= latency
 
     def try_out(self, budget: Budget, tolerance: float, tolerances: list[Floats], choices: list[Choice] | None,
-                assignments: list[Assignment], study: Study | None) -> _Candidate:
+                assignments: list[Assignment]) -> _Candidate:
         """Build a network and hold it against the budget on the validation split."""
+        study = self.study() if any(each.needs_study for each in assignments) else None
         blueprint = build(self.network, self.options, assignments, study)
         network = rewrite(self.network, blueprint.groups, blueprint.maps)
-        return _Candidate(tolerance, tolerances, choices, assignments, blueprint, network, self.check(budget, network))
+        verdict = self.check(budget, network)
+        numbers = map(verdict.evidence.get, ("drop", "drop_upper_bound", "max_abs_logit_error"))
+        drop, upper, error = (value if isinstance(value, float) else None for value in numbers)
+        left = sum(int(each.left.sum()) for each in assignments)
+        self.trials.append(trial := Trial(tolerance, left, count_macs(network), drop, upper, error, verdict.ok, verdict.reason))
+        return _Candidate(tolerance, tolerances, choices, assignments, blueprint, network, verdict, trial)
 
     def check(self, budget: Budget, network: Network) -> Verdict:
         """Hold a network against the budget on the validation split."""
@@ -248,8 +256,9 @@ class _Search:
         for layer, parts in enumerate(zip(self.options, choices, found.tolerances, found.blueprint.groups, self.calibration,
                                           strict=True)):
             decisions += describe(layer, *parts, movable=self.movable[layer])
-        layers = [LayerPlan(layer, assignment.rank, ridge) for layer, (assignment, ridge)
-                  in enumerate(zip(found.assignments, found.blueprint.ridges, strict=True)) if ridge is not None]
+        layers = [LayerPlan(layer, assignment.rank, ridge, assignment.factored) for layer, (assignment, ridge)
+                  in enumerate(zip(found.assignments, found.blueprint.ridges, strict=True))
+                  if ridge is not None or assignment.factored]
         network, verdict, epochs = found.network, found.verdict, self.epochs
         if epochs:
             network, epochs = finetune(self.network, network, self.dataset, epochs, self.tell)
@@ -257,7 +266,8 @@ class _Search:
         self.tell(f"taken: {verdict.reason}")
         evidence = {"verdict": verdict.reason, **verdict.evidence}
         plan = Plan(self.budget, tuple(decisions), found.tolerance, evidence, tuple(layers), epochs)
-        return Compressed(network, plan, found.blueprint.groups, found.blueprint.maps, self.options, self.calibration)
+        trials = tuple(replace(trial, taken=trial is found.trial) for trial in self.trials)
+        return Compressed(network, plan, found.blueprint.groups, found.blueprint.maps, self.options, self.calibration, trials)
 
 
 def _classes(network: Network, dataset: Dataset) -> NDArray[np.intp]:

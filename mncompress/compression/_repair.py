@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from sklearn.utils.extmath import randomized_svd
 from torch import Tensor
 
+from mncompress.compression._roots import find_root
+
 Floats = NDArray[np.float64]
 
 RIDGES = (1e-4, 1e-2, 1e-1)
@@ -103,6 +105,6 @@ def cut_rank(bypass: Floats, moments: Floats, metric: Floats, rank: int) -> Floa
         metric: R, (k, m), of the error.
         rank: how many units.
     """
-    root = np.linalg.cholesky(moments + 1e-9 * max(float(np.trace(moments)) / len(moments), 1e-30) * np.eye(len(moments)))
+    root, inverse = find_root(moments + 1e-9 * np.trace(moments) / len(moments) * np.eye(len(moments)))
     _, _, directions = randomized_svd(metric @ bypass @ root, rank, random_state=0)
-    return np.asarray(np.linalg.solve(root.T, directions.T).T)
+    return np.asarray(directions @ inverse)

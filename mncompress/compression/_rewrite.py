@@ -8,7 +8,7 @@ Neurons are permuted so that those with one form lie together; where the order m
 
 Affine neurons may leave too. What they passed on is then in a bypass: weights by which a layer reads what an earlier layer
 reads. In full, the layers between pass their inputs on; of low rank, it is a few linear units in the layer that was left. A
-layer whose neurons all left is no longer there.
+layer whose neurons all left is no longer there. A linear map in two factors becomes two layers, the first without activation.
 
 Everything is computed in float64 and rounded to float32 once.
 """
@@ -16,6 +16,7 @@ Everything is computed in float64 and rounded to float32 once.
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import torch
@@ -65,6 +66,19 @@ class Group:
 
 
 @dataclass(frozen=True)
+class Factors:
+    """A linear map W = A Q through fewer values.
+
+    Attributes:
+        outer: A, (n, rank).
+        inner: Q by source, (rank, width of the source).
+    """
+
+    outer: Floats
+    inner: Mapping[int, Floats]
+
+
+@dataclass(frozen=True)
 class LinearMap:
     """What the pre-activations of a layer of n neurons are computed from, in the original network's order of neurons.
 
@@ -72,11 +86,25 @@ class LinearMap:
         weights: by source, (n + units, width of the source); the weights of neurons that left are zero.
         bias: (n + units,).
         units: how many linear units follow the n neurons: a bypass of low rank, read as further columns of this source.
+        factors: whose product the weights are, where the map is carried out as two linear layers; it has no units then.
     """
 
     weights: Mapping[int, Floats]
     bias: Floats
     units: int = 0
+    factors: Factors | None = None
+
+    def magnitudes(self, source: int) -> Floats:
+        """By how much a value of a source enters the terms of the sums, (n + units, width of the source)."""
+        if self.factors is None:
+            return np.abs(self.weights[source])
+        return np.abs(self.factors.outer) @ np.abs(self.factors.inner[source])
+
+    @property
+    def terms(self) -> int:
+        """How many terms an output sums, through however many steps."""
+        direct = sum(int(block.shape[1]) for block in self.weights.values())
+        return direct if self.factors is None else direct + int(self.factors.outer.shape[1]) + 4
 
 
 def make_linear_maps(network: Network) -> list[LinearMap]:
@@ -93,28 +121,49 @@ def is_free(network: Network, position: int) -> bool:
 
 @dataclass
 class _Weights:
-    """A linear map while it is being rewritten."""
+    """A linear map while it is being rewritten: its blocks by source, or of one in factors those of the inner factor."""
 
     blocks: dict[int, Floats]
     bias: Floats
+    outer: Floats | None
+
+    @classmethod
+    def of(cls, linear: LinearMap) -> Self:
+        blocks = linear.weights if linear.factors is None else linear.factors.inner
+        outer = None if linear.factors is None else linear.factors.outer.copy()
+        return cls({source: block.copy() for source, block in blocks.items()}, linear.bias.copy(), outer)
 
     def scale_rows_(self, part: slice, scale: Floats, shift: Floats) -> None:
         """Replace u by scale u + shift for the neurons in `part`."""
-        for block in self.blocks.values():
+        for block in self.blocks.values() if self.outer is None else [self.outer]:
             block[part] *= scale[:, None]
         self.bias[part] = self.bias[part] * scale + shift
 
     def take_rows_(self, order: Indices) -> None:
-        self.blocks = {source: block[order] for source, block in self.blocks.items()}
+        if self.outer is not None:
+            self.outer = self.outer[order]
+        else:
+            self.blocks = {source: block[order] for source, block in self.blocks.items()}
         self.bias = self.bias[order]
 
-    def make_linear(self, sources: Sequence[int], widths: Mapping[int, int]) -> nn.Linear:
-        rows = len(self.bias)
+    def add_input_(self, source: int, columns: Indices, values: Floats) -> None:
+        """Add to the bias what some columns of a source give where they have these values."""
+        given = self.blocks[source][:, columns] @ values
+        self.bias = self.bias + (given if self.outer is None else self.outer @ given)
+
+    def make_linears(self, sources: Sequence[int], widths: Mapping[int, int]) -> list[nn.Linear]:
+        """One linear layer, or the two that a map in factors is."""
+        rows = len(self.bias if self.outer is None else self.outer.T)
         weight = np.concatenate([self.blocks.get(source, np.zeros((rows, widths[source]))) for source in sources], 1)
-        linear: nn.Linear = nn.utils.skip_init(nn.Linear, weight.shape[1], rows)
-        linear.load_state_dict({"weight": torch.as_tensor(weight.astype(np.float32)),
-                                "bias": torch.as_tensor(self.bias.astype(np.float32))})
-        return linear
+        if self.outer is None:
+            return [_make_linear(weight, self.bias)]
+        return [_make_linear(weight, np.zeros(rows)), _make_linear(self.outer, self.bias)]
+
+
+def _make_linear(weight: Floats, bias: Floats) -> nn.Linear:
+    linear: nn.Linear = nn.utils.skip_init(nn.Linear, weight.shape[1], weight.shape[0])
+    linear.load_state_dict({"weight": torch.as_tensor(weight.astype(np.float32)), "bias": torch.as_tensor(bias.astype(np.float32))})
+    return linear
 
 
 def rewrite(network: Network, groups: Sequence[Sequence[Group]], maps: Sequence[LinearMap] | None = None) -> Network:
@@ -126,7 +175,7 @@ def rewrite(network: Network, groups: Sequence[Sequence[Group]], maps: Sequence[
         maps: per layer what it computes its pre-activations from; by default what the network does.
     """
     maps = make_linear_maps(network) if maps is None else maps
-    weights = [_Weights({source: block.copy() for source, block in each.weights.items()}, each.bias.copy()) for each in maps]
+    weights = [_Weights.of(each) for each in maps]
     layers, remaining = network.layers, iter(groups)
     activations: list[nn.Module | None] = []
     for position, (layer, each) in enumerate(zip(layers, maps, strict=True)):
@@ -165,7 +214,9 @@ def _assemble(network: Network, maps: Sequence[LinearMap], weights: Sequence[_We
         if not widths[position]:
             continue
         passes = _is_bypassed(maps, position)
-        rewritten.append(Layer(each.make_linear(sources, widths), activation, layer.residual, passes))
+        *inner, outer = each.make_linears(sources, widths)
+        assert not (inner and (passes or layer.residual))
+        rewritten += [*(Layer(linear, None) for linear in inner), Layer(outer, activation, layer.residual, passes)]
         sources = [position, *sources] if passes else [position]
     return rewritten
 
@@ -191,9 +242,8 @@ def _rewrite_layer_(own: _Weights, readers: Sequence[_Weights] | None, source: i
         if readers is None and (np.any(scale != 1) or np.any(shift != 0)):
             form = nn.Sequential(form, Scale(scale, shift))
         for reader in readers or ():
-            block = reader.blocks[source]
-            reader.bias = reader.bias + block[:, group.indices] @ shift
-            block[:, group.indices] *= scale
+            reader.add_input_(source, group.indices, shift)
+            reader.blocks[source][:, group.indices] *= scale
         if forms and isinstance(form, nn.Identity) and isinstance(forms[-1], nn.Identity):
             sizes[-1] += len(group.indices)
         else:
@@ -219,7 +269,7 @@ def _remove_constants_(readers: Sequence[_Weights], source: int, groups: Sequenc
         value = np.zeros(len(group.indices)) if group.left else group.form.intercept
         first = 0 if kept or can_vanish else 1
         for reader in readers:
-            reader.bias = reader.bias + reader.blocks[source][:, group.indices[first:]] @ value[first:]
+            reader.add_input_(source, group.indices[first:], value[first:])
         if first:
             kept = [Group("constant", group.indices[:1], Affine(np.zeros(1), value[:1]), group.exact[:1])]
     return kept

@@ -1,4 +1,4 @@
-"""Ever cheaper structures of a network: assignments in which more and more neurons leave."""
+"""Ever cheaper structures of a network: assignments in which more and more neurons leave, and layers have lower ranks."""
 
 import itertools
 from collections.abc import Callable, Sequence
@@ -9,6 +9,7 @@ import numpy as np
 from mncompress.analysis import LayerOptions
 from mncompress.compression._build import Assignment, Study
 from mncompress.compression._departures import Departure, Shape, distribute, find_departures, is_dense
+from mncompress.compression._factors import find_factors
 from mncompress.compression._rewrite import is_free
 from mncompress.nn import Network
 
@@ -25,7 +26,7 @@ WORTHWHILE = 0.03
 
 def find_levels(network: Network, assignments: Sequence[Assignment], options: Sequence[LayerOptions], movable: Sequence[bool],
                 make_study: Callable[[], Study]) -> list[list[Assignment]]:
-    """Assignments from expensive to cheap, each with other neurons that leave; all refit the layers behind.
+    """Assignments from expensive to cheap, each with other neurons that leave or other ranks; all refit the layers behind.
 
     Args:
         network: the original.
@@ -37,7 +38,9 @@ def find_levels(network: Network, assignments: Sequence[Assignment], options: Se
     layers = network.layers
     free = tuple(position < len(movable) and movable[position] and is_free(network, position)
                  and "affine" in options[position].errors for position in range(len(layers)))
-    if not any(free):
+    can_factor = tuple(position < len(movable) and movable[position] and not layer.residual
+                       for position, layer in enumerate(layers))
+    if not any(free) and not any(can_factor):
         return []
     study = make_study()
     spec = network.spec
@@ -47,13 +50,14 @@ def find_levels(network: Network, assignments: Sequence[Assignment], options: Se
     variance = float(outputs.var(0, correction=0).sum()) or 1.0
     stages: list[list[Departure]] = []
     for position in range(len(layers)):
-        if not free[position]:
-            stages.append([Departure(np.zeros(0, np.intp), 0, 0.0)])
-            continue
-        read = layers[position + 1].linear.weight.detach().double().numpy()
+        stages.append([Departure(np.zeros(0, np.intp), 0, 0.0)])
         x = signals.outputs[position - 1] if position else signals.features
-        removable = np.flatnonzero(assignments[position].keys != "constant")
-        stages.append(find_departures(signals.outputs[position], x, read, study.metrics[position + 1], variance, removable))
+        if free[position]:
+            read = layers[position + 1].linear.weight.detach().double().numpy()
+            removable = np.flatnonzero(assignments[position].keys != "constant")
+            stages[-1] = find_departures(signals.outputs[position], x, read, study.metrics[position + 1], variance, removable)
+        if can_factor[position]:
+            stages[-1] += find_factors(signals.preactivations[position], study.metrics[position], variance, x.shape[1], stages[-1])
     levels = [_Level(shape, chosen) for chosen in (distribute(stages, shape, float(price)) for price in PRICES)]
     levels += [_Level(shape, [*level.departures[:place], option, *level.departures[place + 1:]])
                for level in list(levels) for place, stage in enumerate(stages) if len(stage) > 1 for option in stage]
@@ -90,6 +94,7 @@ def _assign(departures: Sequence[Departure], assignments: Sequence[Assignment], 
         outputs = sizes[position + 2] if position + 2 < len(sizes) else 0
         dense = rank > 0 and is_dense(rank, inputs, outputs)
         result.append(replace(assignment, keys=np.where(left, "affine", assignment.keys), left=left,
-                              rank=outputs if dense else rank, ridge="search" if free[position] else None))
+                              rank=outputs if dense else rank, ridge="search" if free[position] else None,
+                              factored=departure.factored))
         inputs = int((~left).sum()) + (inputs if dense else rank)
     return result

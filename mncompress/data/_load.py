@@ -20,6 +20,11 @@ from mncompress.types import PathLike
 
 TORCHVISION = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST", "kmnist": "KMNIST"}
 NAMES = ("digits", *TORCHVISION, "mnist1d", "function:NAME", "FILE.npz")
+DATASET_NAMES = ("digits", *TORCHVISION, "mnist1d", *(f"function:{name}" for name in TARGETS))
+"""Every name that `load_dataset` takes, but paths."""
+
+IN_MEMORY = "arrays"
+"""The name of a data set that was given as arrays, which nothing can load again."""
 
 FEWEST_ROWS = 10
 """Development rows from which calibration and validation get at least one each."""
@@ -42,7 +47,20 @@ def load_dataset(name: str, *, data_dir: PathLike | None = None, seed: int = 0) 
     """
     if seed < 0:
         raise ConfigError(f"seed must not be negative, got {seed}")
-    arrays = _load_arrays(name, Path("data" if data_dir is None else data_dir).expanduser(), seed)
+    return split_arrays(name, _load_arrays(name, Path("data" if data_dir is None else data_dir).expanduser(), seed), seed)
+
+
+def split_arrays(name: str, arrays: Arrays, seed: int) -> Dataset:
+    """Split what lies in memory as `load_dataset` splits what it loads.
+
+    Args:
+        name: what the data set is called, in messages and in a run's configuration.
+        arrays: the rows, in the order that the splits are drawn from; a test part, even an empty one, stays as it is.
+        seed: not negative; determines the splits.
+
+    Raises:
+        DataError: there are too few rows.
+    """
     if len(arrays.development) < FEWEST_ROWS:
         raise DataError(f"{name}: x_train has {len(arrays.development)} rows, too few to split off calibration and "
                         f"validation; expected at least {FEWEST_ROWS}")

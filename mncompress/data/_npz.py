@@ -9,6 +9,10 @@ from numpy.typing import NDArray
 from mncompress.data._check import KEYS, check_arrays
 from mncompress.data._dataset import Arrays
 from mncompress.errors import DataError
+from mncompress.memory import free_bytes
+
+COPIES = 3
+"""Of the arrays, while they are converted, checked and split."""
 
 
 def read_npz(path: Path) -> Arrays:
@@ -38,6 +42,10 @@ def _read_arrays(file: BinaryIO, path: Path) -> dict[str, NDArray[Any]]:
     with archive:
         missing = [key for key in KEYS if key not in archive.files]
         unknown = [key for key in archive.files if key not in KEYS]
+        held, free = sum(member.file_size for member in archive.zip.infolist()), free_bytes()
+        if free is not None and held > free / COPIES:
+            raise DataError(f"{path}: its arrays unpack to {held / 1e9:.3g} GB, too much for the {free / 1e9:.3g} GB of memory that are "
+                            "free; take fewer rows")
         if missing or unknown:
             found = f"misses {', '.join(missing)}" if missing else f"holds unknown arrays {', '.join(unknown)}"
             raise DataError(f"{path}: {found}; expected {', '.join(KEYS)} and nothing else")

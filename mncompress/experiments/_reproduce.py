@@ -16,7 +16,7 @@ from mncompress.experiments._families import DATA_SETS, FamiliesPlan, plan_famil
 from mncompress.experiments._figures import EXPERIMENTS, Experiment
 from mncompress.experiments._plots import draw_experiment
 from mncompress.experiments._tables import activation_rows, cell_rows, epoch_rows, render_readme, render_verdicts, write_csv
-from mncompress.files import check_output_folder, write_json, write_text
+from mncompress.files import check_output_folder, hold_folder, write_json, write_text
 from mncompress.report import save_figure
 from mncompress.training import TrainProgress
 from mncompress.types import TrainConfig, to_json
@@ -89,11 +89,17 @@ def reproduce(name: str, settings: TrainConfig, out: Path, *, data_sets: Sequenc
 
     Raises:
         ConfigError, DataError: an unknown experiment; data without classes.
-        OutputError: `out` is not empty (and not `resume`), or cannot be written.
+        OutputError: `out` is not empty (and not `resume`), cannot be written, or is in use by another process.
     """
     experiments = choose_experiments(name)
-    tell = tell or (lambda line: None)
-    _check_folder(out, resume=resume)
+    with hold_folder(out):
+        _check_folder(out, resume=resume)
+        return _reproduce(name, experiments, settings, out, data_sets, tell or (lambda line: None), progress, planned)
+
+
+def _reproduce(name: str, experiments: Mapping[str, Experiment], settings: TrainConfig, out: Path, data_sets: Sequence[str] | None,
+               tell: Tell, progress: Progress | None, planned: Callable[[Plan], None] | None) -> Reproduction:
+    """`reproduce`, with the folder in hand."""
     configs, results = _find_cells(experiments, settings, out / "cells", tell)
     missing = {recipe: config for recipe, config in configs.items() if recipe not in results}
     families = None

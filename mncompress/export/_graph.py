@@ -17,7 +17,8 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from mncompress.errors import ExportError
+from mncompress.errors import ExportError, RuntimeProviderError
+from mncompress.runtime import make_session
 
 DOMAIN = "ai.mncompress"
 DOMAIN_VERSION = 1
@@ -51,6 +52,26 @@ def check_opset_version(opset_version: int) -> None:
     newest = onnx.defs.onnx_opset_version()
     if not OLDEST_OPSET <= opset_version <= newest:
         raise ExportError(f"opset {opset_version} cannot be written; choose one of {OLDEST_OPSET} to {newest}")
+
+
+def check_opset(opset_version: int) -> str | None:
+    """The reason why files of an opset cannot be written or not be run and measured here, with what to do, or None."""
+    def runs(opset: int) -> bool:
+        x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy")
+        graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "probe", [x], [y])
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=IR_VERSION)
+        try:
+            make_session(model.SerializeToString(), kernels=False)
+        except RuntimeProviderError:
+            return False
+        return True
+
+    newest = onnx.defs.onnx_opset_version()
+    if OLDEST_OPSET <= opset_version <= newest and runs(opset_version):
+        return None
+    while newest > OLDEST_OPSET and not runs(newest):
+        newest -= 1
+    return f"opset {opset_version} cannot be written and run here; choose one of {OLDEST_OPSET} to {newest}"
 
 
 class GraphBuilder:

@@ -6,6 +6,7 @@ library as custom operators (`mncompress.runtime`), torch modules call it direct
 
 import ctypes
 import functools
+import struct
 import sys
 from pathlib import Path
 
@@ -19,11 +20,36 @@ def library_path() -> Path | None:
 
 
 @functools.cache
+def check_library() -> str | None:
+    """The reason why the library must not be loaded, or None: to Linux a truncated one is a crash, not an error.
+
+    An ELF file says itself how long it is: its last part is the table of sections, or a section.
+    """
+    path = library_path()
+    if path is None:
+        return None
+    content = path.read_bytes()
+    if sys.platform != "linux" or content[4:5] != b"\x02":       # others check, and so does Linux for what is no ELF of 64 bits
+        return None
+    try:
+        start, size, count = (*struct.unpack_from("<Q", content, 0x28), *struct.unpack_from("<HH", content, 0x3A))
+        sections = [struct.unpack_from("<IIQQQQ", content, start + size * number) for number in range(count)]
+    except struct.error:
+        return f"{path} is truncated"
+    end = max((offset + length for _, kind, _, _, offset, length in sections if kind != _NOBITS), default=0)
+    return f"{path} is truncated" if end > len(content) or content[:4] != b"\x7fELF" else None
+
+
+_NOBITS = 8
+"""The kind of a section that takes no room in the file."""
+
+
+@functools.cache
 def load_library() -> ctypes.CDLL | None:
-    """The library, or None where it was not built or this machine cannot load it."""
+    """The library, or None where it was not built, is damaged, or this machine cannot load it."""
     path = library_path()
     try:
-        library = None if path is None else ctypes.CDLL(str(path))
+        library = None if path is None or check_library() else ctypes.CDLL(str(path))
     except OSError:
         return None
     return library if hasattr(library, "mncompress_kernels") else None

@@ -7,7 +7,7 @@ None together.
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +34,11 @@ _ARRAYS = {
     "histogram_range": (np.float64, ("n", 2)),
     "replacement": (np.float32, ("n", "grid")),
     "max_abs_error": (np.float64, ("n",)),
+    "sensitivity": (np.float64, ("n",)),
+    "left": (np.bool_, ("n",)),
 }
 _OF_A_COMPRESSED_NETWORK = ("replacement", "max_abs_error", "kinds")
+_OPTIONAL = (*_OF_A_COMPRESSED_NETWORK, "sensitivity", "left")
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +69,10 @@ class Curves:
     """(n,), the decision's largest difference on the domain."""
     kinds: tuple[Kind, ...] | None = None
     """n kinds, one per neuron."""
+    sensitivity: NDArray[np.float64] | None = None
+    """(n,), how strongly the outputs follow the neuron's output; None in files of before it was kept here."""
+    left: NDArray[np.bool_] | None = None
+    """(n,), which neurons are gone from the compressed network."""
     title: str = ""
     """The network in a few words, for the head of a picture."""
 
@@ -76,6 +83,16 @@ class Curves:
 
     def __len__(self) -> int:
         return len(self.layer)
+
+    def select(self, rows: NDArray[np.intp]) -> "Curves":
+        """The curves of some neurons, in the order of `rows`."""
+        arrays = {name: getattr(self, name) for name in _ARRAYS}
+        chosen = {name: value[rows] for name, value in arrays.items() if value is not None}
+        return replace(self, **chosen, kinds=None if self.kinds is None else tuple(self.kinds[row] for row in rows))
+
+    def by_sensitivity(self) -> NDArray[np.intp]:
+        """The rows (n,), those of the most sensitive neurons first; as they lie where sensitivities are not known."""
+        return np.arange(len(self)) if self.sensitivity is None else np.argsort(-self.sensitivity, kind="stable")
 
 
 def make_grid(domain: NDArray[np.float64], points: int = 241) -> NDArray[np.float32]:
@@ -115,7 +132,7 @@ def load_curves(path: Path) -> Curves:
         with safe_open(path, framework="numpy") as file:
             document = json.loads((file.metadata() or {}).get("mncompress", "{}"))
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is truncated or not a safetensors file; run mncompress compress again") from error
     return _build(path, document, arrays)
 
@@ -123,7 +140,7 @@ def load_curves(path: Path) -> Curves:
 def _build(path: Path, document: Any, arrays: dict[str, Any]) -> Curves:
     if not isinstance(document, dict) or document.get("schema") != SCHEMA:
         raise CheckpointError(f"{path} does not hold {SCHEMA}; run mncompress compress again with this version")
-    missing = [name for name in _ARRAYS if name not in arrays and name not in _OF_A_COMPRESSED_NETWORK]
+    missing = [name for name in _ARRAYS if name not in arrays and name not in _OPTIONAL]
     if missing:
         raise CheckpointError(f"{path} lacks the tensor {missing[0]!r}; run mncompress compress again")
     kinds = document.get("kinds")
@@ -139,7 +156,7 @@ def _check(curves: Curves) -> str | None:
     sizes: dict[str, int] = {"n": len(curves.layer)}
     for name, (dtype, axes) in _ARRAYS.items():
         array = getattr(curves, name)
-        if array is None and name in _OF_A_COMPRESSED_NETWORK:
+        if array is None and name in _OPTIONAL:
             continue
         lengths = array.shape if array.ndim == len(axes) else ()
         expected = tuple(axis if isinstance(axis, int) else sizes.setdefault(axis, length)

@@ -36,6 +36,22 @@ def share_at_least(share: float | None) -> str:
     return percent(None if share is None else math.floor(1000 * share * (1 + 1e-12)) / 1000, 1)
 
 
+def plain(written: str) -> str:
+    """A magnitude as `error` and `at_most` write it, for a headline: 3.4e-02 is `0.034`, 1.2e-05 is `1.2·10⁻⁵`."""
+    digits, _, exponent = written.partition("e")
+    if not exponent:
+        return written
+    power = int(exponent)
+    if -4 < power < 4:
+        return f"{float(written):.{max(1 - power, 0)}f}"
+    return f"{digits}·10" + str(power).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+
+
+def share(value: float) -> str:
+    """By how much a number changed, from the ratio of after to before: 0.55 is `−45 %`."""
+    return f"{100 * (value - 1):+.0f}{_NARROW}%".replace("-", _MINUS)
+
+
 def fixed(value: float | None, digits: int = 5) -> str:
     """A number to so many significant digits, trailing zeros kept: for numbers to be compared."""
     return _NONE if value is None else f"{value:#.{digits}g}".rstrip(".").replace("-", _MINUS)
@@ -68,5 +84,5 @@ def words(name: object) -> str:
 
 FILTERS: dict[str, Callable[..., str]] = {
     function.__name__: function for function in (
-        percent, share_at_least, count, error, at_most, fixed, number, ratio, microseconds, kilobytes, words)
+        percent, share_at_least, share, count, error, at_most, plain, fixed, number, ratio, microseconds, kilobytes, words)
 }

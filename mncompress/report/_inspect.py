@@ -1,11 +1,26 @@
-"""Pictures and a table of the learned activations of any network, trained or compressed."""
+"""Pictures, a table and sketches of any network, trained or compressed."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+
+from mncompress.errors import ConfigError
 from mncompress.report._curves import Curves
+from mncompress.report._format import count
+from mncompress.report._frontier import draw_frontier
+from mncompress.report._latency import group_latency
+from mncompress.report._latency_plot import draw_latency
 from mncompress.report._plots import draw_activations, save_figure
-from mncompress.types import Kind
+from mncompress.report._population import Population, describe_population, draw_population
+from mncompress.report._terminal import sketch_neurons, sketch_population
+from mncompress.types import Kind, Report
+
+FORMATS = ("png", "svg")
+MOST_SKETCHED = 6
+"""Neurons that are also drawn in characters."""
 
 
 @dataclass(frozen=True)
@@ -17,37 +32,97 @@ class InspectedNeuron:
     kind: Kind | None
     domain: tuple[float, float]
     max_abs_error: float | None
+    sensitivity: float | None = None
+    left: bool = False
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """What `inspect_curves` found and wrote."""
+    """What `inspect_curves` found and wrote.
+
+    Attributes:
+        pictures: the files.
+        neurons: all of them, in the network's order.
+        sketches: some of the pictures in characters, for a terminal.
+        notes: what a reader should know, such as how many neurons were not drawn.
+    """
 
     pictures: tuple[Path, ...]
     neurons: tuple[InspectedNeuron, ...]
+    sketches: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
-def inspect_curves(curves: Curves, out: Path) -> Inspection:
-    """Write `activations-1.png`, `activations-1.svg`, `activations-2.png`, ... into `out`, 24 neurons each.
+def check_inspection(formats: Sequence[str], most: int) -> None:
+    """Refuse what `inspect_curves` cannot do.
 
     Raises:
+        ConfigError: a format is not known or none is given, or `most` is negative.
+    """
+    unknown = [name for name in formats if name not in FORMATS]
+    if unknown or not formats:
+        raise ConfigError(f"pictures can be {' and '.join(FORMATS)}, got {', '.join(map(repr, unknown)) or 'none'}")
+    if most < 0:
+        raise ConfigError(f"the number of neurons to draw must not be negative, got {most}; 0 draws all")
+
+
+def inspect_curves(curves: Curves, out: Path, *, report: Report | None = None, population: Population | None = None,
+                   formats: Sequence[str] = FORMATS, most: int = 0) -> Inspection:
+    """Write the pictures into `out`: `activations-1.png`, ... of 24 neurons each, and others where there is something to draw.
+
+    Args:
+        curves: of the network. The most sensitive neurons are drawn first.
+        out: the folder.
+        report: adds `frontier` and `latency`.
+        population: adds `training`.
+        formats: suffixes of the files, of `FORMATS`.
+        most: draws only so many neurons; 0 draws all.
+
+    Raises:
+        ConfigError: see `check_inspection`.
         OutputError: `out` cannot be written.
     """
+    check_inspection(formats, most)
+    order = curves.by_sensitivity()
+    drawn = order[:most or len(order)]
     pictures = []
+    for name, figure in _draw(curves.select(drawn), report, population):
+        for suffix in formats:
+            pictures.append(out / f"{name}.{suffix}")
+            save_figure(pictures[-1], figure)
+    notes = [] if population is None else [describe_population(population)]
+    if len(drawn) < len(order):
+        notes.append(f"{count(len(drawn))} of {count(len(order))} neurons are drawn, the most sensitive; --most 0 draws all")
+    sketches = [] if population is None else [sketch_population(population)]
+    sketches.append(sketch_neurons(curves, [int(row) for row in order[:MOST_SKETCHED]]))
+    return Inspection(tuple(pictures), tuple(_make_row(curves, row) for row in range(len(curves))),
+                      tuple(filter(None, sketches)), tuple(notes))
+
+
+def _draw(curves: Curves, report: Report | None, population: Population | None) -> Iterator[tuple[str, Any]]:
+    """The figures with their names, one at a time."""
+    if population is not None and population.train_loss.size:
+        yield "training", draw_population(population, curves.title)
+    if report is not None and report.trials:
+        yield "frontier", draw_frontier(report)
+    if report is not None and report.latency:
+        yield "latency", draw_latency(group_latency(report.latency, report.speedups))
     for page, figure in enumerate(draw_activations(curves), start=1):
-        for suffix in ("png", "svg"):
-            path = out / f"activations-{page}.{suffix}"
-            save_figure(path, figure)
-            pictures.append(path)
-    return Inspection(tuple(pictures), tuple(_make_row(curves, row) for row in range(len(curves))))
+        yield f"activations-{page}", figure
 
 
 def _make_row(curves: Curves, row: int) -> InspectedNeuron:
     lo, hi = curves.domain[row]
+
+    def value(of: Any) -> float | None:
+        return None if of is None or not np.isfinite(of[row]) else float(of[row])
+
     return InspectedNeuron(
         layer=int(curves.layer[row]),
         index=int(curves.index[row]),
         kind=None if curves.kinds is None else curves.kinds[row],
         domain=(float(lo), float(hi)),
-        max_abs_error=None if curves.max_abs_error is None else float(curves.max_abs_error[row]),
+        max_abs_error=value(curves.max_abs_error),
+        sensitivity=value(curves.sensitivity),
+        left=curves.left is not None and bool(curves.left[row]),
     )

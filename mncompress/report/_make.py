@@ -5,6 +5,8 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +58,7 @@ class Export:
 
 
 def make_report(exports: Mapping[str, Export], network: Network, compressed: Compressed, dataset: Dataset, run: Run,
-                opset_version: int, tell: Tell) -> Report:
+                options: Mapping[str, Any], tell: Tell) -> Report:
     """Measure the written files on the test split.
 
     Args:
@@ -65,7 +67,7 @@ def make_report(exports: Mapping[str, Export], network: Network, compressed: Com
         compressed: what became of it, and why.
         dataset: its test split gives every reported figure.
         run: what was trained.
-        opset_version: of the files.
+        options: what the compression was called with, besides the budget; `opset` is that of the files.
         tell: called with a line for each step.
     """
     test = dataset.test
@@ -74,7 +76,7 @@ def make_report(exports: Mapping[str, Export], network: Network, compressed: Com
     summaries = {name: _summarize(export, scores[name]) for name, export in exports.items()}
     tell("certifying the outputs' change")
     certificate = certify(network, compressed, test.x)
-    latency = _measure_latency(exports, test.x, opset_version, tell)
+    latency = _measure_latency(exports, test.x, options["opset"], tell)
     neurons = _neuron_rows(network, compressed, test.x)
     flips = int((outputs["original"].argmax(1) != outputs["compressed"].argmax(1)).sum())
     before, after = scores["original"], scores["compressed"]
@@ -100,9 +102,11 @@ def make_report(exports: Mapping[str, Export], network: Network, compressed: Com
         budget=compressed.plan.budget,
         config=to_json(run.config),
         notes=_notes(latency, compressed, certificate, neurons, len(test.x)),
-        environment={**runtime.describe_environment(), "data": dataset.name, "data_hash": dataset.content_hash,
+        environment={"mncompress": version("mncompress"), **runtime.describe_environment(),
+                     "data": dataset.name, "data_hash": dataset.content_hash,
+                     "trained_on": {**run.record.environment}, "measured_at": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
                      "checks": {name: dataclasses.asdict(export.check) for name, export in exports.items()}},
-        speedups=latency.speedups)
+        speedups=latency.speedups, layers=compressed.plan.layers, trials=compressed.trials, options=dict(options))
 
 
 def _rmse_increase_percent(before: float | None, after: float | None) -> float | None:

@@ -27,6 +27,7 @@ class Panel:
     name: str
     """`layer.index`."""
     kind: Kind | None
+    left: bool
     domain: tuple[float, float]
     max_abs_error: float | None
     u: Floats
@@ -49,6 +50,7 @@ def make_panel(curves: Curves, row: int) -> Panel:
     return Panel(
         name=f"{curves.layer[row]}.{curves.index[row]}",
         kind=None if curves.kinds is None else curves.kinds[row],
+        left=curves.left is not None and bool(curves.left[row]),
         domain=(lo, hi),
         max_abs_error=None if curves.max_abs_error is None else float(curves.max_abs_error[row]),
         u=u,

@@ -1,8 +1,7 @@
 """Pictures for files and documents: every learned activation of a network.
 
 matplotlib is imported on first use and only through its objects: no window, no global state, the same bytes every time.
-The palette (a light blue below, near-black dashes above, grey behind) differs in lightness and in form, so it
-survives colour blindness and grey print.
+Colors are those of `_style`.
 """
 
 from collections.abc import Iterator
@@ -12,11 +11,13 @@ from typing import Any
 from mncompress.files import atomic_path
 from mncompress.report._curves import Curves
 from mncompress.report._format import error
+from mncompress.report._pack import LEFT, name_kind
 from mncompress.report._panels import Panel, make_panel
+from mncompress.report._style import PALETTE
 
 COLUMNS, ROWS = 4, 6
 """Panels on a full page."""
-LIGHT, DARK, GREY, SOFT = "#7cc4ea", "#16283a", "#6b7280", "#e2e5ea"
+LIGHT, DARK, GREY, SOFT = PALETTE["learned"], PALETTE["ink"], PALETTE["muted"], PALETTE["histogram"]
 _SIZE, _HEAD, _GAP = (2.45, 1.55), 0.75, (0.5, 0.62)
 """Inches: a panel, the head of a page, the space between panels."""
 
@@ -72,7 +73,7 @@ def _draw_legend(figure: Any, x: float, y: float, *, replaced: bool) -> None:
     handles: list[Any] = [Line2D([], [], color=LIGHT, linewidth=4)]
     labels = ["learned"]
     if replaced:
-        handles.append(Line2D([], [], color=DARK, linewidth=1.2, linestyle=(0, (4, 2.5))))
+        handles.append(Line2D([], [], color=DARK, linewidth=1.3, linestyle=(0, (4, 2.5))))
         labels.append("replacement")
     handles += [Patch(color=SOFT), Line2D([], [], color=GREY, linewidth=0.8)]
     labels += ["pre-activations", "edge of the domain"]
@@ -87,10 +88,10 @@ def _draw_panel(axes: Any, panel: Panel) -> None:
     axes.stairs(bottom + 0.5 * (top - bottom) * panel.heights, panel.bin_edges, baseline=bottom, fill=True, color=SOFT)
     for edge in panel.domain:
         axes.axvline(edge, color=GREY, linewidth=0.8, alpha=0.7)
-    axes.plot(panel.u, panel.original, color=LIGHT, linewidth=4, solid_capstyle="round")
+    axes.plot(panel.u, panel.original, color=LIGHT, linewidth=3.6, solid_capstyle="round")
     if panel.replacement is not None:
-        axes.plot(panel.u, panel.replacement, color=DARK, linewidth=1.2, linestyle=(0, (4, 2.5)))
-    kind = "" if panel.kind is None else "  " + panel.kind.replace("_", " ")
+        axes.plot(panel.u, panel.replacement, color=DARK, linewidth=1.3, linestyle=(0, (4, 2.5)))
+    kind = "" if panel.kind is None else "  " + name_kind(LEFT if panel.left else panel.kind)
     axes.set_title(panel.name + kind, loc="left", fontsize=8, color=DARK, pad=4)
     if panel.max_abs_error is not None:
         axes.set_title(f"error {error(panel.max_abs_error)}", loc="right", fontsize=7, color=GREY, pad=4)

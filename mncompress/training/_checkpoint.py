@@ -7,6 +7,7 @@ from pathlib import Path
 from mncompress.checkpoint import RunRecord, load_tensors, read_metrics, save_record, save_tensors, write_metrics
 from mncompress.errors import CheckpointError, ConfigError
 from mncompress.files import remove_file, staging_folder
+from mncompress.training._results import remove_results
 from mncompress.training._trainer import Trainer
 from mncompress.types import TrainConfig, to_json
 
@@ -26,6 +27,7 @@ def save_checkpoint(trainer: Trainer, record: RunRecord, out: Path) -> None:
             os.replace(staged / "config.json", out / "config.json")
             for name in ("model.safetensors", "replicates.safetensors"):
                 remove_file(out / name)
+            remove_results(out)
         for name in ("metrics.csv", "checkpoint.safetensors"):
             os.replace(staged / name, out / name)
 

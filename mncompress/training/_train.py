@@ -16,9 +16,9 @@ from typing import Any
 import torch
 
 from mncompress.checkpoint import Run, RunRecord, load_record, load_run, save_run
-from mncompress.data import load_dataset
+from mncompress.data import Dataset, load_dataset
 from mncompress.errors import CheckpointError, ConfigError, TrainingError
-from mncompress.files import check_output_folder
+from mncompress.files import check_output_folder, hold_folder
 from mncompress.training._checkpoint import load_checkpoint_, save_checkpoint
 from mncompress.training._logs import EventLog
 from mncompress.training._metrics import METRIC_NAMES, follow
@@ -57,7 +57,7 @@ Progress = Callable[[TrainProgress], None]
 
 
 def train(config: TrainConfig, *, out: Path | None = None, resume: bool = False, overwrite: bool = False,
-          tensorboard: bool = False, progress: Progress | None = None) -> Run:
+          tensorboard: bool = False, progress: Progress | None = None, dataset: Dataset | None = None) -> Run:
     """Train one network or several side by side.
 
     Args:
@@ -65,24 +65,32 @@ def train(config: TrainConfig, *, out: Path | None = None, resume: bool = False,
         out: the run folder; None keeps everything in memory.
         resume: continue the run in `out` after its last whole epoch (from the start where there is none); on the CPU, with
             the same number of threads, to the same weights bit for bit.
-        overwrite: replace a run that is in `out`, once the first epoch of the new one is done.
+        overwrite: replace a run that is in `out` with what was made from it, once the first epoch of the new one is done.
         tensorboard: also log the metrics into `out/tensorboard`; needs the package tensorboard.
         progress: called several times a second and after each epoch.
+        dataset: what `config.data` stands for, where it lies in memory already; None loads it.
 
     Returns:
         The run with its best replicate chosen on the validation split.
 
     Raises:
         ConfigError, DataError: the configuration or the data cannot be used.
-        OutputError: `out` is not empty (and neither `resume` nor `overwrite`), or cannot be written.
+        OutputError: `out` is not empty (and neither `resume` nor `overwrite`), cannot be written, or is in use by another process.
         CheckpointError: `out` holds a damaged run, or one of other data.
         TrainingError: every network diverged.
     """
     out = None if out is None else Path(out)
     if tensorboard and out is None:
         raise ConfigError("tensorboard needs the run's folder: pass --out DIR")
+    with contextlib.nullcontext() if out is None else hold_folder(out):
+        return _train(config, out, resume, overwrite, tensorboard, progress, dataset)
+
+
+def _train(config: TrainConfig, out: Path | None, resume: bool, overwrite: bool, tensorboard: bool, progress: Progress | None,
+           dataset: Dataset | None) -> Run:
+    """`train`, with the folder in hand."""
     saved = _check_folder(config, out, resume=resume, overwrite=overwrite)
-    dataset = load_dataset(config.data, data_dir=config.data_dir, seed=config.seed)
+    dataset = dataset or load_dataset(config.data, data_dir=config.data_dir, seed=config.seed)
     if saved is not None and saved.data_hash != dataset.content_hash:
         raise CheckpointError(f"{out} was trained on other data: {config.data!r} now has content {dataset.content_hash}, "
                               f"then {saved.data_hash}")

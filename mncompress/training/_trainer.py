@@ -8,6 +8,7 @@ from torch import Tensor
 from mncompress.checkpoint import Run, make_network, select_replicate
 from mncompress.data import Dataset, Split, standardization_of
 from mncompress.training._device import choose_device
+from mncompress.training._memory import check_memory
 from mncompress.training._metrics import follow, is_finite, loss_per_replicate, metric_per_replicate
 from mncompress.training._optimizer import make_optimizer
 from mncompress.training._population import Population, make_population
@@ -30,6 +31,8 @@ class Trainer:
         self.config, self.dataset = configs[0], dataset
         self.device = choose_device(self.config.device)
         self.spec = self.config.make_spec(dataset.in_features, dataset.out_features, dataset.task)
+        networks = sum(config.replicates for config in configs)
+        check_memory(self.config, self.spec, networks, len(dataset.train), self.device)
         features, targets = standardization_of(dataset.train)
         inits = [(config.init, replicate) for config in configs for replicate in range(config.replicates)]
         self.population, self.initial_errors = make_population(

@@ -12,6 +12,7 @@ from mncompress.types._compression import LayerPlan as LayerPlan
 from mncompress.types._compression import Plan as Plan
 from mncompress.types._compression import Preset as Preset
 from mncompress.types._compression import Target as Target
+from mncompress.types._compression import Trial as Trial
 from mncompress.types._json import STRICT as STRICT
 from mncompress.types._json import PathLike as PathLike
 from mncompress.types._json import from_json as from_json

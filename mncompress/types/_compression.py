@@ -111,6 +111,30 @@ class LayerPlan:
     """Of the bypass around the neurons that left; 0 without one."""
     ridge: float | None = None
     """With which the next layer's weights were refitted, relative to the features' second moments; None where they were not."""
+    factored: int = 0
+    """The rank at which the layer's own weights are carried out, as two linear layers; 0 where they are not."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A network that the planner tried, and what the validation split said of it."""
+
+    tolerance: float
+    """As in the plan."""
+    left: int
+    """Neurons that had left the network."""
+    macs: int
+    """Multiply-adds of one sample, activations included."""
+    drop: float | None
+    """Percentage points of accuracy, or per cent of the RMSE; None where an output was not finite."""
+    drop_upper_bound: float | None
+    """Upper 95 % confidence limit of the drop."""
+    max_abs_logit_error: float | None
+    """Largest change of an output."""
+    ok: bool
+    """Whether it keeps the budget."""
+    reason: str
+    taken: bool = False
 
 
 @dataclass(frozen=True)

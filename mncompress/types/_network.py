@@ -37,17 +37,25 @@ class ActivationSpec:
 
     def __post_init__(self) -> None:
         if self.ends != "activated" and self.family != "meta":
-            raise ConfigError(f"activation {self.family!r} has no ends to choose, got {self.ends = }; only 'meta' has")
+            raise ConfigError(f"activation {self.family!r} has no ends to choose, got ends {self.ends!r}; only 'meta' has")
         if self.family in ("meta", "vaf") and (self.width < 1 or self.depth < 1):
             raise ConfigError(f"activation {self.family!r} needs an inner width and at least one inner layer, "
-                              f"got {self.width = }, {self.depth = }")
+                              f"got width {self.width} and {self.depth} inner layers")
         if self.family == "vaf" and self.depth != 1:
-            raise ConfigError(f"activation 'vaf' has exactly one inner layer, got {self.depth = }; use 'meta' for more")
+            raise ConfigError(f"activation 'vaf' has exactly one inner layer, got {self.depth}; use 'meta' for more")
 
     @property
     def name(self) -> str:
         """The name as on the command line, such as `fixed:relu` or `vaf`."""
         return f"{self.family}:{self.act}" if self.family in ("fixed", "warp") else self.family
+
+    @property
+    def parameters(self) -> int:
+        """Learned numbers of one neuron, or of the layer where it is shared."""
+        if self.family in ("meta", "vaf"):
+            ends = 2 if self.ends in ("gated", "skip") else 0
+            return 3 * self.width + 1 + (self.depth - 1) * (self.width**2 + self.width) + ends
+        return {"agsig": 2, "frelu": 2, "warp": 4}.get(self.family, 0)
 
 
 def parse_activation(text: str, *, inner: Act, width: int, depth: int, shared: bool, ends: Ends = "activated"
@@ -89,14 +97,22 @@ class NetworkSpec:
 
     def __post_init__(self) -> None:
         if min((self.in_features, self.out_features, *self.hidden)) < 1:
-            raise ConfigError(f"every layer needs at least one neuron, got {self.sizes}")
+            raise ConfigError(f"every layer needs at least one neuron, got layers of {', '.join(map(str, self.sizes))}")
         expected = len(self.hidden) + self.output_activation
         if len(self.activations) != expected:
             raise ConfigError(f"{len(self.activations)} activations given for {expected} activated layers")
         if self.residual and not any(a == b for a, b in zip(self.hidden, self.hidden[1:], strict=False)):
-            raise ConfigError(f"residual connections need two adjacent hidden layers of equal width, got {self.hidden = }")
+            sizes = ",".join(map(str, self.hidden)) or "none"
+            raise ConfigError(f"residual connections need two adjacent hidden layers of equal width, got hidden {sizes}")
 
     @property
     def sizes(self) -> tuple[int, ...]:
         """Features in, neurons of each hidden layer, features out."""
         return (self.in_features, *self.hidden, self.out_features)
+
+    @property
+    def parameters(self) -> int:
+        """Numbers that the network learns; from the shape alone, so that an impossible one is known before it is made."""
+        linear = sum((a + 1) * b for a, b in zip(self.sizes, self.sizes[1:], strict=False))
+        return linear + sum(spec.parameters * (1 if spec.shared else n)
+                            for spec, n in zip(self.activations, self.sizes[1:], strict=False))

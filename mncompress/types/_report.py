@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from mncompress.types._compression import Budget, Kind
+from mncompress.types._compression import Budget, Kind, LayerPlan, Trial
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,12 @@ class LatencyRow:
     runs: int
     ratio_to_relu_twin: float | None = None
     """Median of the pairwise ratios to the ReLU twin's run of the same round; None where no twin was measured."""
+    median_low: float | None = None
+    median_high: float | None = None
+    """95 % interval of the median over rounds, in microseconds; None in files of before it was measured."""
+    ratio_low: float | None = None
+    ratio_high: float | None = None
+    """95 % interval of the ratio to the ReLU twin."""
 
 
 @dataclass(frozen=True)
@@ -104,4 +110,10 @@ class Report:
     """What a reader should know first, such as a compressed network that is slower than its original."""
     environment: Mapping[str, Any]
     speedups: tuple[Speedup, ...] = ()
+    layers: tuple[LayerPlan, ...] = ()
+    """What was done behind whole layers, of those that neurons left or that were refitted."""
+    trials: tuple[Trial, ...] = ()
+    """The networks that the planner tried, in its order."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """With what else the compression was called: the replicate, the data, the opset, epochs of fine-tuning, a given plan."""
     schema: Literal["mncompress.report/1"] = "mncompress.report/1"
