@@ -101,7 +101,8 @@ def render(parts: dict[str, Any]) -> str:
     for part in (part for part in COUNTS if part in parts):
         found = parts[part]
         state = "" if found["finished"] else ", **not finished**"
-        lines += ["", f"## {TITLES[part]}", "", f"`--part {part} --count {found['count']} --seed {found['seed']}`, {found['date']}, "
+        lines += ["", f"## {TITLES[part]}", "",
+                  f"`--part {part} --count {found['count']} --seed {found['seed']}`, {found['date']}, "
                   f"{found['minutes']:.0f} minutes on {found['environment']}{state}.", "",
                   "| what | cases | failures | |", "|---|---:|---:|---|"]
         lines += [f"| {row['what']} | {row['cases']} | {len(row['failures'])} | {row['measured']} |" for row in found["rows"]]

@@ -20,6 +20,8 @@ from mncompress.nn import Network
 MARGIN = 0.05
 BINS = 64
 BATCH_ROWS = 4096
+BATCH_VALUES = 2**24
+"""Rows of a batch times neurons of the widest layer: memory stays bounded for any width."""
 SENSITIVITY_ROWS = 2048
 PROBES = 16
 
@@ -94,7 +96,21 @@ def measure_sensitivity(network: Network, x: NDArray[np.generic]) -> list[Floats
     estimated without bias by random signs (Hutchinson 1990): E (v.J)^2 = |J|^2. Outputs are logits, or targets in their own
     units.
     """
-    h, activated = network.features(torch.as_tensor(x[:SENSITIVITY_ROWS])).requires_grad_(), []
+    rows = torch.as_tensor(x[:SENSITIVITY_ROWS])
+    totals = [torch.zeros(layer.linear.out_features, dtype=torch.float64) for layer in network.activated_layers]
+    probes, size = _probes(len(rows), network.spec.out_features), batch_rows(network)
+    for start in range(0, len(rows), size) if totals else ():
+        outputs, activated = _run_recorded(network, rows[start:start + size])
+        for probe in probes:
+            gradients = torch.autograd.grad((outputs * probe[start:start + size]).sum(), activated, retain_graph=True)
+            for total, gradient in zip(totals, gradients, strict=True):
+                total += gradient.double().square().sum(0)
+    return [(total / len(rows)).sqrt().numpy() for total in totals]
+
+
+def _run_recorded(network: Network, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """The outputs, and what the activations gave, with what gradients need."""
+    h, activated = network.features(x).requires_grad_(), []
     for layer in network.layers:
         u = layer.linear(h)
         if layer.activation is None:
@@ -103,15 +119,7 @@ def measure_sensitivity(network: Network, x: NDArray[np.generic]) -> list[Floats
         y = layer.activation(u)
         activated.append(y)
         h = y + h if layer.residual else y
-    if not activated:
-        return []
-    outputs = h if network.targets is None else network.targets.invert(h)
-    totals = [torch.zeros(y.shape[-1], dtype=torch.float64) for y in activated]
-    for probe in _probes(outputs):
-        gradients = torch.autograd.grad((outputs * probe).sum(), activated, retain_graph=True)
-        for total, gradient in zip(totals, gradients, strict=True):
-            total += gradient.double().square().mean(0)
-    return [total.sqrt().numpy() for total in totals]
+    return (h if network.targets is None else network.targets.invert(h)), activated
 
 
 def measure_metrics(network: Network, x: NDArray[np.generic]) -> list[Floats]:
@@ -126,7 +134,7 @@ def measure_metrics(network: Network, x: NDArray[np.generic]) -> list[Floats]:
         h = layer.activate(found[-1], h)
     outputs = h if network.targets is None else network.targets.invert(h)
     totals = [torch.zeros(u.shape[1], u.shape[1], dtype=torch.float64) for u in found]
-    for probe in _probes(outputs):
+    for probe in _probes(*outputs.shape):
         gradients = torch.autograd.grad((outputs * probe).sum(), found, retain_graph=True)
         for total, gradient in zip(totals, gradients, strict=True):
             total += (gradient.mT @ gradient).double() / len(gradient)
@@ -140,25 +148,30 @@ def _root(moments: Floats) -> Floats:
     return np.asarray(vectors * np.sqrt(np.maximum(values, 0.0) + floor)).T
 
 
-def _probes(outputs: Tensor) -> list[Tensor]:
-    """Vectors v whose (v.J)^2 sum up to |J|^2: unit vectors, or random ones for many outputs."""
-    if outputs.shape[1] <= PROBES:
-        return list(torch.eye(outputs.shape[1], dtype=outputs.dtype))
-    signs = torch.randint(0, 2, (PROBES, *outputs.shape), generator=torch.Generator().manual_seed(0))
-    return list((signs.to(outputs.dtype) * 2 - 1) / PROBES**0.5)
+def batch_rows(network: Network) -> int:
+    """Rows that go through a network at a time."""
+    return max(1, min(BATCH_ROWS, BATCH_VALUES // max(network.spec.sizes)))
+
+
+def _probes(rows: int, outputs: int) -> list[Tensor]:
+    """Vectors v (rows, outputs) whose (v.J)^2 sum up to |J|^2: unit vectors, or random ones for many outputs."""
+    if outputs <= PROBES:
+        return [vector.expand(rows, -1) for vector in torch.eye(outputs)]
+    signs = torch.randint(0, 2, (PROBES, rows, outputs), generator=torch.Generator().manual_seed(0))
+    return list((signs.float() * 2 - 1) / PROBES**0.5)
 
 
 @torch.no_grad()
 def run_network(network: Network, x: NDArray[np.generic]) -> Floats:
     """Outputs of the torch network on raw features: (rows, out_features) as float64."""
-    parts = [network(part) for part in torch.as_tensor(x).split(BATCH_ROWS)]
+    parts = [network(part) for part in torch.as_tensor(x).split(batch_rows(network))]
     return torch.cat(parts).double().numpy()
 
 
 @torch.no_grad()
 def _preactivations(network: Network, x: NDArray[np.generic]) -> Iterator[list[Floats]]:
     part: Tensor
-    for part in torch.as_tensor(x).split(BATCH_ROWS):
+    for part in torch.as_tensor(x).split(batch_rows(network)):
         yield [u.double().numpy() for u in network.preactivations(part)]
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mncompress import benchmark, runtime
-from mncompress.benchmark import Clock, _measure, _sampling
+from mncompress.benchmark import Clock, Rounds, WarmUp, _measure, _sampling
 from mncompress.errors import ConfigError, DataError, RuntimeProviderError
 
 HAS_CUDA = "cuda" in runtime.available_providers()
@@ -194,6 +194,14 @@ def test_models_are_opened_anew_for_every_session(paths, monkeypatch):
     pairs = [tuple(opened[at:at + 2]) for at in range(inspected, len(opened), 2)]
     assert all(sorted(pair) == ["original", "relu_twin"] for pair in pairs)
     assert pairs[0] == pairs[1][::-1]
+
+
+def test_sessions_are_joined_one_after_another():
+    parts = [Rounds(np.full((2, rounds), float(rounds)), repeats, (WarmUp(1.0, 3, True), WarmUp(1.0, 3, stable)))
+             for rounds, repeats, stable in ((2, (5, 1), True), (1, (4, 2), False), (3, (6, 1), True))]
+    found = _measure._join(("a", "b"), _measure.Condition("cpu", 1, 8), parts)
+    np.testing.assert_array_equal(found.samples_us, [[2.0, 2.0, 1.0, 3.0, 3.0, 3.0]] * 2)
+    assert (found.starts, found.runs_per_sample, found.unstable) == ((0, 2, 3), (6, 2), ("b",))
 
 
 def test_unfinished_warm_up_is_told(paths, monkeypatch):

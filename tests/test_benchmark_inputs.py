@@ -51,6 +51,7 @@ def test_given_inputs_repeat_along_the_batch_wherever_it_is_and_give_sizes():
     np.testing.assert_array_equal(found["y"], arrays["y"][:, [0, 1, 2, 0, 1]])
     assert [found[name].dtype for name in "xyc"] == [np.float32, np.int32, np.float64]
     assert found["c"] == 5.0
+    assert [_inputs.fixed_batch(specs, dims) for dims in ({}, {"n": 8}, {"n": 8, "s": 2})] == [None, None, 8]
     wide = (TensorSpec("x", "float32", ("n", "s")),)
     assert _make(wide, {"x": np.zeros((2, 9))}, {}, 4)["x"].shape == (4, 9)
 

@@ -220,6 +220,7 @@ def test_outputs_are_compared_in_every_element():
     assert found["same"] == Agreement("same", "cpu", 1, 0.0, 8.0)
     assert found["near"] == Agreement("near", "cpu", 1, 2.0, 8.0)       # of the second output
     assert [found[name].is_close for name in ("same", "near", "nan")] == [True, False, False]
+    assert [Agreement("m", "cpu", 1, difference, 8.0).is_close for difference in (0.007, 0.009)] == [True, False]   # 0.1 % of 8
     assert {name: found[name].problem for name in ("short", "shape", "nan", "text", "map")} == {
         "short": "it has 1 outputs instead of 2", "shape": "output 0 has the shape (2, 1) instead of (1, 2)",
         "nan": "output 0 has NaN or infinities in other places", "text": "output 1 is no tensor of numbers",
@@ -227,5 +228,7 @@ def test_outputs_are_compared_in_every_element():
     assert found["huge"].max_abs_difference == 1e308
     twice = benchmark.compare_outputs({"a": [np.array([-1.5e308])], "b": [np.array([1.5e308])]}, "a", provider="cpu", batch=1)
     assert twice[0].problem == "its outputs differ beyond all numbers"
+    filled = benchmark.compare_outputs({"a": [np.array([np.nan, 1.0])], "b": [np.ones(2)]}, "a", provider="cpu", batch=1)
+    assert filled[0].problem == "output 0 has NaN or infinities in other places"
     both = [np.array([np.nan, np.inf, 1.0])]
     assert benchmark.compare_outputs({"a": both, "b": both}, "a", provider="cpu", batch=1)[0].max_abs_difference == 0.0

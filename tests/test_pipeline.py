@@ -37,12 +37,12 @@ SCHEMA: Mapping[str, Any] = {
     "samples": int, "max_abs_logit_error": float, "logit_error_bound": (float, NoneType), "certified_unchanged": (float, NoneType),
     "replacement_error_bound": (float, NoneType), "logit_error_bound_reason": str, "rmse_increase_percent": (float, NoneType),
     "kinds": dict, "left": int, "neurons": list, "latency": list, "environment": dict, "validation": dict, "budget": dict,
-    "config": dict, "notes": list, "speedups": list,
+    "config": dict, "notes": list, "speedups": list, "layers": list, "trials": list, "options": dict,
 }
 NEURON = {"layer": int, "index": int, "kind": str, "left": bool, "domain": list, "max_abs_error": float, "sensitivity": float,
           "out_of_range": int, "reason": str, "refused": dict, "settings": dict}
 LATENCY = {"model": str, "provider": str, "threads": int, "batch": int, "median_us": float, "p95_us": float, "runs": int,
-           "ratio_to_relu_twin": float}
+           "ratio_to_relu_twin": float, **dict.fromkeys(("median_low", "median_high", "ratio_low", "ratio_high"), float)}
 
 
 @pytest.fixture(autouse=True, scope="module")

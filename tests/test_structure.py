@@ -13,7 +13,9 @@ from mncompress.calibration import calibrate, measure_metrics, run_network
 from mncompress.checkpoint import make_template
 from mncompress.compression import Assignment, Compressed, Study, build, certify, compress_network, rewrite
 from mncompress.compression._departures import Departure, Shape, distribute, find_departures
+from mncompress.compression._factors import factor, find_factors
 from mncompress.compression._repair import RIDGES, Refit, Samples, Solution, cut_rank, measure_error
+from mncompress.compression._rewrite import LinearMap
 from mncompress.data import Dataset, Split, Standardization
 from mncompress.errors import ConfigError
 from mncompress.export import make_model, write_onnx
@@ -325,3 +327,42 @@ def test_plans_know_the_layers_behind():
     assert LayerPlan(0) == from_json(LayerPlan, {"layer": 0}, where="plan")
     model = make_model(make_network(np.random.default_rng(0), (2, 3, 1)), opset_version=18, metadata={})
     assert model.graph.node
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_layers_of_low_rank_compute_the_blueprint_and_are_certified(seed, tmp_path):
+    rng = np.random.default_rng(seed)
+    task = ("classification", "regression")[seed % 2]
+    network = make_network(rng, (6, 9, 8, 3), ("vaf", "meta", "warp")[seed % 3], task=task)
+    dataset = make_dataset(rng, network)
+    options = make_options(network, dataset.train.x)
+    assignments = [dataclasses.replace(each, factored=2 + seed % 2) for each in assign(rng, options, [0, 0], "search", 0.2)]
+    blueprint = build(network, options, assignments, Study.of(network, dataset))
+    rewritten = rewrite(network, blueprint.groups, blueprint.maps)
+    assert [layer.linear.out_features for layer in rewritten.layers if layer.activation is None] == [2 + seed % 2] * 2 + [3]
+    x = dataset.test.x
+    expected = run_blueprint(network, blueprint, x)
+    atol = 2e-5 * max(1.0, np.abs(expected).max())      # weights are rounded to float32 once
+    path = tmp_path / "factored.onnx"
+    write_onnx(rewritten, path, opset_version=18, inline=False, metadata={})
+    np.testing.assert_allclose(runtime.run(runtime.make_session(path), x), expected, rtol=1e-4, atol=10 * atol)
+    compressed = Compressed(rewritten, Plan(Budget(), (), 0.0, {}), blueprint.groups, blueprint.maps, options, ())
+    certificate = certify(network, compressed, x)
+    assert certificate.bounds is not None
+    assert np.all(np.abs(run_network(network, x) - run_network(rewritten, x)) <= certificate.sample_bounds)
+
+
+def test_lower_ranks_cost_what_is_predicted():
+    rng = np.random.default_rng(3)
+    values, weight = rng.normal(size=(4000, 12)) * np.geomspace(1, 0.01, 12), rng.normal(size=(10, 12))
+    metric = np.diag(np.arange(1, 11.0))
+    linear = LinearMap({-1: weight}, rng.normal(size=10))
+    u = values @ weight.T + linear.bias
+    nobody = [Departure(np.zeros(0, np.intp), 0, 0.0)]
+    predicted = {each.factored: each.error for each in find_factors(torch.as_tensor(u), metric, 1.0, 12, nobody)}
+    assert sorted(predicted) == [1, 2, 3, 4, 5]
+    for rank, error in predicted.items():
+        found = factor(linear, values, metric, np.arange(10), rank)
+        rest = values @ found.weights[-1].T + found.bias - u
+        assert np.linalg.matrix_rank(found.weights[-1]) == rank
+        assert np.square(rest @ metric.T).sum(1).mean() == pytest.approx(error, rel=1e-6)

@@ -34,6 +34,8 @@ from mncompress.types import Budget, Decision, LayerPlan, Plan, Trial
 
 TOLERANCES: tuple[float, ...] = tuple(float(t) for t in np.geomspace(0.3, 1e-8, 16))
 """Relative to the root mean square of the outputs around their mean."""
+WIDEST_SEARCHED = 4096
+"""Neurons or inputs of a layer in whose network neurons may leave: that search takes memory by the square and time by the cube."""
 COARSER = (1 / 2, 1 / 4, 1 / 8)
 """Shares of the intervals with which a network is tried again."""
 SENSITIVITY_FLOOR = 1e-3
@@ -137,7 +139,10 @@ class _Search:
         """The forms, then the structure."""
         found = self.find_forms()
         if self.budget.preset != "exact" and found.tolerance > 0:
-            found = self.find_structure(found)
+            if max(self.network.spec.sizes) <= WIDEST_SEARCHED:
+                found = self.find_structure(found)
+            else:
+                self.tell(f"a layer has more than {WIDEST_SEARCHED} neurons or inputs: activations are replaced, but none leaves")
             if self.budget.max_logit_error is None:
                 found = self.find_coarser(found)
         limit = self.budget.macs_limit(count_macs(self.network))

@@ -44,7 +44,8 @@ def observe(network: Network, dataset: Dataset) -> Rows:
     """Run the original network on at most `FIT_ROWS` and `CHECK_ROWS` rows."""
     features = max(layer.linear.in_features + layer.linear.out_features for layer in network.layers)
     rows = max(FEWEST, int(WORK / features**2))
-    fit = np.concatenate([dataset.calibration.x, dataset.train.x])[:min(rows, FIT_ROWS)]
+    most = min(rows, FIT_ROWS)
+    fit = np.concatenate([dataset.calibration.x[:most], dataset.train.x[:most]])[:most]
     return Rows(observe_signals(network, fit), observe_signals(network, dataset.validation.x[:min(rows // 2, CHECK_ROWS)]))
 
 

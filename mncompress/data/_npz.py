@@ -44,8 +44,8 @@ def _read_arrays(file: BinaryIO, path: Path) -> dict[str, NDArray[Any]]:
         unknown = [key for key in archive.files if key not in KEYS]
         held, free = sum(member.file_size for member in archive.zip.infolist()), free_bytes()
         if free is not None and held > free / COPIES:
-            raise DataError(f"{path}: its arrays unpack to {held / 1e9:.3g} GB, too much for the {free / 1e9:.3g} GB of memory that are "
-                            "free; take fewer rows")
+            raise DataError(f"{path}: its arrays unpack to {held / 1e9:.3g} GB, too much for the {free / 1e9:.3g} GB of memory "
+                            "that are free; take fewer rows")
         if missing or unknown:
             found = f"misses {', '.join(missing)}" if missing else f"holds unknown arrays {', '.join(unknown)}"
             raise DataError(f"{path}: {found}; expected {', '.join(KEYS)} and nothing else")

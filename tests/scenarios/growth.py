@@ -87,6 +87,11 @@ def work(what: str, size: int, seed: int) -> None:
         print(json.dumps((work_on_neurons if what == "neurons" else work_on_rows)(size, seed, Path(folder))))
 
 
+def tell(line: str) -> None:
+    """Progress, for whoever looks."""
+    print(line, file=sys.stderr, flush=True)
+
+
 class Meter:
     """Seconds and peak heap of steps, by name."""
 
@@ -140,26 +145,48 @@ def make_splits(folder: Path, rows: int, seed: int) -> Any:
 
 
 def work_on_neurons(size: int, seed: int, folder: Path) -> dict[str, float]:
-    """One hidden layer of so many neurons: made and trained for a step, calibrated, compressed, exported."""
+    """One hidden layer of so many neurons: made and trained for an epoch, calibrated, compressed, exported."""
+    import torch
+
     from mncompress.calibration import calibrate
-    from mncompress.checkpoint import make_network
     from mncompress.compression import compress_network
     from mncompress.export import write_onnx
     from mncompress.training._trainer import Trainer
     from mncompress.types import Budget, TrainConfig
 
+    torch.set_num_threads(1)
     dataset, meter = make_splits(folder, SAMPLES, seed), Meter()
     config = TrainConfig(activation="vaf", inner="tanh", inner_width=3, hidden=(size,), batch_size=256, device="cpu", seed=seed)
     trainer = meter.step("initialize", lambda: Trainer((config,), dataset))
     meter.step("train an epoch", lambda: list(trainer.run_epoch()))
-    state = {name: value[0] if name.startswith("body.") else value
-             for name, value in trainer.population.state(trainer.networks()).items()}
-    network = make_network(trainer.spec, state)
+    network = _network_of(trainer)
     meter.step("calibrate", lambda: calibrate(network, dataset.calibration.x, dataset.train.x))
-    compressed = meter.step("compress", lambda: compress_network(network, dataset, Budget(max_drop=1.0), lambda line: print(
-        line, file=sys.stderr)))
+    compressed = meter.step("compress", lambda: compress_network(network, dataset, Budget(max_logit_error=1e-2), tell))
     meter.step("export", lambda: write_onnx(compressed.network, folder / "m.onnx", opset_version=18, inline=False, metadata={}))
     return meter.found
+
+
+def measure_calibration(size: int, seed: int) -> dict[str, float]:
+    """Calibration of so many neurons, in this process."""
+    from mncompress.calibration import calibrate
+    from mncompress.training._trainer import Trainer
+    from mncompress.types import TrainConfig
+
+    meter = Meter()
+    with tempfile.TemporaryDirectory() as folder:
+        dataset = make_splits(Path(folder), SAMPLES, seed)
+        config = TrainConfig(activation="vaf", inner="tanh", inner_width=3, hidden=(size,), init="uniform", device="cpu", seed=seed)
+        network = _network_of(Trainer((config,), dataset))
+        meter.step("calibrate", lambda: calibrate(network, dataset.calibration.x, dataset.train.x))
+    return meter.found
+
+
+def _network_of(trainer: Any) -> Any:
+    from mncompress.checkpoint import make_network
+
+    state = {name: value[0] if name.startswith("body.") else value
+             for name, value in trainer.population.state(trainer.networks()).items()}
+    return make_network(trainer.spec, state)
 
 
 def work_on_rows(size: int, seed: int, folder: Path) -> dict[str, float]:
@@ -167,7 +194,6 @@ def work_on_rows(size: int, seed: int, folder: Path) -> dict[str, float]:
     import torch
 
     from mncompress.calibration import calibrate
-    from mncompress.checkpoint import make_network
     from mncompress.compression import compress_network
     from mncompress.training._trainer import Trainer
     from mncompress.types import Budget, TrainConfig
@@ -175,10 +201,7 @@ def work_on_rows(size: int, seed: int, folder: Path) -> dict[str, float]:
     torch.set_num_threads(1)
     dataset, meter = make_splits(folder, size, seed), Meter()
     config = TrainConfig(activation="vaf", inner="tanh", inner_width=3, hidden=(64,), batch_size=256, device="cpu", seed=seed)
-    trainer = Trainer((config,), dataset)
-    state = {name: value[0] if name.startswith("body.") else value
-             for name, value in trainer.population.state(trainer.networks()).items()}
-    network = make_network(trainer.spec, state)
+    network = _network_of(Trainer((config,), dataset))
     meter.step("calibrate", lambda: calibrate(network, dataset.calibration.x, dataset.train.x))
-    meter.step("compress", lambda: compress_network(network, dataset, Budget(max_drop=1.0)))
+    meter.step("compress", lambda: compress_network(network, dataset, Budget(max_logit_error=1e-2), tell))
     return meter.found
