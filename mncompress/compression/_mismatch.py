@@ -127,7 +127,7 @@ def find_mismatch(references: References, position: int, groups: Sequence[Group]
     through = weight * slope
     change = {position - 1: (linear.weights[position - 1][rows, :n] - weight) * ~left}
     constant = linear.bias[rows] - references.bias(position) - weight @ (intercept * left)
-    if position:
+    if position:        # the features have no layer before
         previous = references.maps[position - 1]
         constant = constant - through @ previous.bias[:n] + units @ previous.bias[n:]
         for source, block in previous.weights.items():
@@ -141,6 +141,6 @@ def find_mismatch(references: References, position: int, groups: Sequence[Group]
         low, high = values.min(0), values.max(0)
         center = center + coefficient @ ((low + high) / 2)
         spread = spread + np.abs(coefficient) @ ((high - low) / 2)
-    carried = missed * left + np.abs(slope) * (before.total if before is not None else 0.0)
+    carried = np.zeros(n) if not position else missed * left + np.abs(slope) * (before.total if before is not None else 0.0)
     local = np.abs(references.apply(linear, rows) - references.preactivations(position))
     return Mismatch(np.abs(center) + spread + np.abs(weight) @ (carried * left), local)
