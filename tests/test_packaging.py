@@ -117,7 +117,7 @@ def source(tmp_path_factory) -> Path:
         if (ROOT / name).exists():
             shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
     with tarfile.open(build("sdist", copy, folder)) as archive:
-        archive.extractall(folder, filter="data")
+        archive.extractall(folder, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))   # Python 3.11.4 and newer
     return folder / f"mncompress-{mncompress.__version__}"
 
 
