@@ -140,14 +140,7 @@ def make_session(path: PathLike | bytes, *, providers: Sequence[str] = ("cpu",),
     if cuda_graph and "cuda" not in providers:
         raise ConfigError(f"CUDA graphs exist on the provider cuda only, got {', '.join(providers)}")
     name = "the given bytes" if isinstance(path, bytes) else str(path)
-    if not isinstance(path, bytes) and not Path(path).is_file():
-        raise RuntimeProviderError(f"there is no file {name}; give the path of an ONNX file")
-    try:
-        reason = check_onnx(path) if examine else None
-    except OSError as error:
-        reason = f"it cannot be read, {error.strerror or error}"
-    if reason:
-        raise RuntimeProviderError(f"cannot open {name}: {reason}; give another ONNX file")
+    _check_file(path, name, examine=examine)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
@@ -170,6 +163,17 @@ def make_session(path: PathLike | bytes, *, providers: Sequence[str] = ("cpu",),
             f"provider {missing[0]!r} has a device here but onnxruntime {onnxruntime.__version__} could not start it; "
             "use cpu, or install the CUDA and cuDNN it was built for (pip install 'onnxruntime-gpu[cuda,cudnn]')")
     return session
+
+
+def _check_file(path: PathLike | bytes, name: str, *, examine: bool) -> None:
+    if not isinstance(path, bytes) and not Path(path).is_file():
+        raise RuntimeProviderError(f"there is no file {name}; give the path of an ONNX file")
+    try:
+        reason = check_onnx(path) if examine else None
+    except OSError as error:
+        reason = f"it cannot be read, {error.strerror or error}"
+    if reason:
+        raise RuntimeProviderError(f"cannot open {name}: {reason}; give another ONNX file")
 
 
 def _register_kernels_(options: onnxruntime.SessionOptions, providers: Sequence[str]) -> None:

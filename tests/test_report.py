@@ -441,10 +441,10 @@ def test_the_tables_hold_the_numbers_of_the_report(curves: Curves) -> None:
         **{kind.replace("_", " "): n - gone * (kind == "affine") for kind, n in report.kinds.items()}, "left the network": gone}
     assert set(MEANINGS) == {*KINDS, LEFT}
     layers = [[neuron for neuron in report.neurons if neuron.layer == layer] for layer in (0, 1)]
-    for row, neurons, behind in zip(page.rows("Layers")[1:], layers, (["2", "0.001"], ["—", "—"]), strict=True):
-        assert row[1:5] == [str(len(neurons)), str(sum(neuron.left for neuron in neurons)), *behind]
-        assert value_of(row[5]) == pytest.approx(max(neuron.max_abs_error for neuron in neurons), rel=5.1e-2, abs=0)
-        assert int(row[6]) == max(neuron.out_of_range for neuron in neurons)
+    for row, neurons, behind in zip(page.rows("Layers")[1:], layers, (["2", "5", "0.001"], ["—", "—", "—"]), strict=True):
+        assert row[1:6] == [str(len(neurons)), str(sum(neuron.left for neuron in neurons)), *behind]
+        assert value_of(row[6]) == pytest.approx(max(neuron.max_abs_error for neuron in neurons), rel=5.1e-2, abs=0)
+        assert int(row[7]) == max(neuron.out_of_range for neuron in neurons)
     for row, trial in zip(page.rows("Trials")[1:], report.trials, strict=True):
         assert [value_of(row[0]), value_of(row[1])] == [trial.macs, trial.left]
         assert row[2] == "—" if trial.drop is None else value_of(row[2]) == trial.drop

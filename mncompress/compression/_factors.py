@@ -2,9 +2,9 @@
 
 What matters is not W but the pre-activations u that it gives on data, and of these what the outputs feel: with R of the layer's
 metric (`mncompress.calibration.measure_metrics`), |R e|^2 is what an error e of the pre-activations does to the outputs. The
-projection P of rank r that minimizes the mean of |R (u - P u)|^2 follows from the singular vectors of R C^(1/2), C the covariance
-of u (reduced-rank regression: Izenman 1975, doi:10.1016/0047-259X(75)90042-1), and what is lost is the sum of the squared singular
-values behind the r-th. W becomes P W; no pass over the data is needed, and no neuron changes its place.
+projection P of rank r that minimizes the mean of |R (u - P u)|^2 has R P = U U^T R, with U the first r eigenvectors of R C R^T and
+C the covariance of u (reduced-rank regression: Izenman 1975, doi:10.1016/0047-259X(75)90042-1), and what is lost is the sum of the
+eigenvalues behind the r-th. W becomes P W; no pass over the data is needed, and no neuron changes its place.
 
 A layer of n neurons that reads d values then takes r (d + n) multiply-adds instead of d n.
 """
@@ -17,7 +17,6 @@ from torch import Tensor
 
 from mncompress.compression._departures import Departure
 from mncompress.compression._rewrite import Factors, LinearMap
-from mncompress.compression._roots import find_root
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.intp]
@@ -31,7 +30,7 @@ def find_factors(u: Tensor, metric: Floats, variance: float, inputs: int, depart
 
     Args:
         u: its pre-activations, (rows, n).
-        metric: R, (k, n).
+        metric: R, (k, n), of full rank.
         variance: of the outputs, summed over them.
         inputs: how many values it reads.
         departures: of its neurons; those without a bypass are combined with ranks.
@@ -53,8 +52,7 @@ def _lose(covariance: Floats, metric: Floats, inputs: int) -> Iterator[tuple[int
     highest = (inputs * n - 1) // (inputs + n) if n else 0
     if highest < 1:
         return
-    root, _ = find_root(covariance)
-    values = np.maximum(np.linalg.eigvalsh(root.T @ (metric.T @ (metric @ root))), 0.0)[::-1]
+    values = np.maximum(np.linalg.eigvalsh(metric @ covariance @ metric.T), 0.0)[::-1]
     lost = np.concatenate([np.cumsum(values[::-1])[::-1], [0.0]])
     for rank in sorted({round(rank) for grid in (np.geomspace, np.linspace) for rank in grid(1, highest, RANKS)}):
         yield rank, float(lost[min(rank, len(values))])
@@ -66,18 +64,17 @@ def factor(linear: LinearMap, values: Floats, metric: Floats, stays: Indices, ra
     Args:
         linear: without linear units.
         values: what it reads on some rows, its sources side by side, (rows, d).
-        metric: R, (k, n).
+        metric: R, (k, n), of full rank.
         stays: the neurons that matter, in order.
         rank: of the result.
     """
     weight = np.concatenate(list(linear.weights.values()), 1)[stays]
     u = values @ weight.T
-    root, inverse = find_root(_covariance(u))
-    felt = metric[:, stays] @ root
-    directions = np.linalg.eigh(felt.T @ felt)[1][:, ::-1][:, :rank]
+    felt = metric[:, stays]
+    directions = np.linalg.eigh(felt @ _covariance(u) @ felt.T)[1][:, ::-1][:, :min(rank, len(stays))]
     outer = np.zeros((len(linear.bias), directions.shape[1]))
-    outer[stays] = root @ directions
-    inner = directions.T @ inverse @ weight
+    outer[stays] = np.linalg.solve(felt.T @ felt, felt.T @ directions)
+    inner = directions.T @ felt @ weight
     bias = linear.bias.copy()
     bias[stays] += u.mean(0) - outer[stays] @ (inner @ values.mean(0))
     ends = np.cumsum([block.shape[1] for block in linear.weights.values()])[:-1]

@@ -1,6 +1,6 @@
 """Latencies, grouped by the condition they were measured under: only inside one condition are times comparable.
 
-All ratios are the benchmark's own (medians of pairwise ratios of interleaved runs); none is formed here.
+All ratios are the benchmark's own, of interleaved runs; none is formed here.
 """
 
 from collections.abc import Iterable

@@ -19,10 +19,10 @@ class LatencyRow:
     p95_us: float
     runs: int
     ratio_to_relu_twin: float | None = None
-    """Median of the pairwise ratios to the ReLU twin's run of the same round; None where no twin was measured."""
+    """How many times as long as the ReLU twin, by its runs of the same rounds; None where no twin was measured."""
     median_low: float | None = None
     median_high: float | None = None
-    """95 % interval of the median over rounds, in microseconds; None in files of before it was measured."""
+    """95 % interval of the median, in microseconds, from sessions opened anew; None in files of before it was measured."""
     ratio_low: float | None = None
     ratio_high: float | None = None
     """95 % interval of the ratio to the ReLU twin."""
@@ -39,10 +39,10 @@ class Speedup:
     threads: int
     batch: int
     ratio: float
-    """Median over the rounds of original / compressed; above 1 the compressed network is faster."""
+    """Of original / compressed, over sessions opened anew; above 1 the compressed network is faster."""
     low: float
     high: float
-    """95 % interval of the median over rounds."""
+    """95 % interval of the ratio."""
 
 
 @dataclass(frozen=True)

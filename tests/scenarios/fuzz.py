@@ -58,6 +58,7 @@ class Kind:
     commands: tuple[tuple[str, ...], ...]
 
 
+INSPECT = (("inspect", "compressed", "--out", "out"),)
 RESUME = ("train", "--resume", "--epochs", "5", "--out", "run", "--quiet")
 READ_RUN = (RESUME, RESUME, ("inspect", "run", "--out", "out"), ("compress", "run", "--out", "out", "--max-drop", "50"))
 KINDS = (
@@ -65,11 +66,11 @@ KINDS = (
          mutate.mutate_safetensors, READ_RUN),
     Kind("config", 2.0, ("run/config.json",), mutate.mutate_json, READ_RUN),
     Kind("metrics", 0.4, ("run/metrics.csv",), mutate.mutate_csv, (RESUME,)),
-    Kind("curves", 0.4, ("compressed/activations.safetensors",), mutate.mutate_safetensors, (("inspect", "compressed", "--out", "out"),)),
-    Kind("report", 0.4, ("compressed/report.json",), mutate.mutate_json, (("inspect", "compressed", "--out", "out"),)),
+    Kind("curves", 0.4, ("compressed/activations.safetensors",), mutate.mutate_safetensors, INSPECT),
+    Kind("report", 0.4, ("compressed/report.json",), mutate.mutate_json, INSPECT),
     Kind("npz", 2.0, ("data.npz",), mutate.mutate_npz, (
-        ("train", "--data", "data.npz", "--hidden", "2", "--activation", "vaf", "--epochs", "1", "--batch-size", "32", "--device", "cpu",
-         "--out", "out"), ("evaluate", "compressed/compressed.onnx", "--data", "data.npz"))),
+        ("train", "--data", "data.npz", "--hidden", "2", "--activation", "vaf", "--epochs", "1", "--batch-size", "32",
+         "--device", "cpu", "--out", "out"), ("evaluate", "compressed/compressed.onnx", "--data", "data.npz"))),
     Kind("recipe", 1.5, ("recipe.toml",), mutate.mutate_toml, (
         ("train", "recipe.toml", "--epochs", "1", "--replicates", "2", "--out", "out"),)),
     Kind("onnx", 3.0, ("compressed/compressed.onnx", "compressed/original.onnx", "compressed/portable.onnx"), mutate.mutate_onnx, (
@@ -133,6 +134,7 @@ def _check(outcome: Outcome) -> str | None:
     names = {BUG: "a traceback", ESCAPED: "a file written elsewhere", EXECUTED: "something run"}
     if outcome.code in names:
         return f"{names[outcome.code]}; {last}"
-    if outcome.code == 0 or outcome.error or (outcome.code == 2 and "Error: " in outcome.stderr and "Traceback" not in outcome.stderr):
+    is_usage = outcome.code == 2 and "Error: " in outcome.stderr and "Traceback" not in outcome.stderr
+    if outcome.code == 0 or outcome.error or is_usage:
         return None
     return f"exit code {outcome.code}; {last}"

@@ -68,10 +68,12 @@ def summarize(what: str, found: dict[int, dict[str, float]], failures: list[str]
         for unit, least in (("s", LEAST_SECONDS), ("MiB", LEAST_MIB)):
             values = [found[size][f"{step} {unit}"] for size in sizes]
             slope = slope_of(sizes, values, least)
-            parts.append(" / ".join(f"{value:.3g}" for value in values) + f" {unit}" + ("" if slope is None else f", slope {slope:.2f}"))
+            told = "" if slope is None else f", slope {slope:.2f}"
+            parts.append(" / ".join(f"{value:.3g}" for value in values) + f" {unit}{told}")
             if slope is not None and slope > STEEPEST:
                 steep.append(f"{step}: {unit} grow with slope {slope:.2f}")
-        yield Result("growth", f"{step}, {' / '.join(f'{size:,}' for size in sizes)} {what}", len(sizes), tuple(steep), "; ".join(parts))
+        counts = " / ".join(f"{size:,}" for size in sizes)
+        yield Result("growth", f"{step}, {counts} {what}", len(sizes), tuple(steep), "; ".join(parts))
 
 
 def slope_of(sizes: list[int], values: list[float], least: float) -> float | None:

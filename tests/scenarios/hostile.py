@@ -38,7 +38,8 @@ def run(server: Server, scratch: Path, count: int, seed: int) -> Iterator[Result
             outcome = server.run(args, scratch, timeout=60, memory=MEMORY, writable=[str(scratch), "/tmp"])
             cases, slowest = cases + 1, max(slowest, outcome.seconds)
             if not outcome.error or outcome.seconds > SECONDS:
-                failures.append(f"{args[0]} of {name}: exit code {outcome.code} after {outcome.seconds:.1f} s, {outcome.stderr[-300:]}")
+                failures.append(f"{args[0]} of {name}: exit code {outcome.code} after {outcome.seconds:.1f} s, "
+                                f"{outcome.stderr[-300:]}")
     yield Result("hostile", "files refused", cases, tuple(failures), f"slowest {slowest:.2f} s")
     path = folder / "fine.onnx"
     path.write_bytes(_model(PRODUCT, [_external("weights.bin")]).SerializeToString())
@@ -71,11 +72,13 @@ def make_models(scratch: Path) -> dict[str, onnx.ModelProto]:
                                       [numpy_helper.from_array(np.array([FEATURES, BEYOND]), "shape")]),
         "a gigantic value": _model([helper.make_node("Expand", ["input", "shape"], ["e"]),
                                     helper.make_node("ReduceSum", ["e"], ["s"], keepdims=0),
-                                    helper.make_node("Add", ["s", "input"], ["a"]), helper.make_node("MatMul", ["a", "w"], ["logits"])],
+                                    helper.make_node("Add", ["s", "input"], ["a"]),
+                                    helper.make_node("MatMul", ["a", "w"], ["logits"])],
                                    [numpy_helper.from_array(np.array([BEYOND, 1, 1]), "shape"), WEIGHT]),
         "a function that calls itself": _with_functions([("A", ["A"])]),
         "functions that call one another": _with_functions([("A", ["B"]), ("B", ["A"])]),
-        "functions that double forty times": _with_functions([*((f"L{i}", [f"L{i - 1}"] * 2) for i in range(40, 0, -1)), ("L0", [])]),
+        "functions that double forty times": _with_functions(
+            [*((f"L{i}", [f"L{i - 1}"] * 2) for i in range(40, 0, -1)), ("L0", [])]),
         "an endless loop": _with_loop("input", ""),
         "an endless loop over constants": _with_loop("w", ""),
         "a loop of a billion turns": _with_loop("input", "many"),
@@ -121,5 +124,6 @@ def _with_loop(value: str, turns: str) -> onnx.ModelProto:
     body = helper.make_graph([helper.make_node("Identity", ["go"], ["go_on"]), helper.make_node("Relu", ["v"], ["out"])], "body",
                              ends[:3], ends[3:])
     after = ["q", "w"] if value == "input" else ["input", "q"]
-    return _model([helper.make_node("Loop", [turns, "true", value], ["q"], body=body), helper.make_node("MatMul", after, ["logits"])],
+    nodes = [helper.make_node("Loop", [turns, "true", value], ["q"], body=body), helper.make_node("MatMul", after, ["logits"])]
+    return _model(nodes,
                   [WEIGHT, numpy_helper.from_array(np.array(True), "true"), numpy_helper.from_array(np.array(10**9), "many")])

@@ -230,7 +230,7 @@ def mutate_toml(rng: random.Random, content: bytes) -> bytes:
         key = lines[position].partition(" =")[0]
         value = weird_value(rng)
         text = "[" * 20_000 if rng.random() < 0.02 else json.dumps(value).replace("null", "nan").replace("Infinity", "inf")
-        lines[position] = rng.choice((f"{key} = {text}", f"{key} = {text}", f"{key} = {text}", f"[{key}]", f"{text} = 1", f"{key}.x = 1",
+        lines[position] = rng.choice((*[f"{key} = {text}"] * 3, f"[{key}]", f"{text} = 1", f"{key}.x = 1",
                                       lines[rng.randrange(len(lines))]))
     return "\n".join(lines).encode("utf-8", "surrogatepass")
 
@@ -261,8 +261,9 @@ def _change_node(rng: random.Random, model: onnx.ModelProto, nodes: Any) -> None
     elif kind == 3 and node.output:
         node.output[rng.randrange(len(node.output))] = rng.choice([*names, "", "logits"])
     elif kind == 4:
-        node.op_type = rng.choice(("Loop", "If", "Scan", "Reshape", "Expand", "Tile", "Range", "Gather", "Resize", "Softmax", "Einsum",
-                                   "CubicSpline", "FeedForward", "ConstantOfShape", "Split", "Concat", "NonZero", "Pad", "TopK"))
+        node.op_type = rng.choice(("Loop", "If", "Scan", "Reshape", "Expand", "Tile", "Range", "Gather", "Resize", "Softmax",
+                                   "Einsum", "CubicSpline", "FeedForward", "ConstantOfShape", "Split", "Concat", "NonZero", "Pad",
+                                   "TopK"))
     elif kind == 5:
         node.domain = rng.choice(("", "ai.mncompress", "com.microsoft", "unknown"))
     elif kind == 6 and node.attribute:
@@ -274,7 +275,8 @@ def _change_node(rng: random.Random, model: onnx.ModelProto, nodes: Any) -> None
 
 
 def _change_tensor(rng: random.Random, model: onnx.ModelProto, nodes: Any) -> None:
-    tensors = [*model.graph.initializer, *(attribute.t for node in nodes for attribute in node.attribute if attribute.HasField("t"))]
+    attributes = [attribute for node in nodes for attribute in node.attribute]
+    tensors = [*model.graph.initializer, *(attribute.t for attribute in attributes if attribute.HasField("t"))]
     if not tensors:
         return
     tensor = rng.choice(tensors)

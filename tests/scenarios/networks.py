@@ -1,10 +1,10 @@
 """Random networks through a training step, compression and export: torch, ONNX Runtime and the reference evaluator agree.
 
-A case draws family, inner activation, ends, depth, width, sharing, hidden layers, residual connections, an output activation, the task,
-initialization, budget and target. It fails if a file does not compute what its torch network does in float64 (within the
+A case draws family, inner activation, ends, depth, width, sharing, hidden layers, residual connections, an output activation,
+the task, initialization, budget and target. It fails if a file does not compute what its torch network does in float64 (within the
 tolerance that `check_export` reports), in ONNX Runtime with and without optimization or in onnx's reference evaluator; if
-the largest change of an output, as ONNX Runtime runs the two files, exceeds the certified bound; if kinds do not sum up; or if anything
-is raised.
+the largest change of an output, as ONNX Runtime runs the two files, exceeds the certified bound; if kinds do not sum up; or if
+anything is raised.
 """
 
 import random
@@ -75,7 +75,8 @@ def draw_recipe(rng: random.Random) -> dict[str, object]:
     return {"activation": names[0] if same else ",".join(names), "inner": rng.choice(ACTS), "inner_width": rng.choice((1, 2, 3, 6)),
             "inner_layers": depth, "ends": rng.choice(ENDS), "shared": rng.random() < 0.25, "hidden": hidden,
             "output_activation": output, "residual": residual, "init": rng.choice(("matched", "matched", "uniform", "glorot")),
-            "batch_norm": rng.random() < 0.15, "batch_size": 32, "epochs": rng.choice((1, 1, 3)), "lr": rng.choice((1e-3, 1e-2, 1e-1)),
+            "batch_norm": rng.random() < 0.15, "batch_size": 32, "epochs": rng.choice((1, 1, 3)),
+            "lr": rng.choice((1e-3, 1e-2, 1e-1)),
             "seed": rng.randrange(1000), "device": "cpu", "features": rng.choice(FEATURES), "outputs": rng.choice((1, 2, 4)),
             "scale": rng.choice((1e-3, 1.0, 1.0, 300.0)), "task": rng.choice(("classification", "regression"))}
 
@@ -133,7 +134,8 @@ def _check(recipe: dict[str, object], budget: object, rng: random.Random) -> tup
         return "an output is not finite", None, kinds
     if certificate.bounds is None:
         return None, None, kinds
-    used = max(_share(np.abs(values[name] - values["original"].astype(np.float64)), certificate.bounds) for name in ("compressed", "portable"))
+    changes = [np.abs(values[name] - values["original"].astype(np.float64)) for name in ("compressed", "portable")]
+    used = max(_share(change, certificate.bounds) for change in changes)
     return (f"a change is {used:.3g} of its bound" if used > 1 else None), used, kinds
 
 
