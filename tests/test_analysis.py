@@ -1,5 +1,6 @@
 """What the analysis finds for a layer, and which of it is chosen: conversion, options and prices."""
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -439,3 +440,14 @@ def options_form():
     for name in ("alpha", "beta", "delta", "eta"):
         np.testing.assert_array_equal(getattr(form, name), getattr(module, name).double().numpy())
     return form
+
+
+def test_natives_that_amplify_rounding_are_no_option():
+    """The far tail of a sigmoid is a small number times a large one, which runtimes round in their own ways."""
+    inner = make_inner_networks(make_module(ActivationSpec("vaf", "sigmoid", 1, 1), 2))
+    ones = np.ones((2, 1))
+    tail = dataclasses.replace(inner, first_weight=ones, biases=(np.array([[-12.0], [0.0]]),), out_weight=np.array([[1e4], [1.0]]),
+                               out_bias=np.zeros(2))
+    options = find_options(tail, "vaf", np.array([[-1.0, 1.0]] * 2), "default", "native")
+    assert options.errors["native:sigmoid"][0] == np.inf
+    assert options.errors["native:sigmoid"][1] <= 1e-5

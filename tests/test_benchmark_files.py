@@ -242,3 +242,19 @@ def test_command_refuses_in_one_line(command, tmp_path, monkeypatch, args, code,
 def test_a_picture_needs_a_known_suffix(tmp_path):
     with pytest.raises(ConfigError, match=r"x.pdf ends neither in .png nor in .svg"):
         benchmark.check_plot_path(Path("x.pdf"))
+
+
+CHANGING = """<ir_version: 8, opset_import: ["" : 17]>
+g (float[N,64] x) => (float[M] y) <float half = {0.5}, int64[1] flat = {-1}> {
+  r = RandomUniformLike (x)
+  less = Less (r, half)
+  chosen = Reshape (less, flat)
+  y = Compress (x, chosen)
+}"""
+
+
+def test_outputs_that_change_their_shape_are_refused_in_one_line(tmp_path: Path) -> None:
+    """Random numbers decide how many rows there are, so the buffer of the first run does not fit the next."""
+    onnx.save(onnx.parser.parse_model(CHANGING), tmp_path / "m.onnx")
+    with pytest.raises(RuntimeProviderError, match=r"^a model that ran once fails .*pass --no-io-binding$"):
+        benchmark.measure({"m": tmp_path / "m.onnx"}, rounds=8)

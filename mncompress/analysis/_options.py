@@ -45,6 +45,8 @@ def kind_of(key: str) -> Kind:
 
 FEW = 15
 """Intervals of a table that fills one AVX-512 register: fewer save nothing."""
+LARGEST_ROUNDING = 6e-6
+"""Of half a function's range: runtimes would differ by what they round in the tail of a sigmoid times a thousand, say."""
 
 
 @dataclass(frozen=True)
@@ -241,6 +243,7 @@ def _add_natives_(options: _Options, samples: spline.Target, acts: Iterable[Act]
         largest, rms = samples.measure(form)
         if act in RELU_LIKE:
             largest = np.maximum(largest, _error_at_kink(samples, form))
+        rounding = np.where(rounding > LARGEST_ROUNDING * options.errors["constant"], np.inf, rounding)
         options.add_fit_(f"native:{act}", form, largest + rounding, rms + rounding)
 
 

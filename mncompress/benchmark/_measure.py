@@ -25,7 +25,7 @@ from mncompress.benchmark._sessions import bind, feed, run_once
 from mncompress.benchmark._settings import SESSIONS, Settings
 from mncompress.benchmark._statistics import Ratio, make_ratio, signed_rank_interval, split_groups
 from mncompress.errors import ConfigError, DataError, RuntimeProviderError
-from mncompress.runtime import check_providers, make_session
+from mncompress.runtime import check_providers, describe_error, make_session
 from mncompress.types import LatencyRow, PathLike
 
 RELU_TWIN = "relu_twin"
@@ -154,7 +154,7 @@ def measure_condition(paths: Mapping[str, PathLike], condition: Condition, setti
 
     Raises:
         ConfigError: an output cannot be bound, or cores cannot be chosen.
-        RuntimeProviderError: a session does not start.
+        RuntimeProviderError: a session does not start, or fails when it runs again.
     """
     rng = np.random.default_rng([settings.seed, condition.threads, condition.batch])
     count = settings.sessions
@@ -162,12 +162,16 @@ def measure_condition(paths: Mapping[str, PathLike], condition: Condition, setti
     with pinned(condition.threads) if settings.pin else contextlib.nullcontext():
         for number, order in enumerate(opening_orders(tuple(paths), count, rng)):
             runs = _open(order, paths, condition, settings, feeds, outputs)
-            parts.append(sample_rounds(
-                runs, rng=rng, clock=clock, seconds=settings.seconds / count,
-                rounds=None if settings.rounds is None else -(-settings.rounds // count),
-                idle_seconds=settings.idle_for(condition.threads),
-                sample_us=SAMPLE_US if condition.threads == 1 else POOL_SAMPLE_US,
-                warm_seconds=0.0 if number else FIRST_WARM_SECONDS))
+            try:
+                parts.append(sample_rounds(
+                    runs, rng=rng, clock=clock, seconds=settings.seconds / count,
+                    rounds=None if settings.rounds is None else -(-settings.rounds // count),
+                    idle_seconds=settings.idle_for(condition.threads),
+                    sample_us=SAMPLE_US if condition.threads == 1 else POOL_SAMPLE_US,
+                    warm_seconds=0.0 if number else FIRST_WARM_SECONDS))
+            except Exception as error:      # onnxruntime's exceptions have no base of their own
+                raise RuntimeProviderError(f"a model that ran once fails when it runs again ({condition}): "
+                                           f"{describe_error(error)}; where outputs change their shapes from run to run, pass --no-io-binding") from error
     return _join(tuple(paths), condition, parts)
 
 
