@@ -171,7 +171,8 @@ def measure_condition(paths: Mapping[str, PathLike], condition: Condition, setti
                     warm_seconds=0.0 if number else FIRST_WARM_SECONDS))
             except Exception as error:      # onnxruntime's exceptions have no base of their own
                 raise RuntimeProviderError(f"a model that ran once fails when it runs again ({condition}): "
-                                           f"{describe_error(error)}; where outputs change their shapes from run to run, pass --no-io-binding") from error
+                                           f"{describe_error(error)}; where outputs change their shapes from run to run, "
+                                           "pass --no-io-binding") from error
     return _join(tuple(paths), condition, parts)
 
 
