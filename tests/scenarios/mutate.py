@@ -68,7 +68,13 @@ def weird_value(rng: random.Random) -> Any:
 
 def mutate_document(rng: random.Random, document: Any) -> Any:
     """A copy of nested lists and dictionaries with a few places changed, removed, added or renamed."""
-    document = copy.deepcopy(document)
+    try:
+        return _change_places(rng, copy.deepcopy(document))
+    except RecursionError:      # a deep value was copied into itself until it was too deep to copy
+        return weird_value(rng)
+
+
+def _change_places(rng: random.Random, document: Any) -> Any:
     for _ in range(rng.choice((1, 1, 1, 2, 4))):
         places: list[tuple[Any, Any]] = []
         _collect(document, places)
