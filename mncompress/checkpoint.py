@@ -119,7 +119,7 @@ class Run:
 
 
 def select_replicate(replicates: Mapping[str, Tensor], index: int) -> dict[str, Tensor]:
-    """The state of one network out of stacked ones; standardization constants have no leading axis."""
+    """The state of one network out of stacked ones (M, ...); standardization constants have no leading axis."""
     return {name: value[index] if name.startswith("body.") else value for name, value in replicates.items()}
 
 
@@ -138,7 +138,7 @@ def make_network(spec: NetworkSpec, state: Mapping[str, Tensor]) -> Network:
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write a safetensors file, atomically."""
+    """Write tensors of any shape as a safetensors file, atomically."""
     contiguous = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     with atomic_path(path) as temporary:
         temporary.write_bytes(save(contiguous, dict(metadata)))     # save_file would make it readable for its owner only
@@ -221,7 +221,7 @@ def load_run(folder: Path) -> Run:
 
 
 def check_state(record: RunRecord, replicates: Mapping[str, Tensor], path: Path) -> None:
-    """Compare stacked tensors, and the results of a finished run, with what the configuration says.
+    """Compare stacked tensors (M, ...), and the results of a finished run, with what the configuration says.
 
     Raises:
         CheckpointError: naming the first thing that differs.

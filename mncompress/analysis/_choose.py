@@ -65,7 +65,7 @@ def choose(options: LayerOptions, tolerance: Array) -> Choice:
 
 
 def keep_all(options: LayerOptions, tolerance: Array) -> Choice:
-    """Replace nothing: without options, where inner networks are cheapest, or where even rounding exceeds the budget."""
+    """Replace nothing: without options, where inner networks are cheapest, or where rounding exceeds the tolerances (n,)."""
     return Choice(np.full(options.n, "kept"), tuple(_explain(options, tolerance, row, "kept") for row in range(options.n)))
 
 

@@ -103,7 +103,7 @@ class LayerOptions:
         return self.ladder if self.criterion == "max" else self.rms_ladder
 
     def rung(self, key: str, tolerance: Array, indices: Indices) -> int:
-        """The lowest degree or fewest intervals or knots with which all of `indices` stay within their tolerance."""
+        """The lowest degree or fewest intervals or knots with which all of `indices` (k,) stay within `tolerance` (n,)."""
         within = np.asarray((self.limited_ladder[key][indices] <= tolerance[indices, None]).all(0))
         assert within[-1], f"{key} does not reach the tolerance"
         return RUNGS[key][int(within.argmax())]
@@ -119,11 +119,11 @@ class LayerOptions:
         return min(step for step in RUNGS[key] if step >= max(rung * share, min(rung, FEW)))
 
     def build(self, key: str, tolerance: Array, indices: Indices) -> Replacement:
-        """The replacement of the neurons `indices`, in that order, on the lowest rung within their tolerances."""
+        """The replacement of the neurons `indices` (k,), in that order, on the lowest rung within the tolerances (n,)."""
         return self.build_rung(key, self.rung(key, tolerance, indices) if key in self.ladder else None, indices)
 
     def build_rung(self, key: str, rung: int | None, indices: Indices) -> Replacement:
-        """The replacement of the neurons `indices` of that degree, or with so many intervals or knots; None without a ladder."""
+        """The replacement of the neurons `indices` (k,) with that degree or number of intervals or knots; None without a ladder."""
         if key == "piecewise_linear":
             return _select_pieces(self.found[key], indices, int(self.knots[indices].max(initial=1)))
         if key in self.found:

@@ -78,7 +78,7 @@ def measure(paths: Mapping[str, PathLike], *, provider: str = "cpu", threads: in
         rounds: samples per model, rounded up to a multiple of `sessions`; as many as fit into `seconds` where None.
         seconds: time for the rounds of all models together, warm-up aside; at least one round of each session is made.
         sessions: how often all models are opened anew, at least 6.
-        inputs: values by input name, or those of the only input, repeated cyclically to the batch; drawn where None.
+        inputs: values (rows, ...) by input name, or those of the only input, repeated cyclically to the batch; drawn where None.
         seed: determines drawn inputs and all orders.
         clock: passes time.
 
@@ -224,7 +224,7 @@ def summarize(measurement: Measurement) -> tuple[LatencyRow, ...]:
 
 
 def median_interval(samples_us: NDArray[Any], starts: tuple[int, ...] = ()) -> tuple[float, float]:
-    """The 95 % interval of a model's median time from the medians of its groups, widened to the median where that lies outside."""
+    """The 95 % interval of the median of samples (s,), in µs, from the medians of groups; widened to hold the median itself."""
     values = np.log([np.median(group) for group in split_groups(samples_us, starts)])
     _, low, high = np.exp(signed_rank_interval(values))
     median = float(np.median(samples_us))

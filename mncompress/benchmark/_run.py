@@ -76,7 +76,7 @@ def benchmark(paths: Mapping[str, PathLike], settings: Settings | None = None, *
     Args:
         paths: a file per model name; the first is the baseline unless the settings name another.
         settings: the conditions, and how to measure.
-        inputs: values by input name, or those of the only input, repeated cyclically to the batch; drawn where None.
+        inputs: values (rows, ...) by input name, or those of the only input, repeated cyclically to the batch; drawn where None.
         clock: passes time.
         progress: called with a line of text before each condition and each first run.
 

@@ -55,7 +55,7 @@ def split_arrays(name: str, arrays: Arrays, seed: int) -> Dataset:
 
     Args:
         name: what the data set is called, in messages and in a run's configuration.
-        arrays: the rows, in the order that the splits are drawn from; a test part, even an empty one, stays as it is.
+        arrays: the rows (n, ...), in the order that the splits are drawn from; a test part, even an empty one, stays as it is.
         seed: not negative; determines the splits.
 
     Raises:

@@ -101,7 +101,7 @@ class GraphBuilder:
         self._names: set[str] = {INPUT}
 
     def initializer(self, name: str, array: npt.ArrayLike, dtype: npt.DTypeLike = np.float32) -> str:
-        """Add a weight; returns its name, which is `name` with a number where that is taken."""
+        """Add a weight of any shape; returns its name, which is `name` with a number where that is taken."""
         name = self._unique(name)
         self._initializers[name] = numpy_helper.from_array(np.array(array, dtype, order="C"), name)
         return name

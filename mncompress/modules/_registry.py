@@ -40,7 +40,7 @@ class AlongAxis(nn.Module):
         self.axis = axis
 
     def forward(self, u: Tensor) -> Tensor:
-        """Apply the module to `u` with `axis` at the end, and put it back."""
+        """Apply the module to `u`, of any shape, with `axis` at the end, and put it back."""
         y: Tensor = self.module(u.movedim(self.axis, -1))
         return y.movedim(-1, self.axis)
 

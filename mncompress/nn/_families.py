@@ -122,7 +122,7 @@ class Meta(LearnedActivation):
         self.biases = nn.ParameterList(torch.zeros(self.rows, width) for _ in range(spec.depth - 1))
 
     def end(self, place: Place, parameters: Mapping[str, Tensor] | None = None) -> End:
-        """What the input or the output neuron applies, with the given parameters or its own."""
+        """What the input or the output neuron applies, with the given parameters, gates and skips (n,), or its own."""
         if self.spec.ends in FIXED_ENDS:
             return FIXED_ENDS[self.spec.ends]
         name, make_end = LEARNED_ENDS[self.spec.ends]
@@ -159,7 +159,10 @@ def _combine(h: Tensor, parameters: Mapping[str, Tensor]) -> Tensor:
 
 
 class Vaf(LearnedActivation):
-    """One inner hidden layer between linear ends: `first_weight`, `first_bias`, `out_weight` (n, H), `out_bias` (n,)."""
+    """One inner hidden layer between linear ends: `first_weight`, `first_bias`, `out_weight` (n, H), `out_bias` (n,).
+
+    Source: Apicella, Isgro, Prevete 2019, doi:10.1016/j.neucom.2019.08.065.
+    """
 
     first_weight: Tensor
     first_bias: Tensor
@@ -176,7 +179,7 @@ class Vaf(LearnedActivation):
 
 
 class AGSig(LearnedActivation):
-    """alpha sigmoid(beta u), parameters (n,)."""
+    """alpha sigmoid(beta u), parameters (n,). Source: Hu 1992."""
 
     alpha: Tensor
     beta: Tensor
@@ -192,7 +195,7 @@ class AGSig(LearnedActivation):
 
 
 class FReLU(LearnedActivation):
-    """relu(u + delta) + eta, parameters (n,)."""
+    """relu(u + delta) + eta, parameters (n,). Source: Qiu, Xu, Cai 2018, doi:10.1109/ICPR.2018.8546022."""
 
     delta: Tensor
     eta: Tensor

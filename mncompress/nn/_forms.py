@@ -33,7 +33,7 @@ class CubicSpline(nn.Module):
         return _operators.cubic_spline(u, *parameters) if _operators.can_run(u, *parameters) else self.forward_plain(u)
 
     def forward_plain(self, u: Tensor) -> Tensor:
-        """The same in plain torch, for any dtype and device."""
+        """The same, (..., n) to (..., n), in plain torch, for any dtype and device."""
         return _plain.cubic_spline(u, self.start, self.inverse_step, self.coefficients)
 
 
@@ -53,7 +53,7 @@ class PiecewiseLinear(nn.Module):
         return _operators.piecewise_linear(u, *parameters) if _operators.can_run(u, *parameters) else self.forward_plain(u)
 
     def forward_plain(self, u: Tensor) -> Tensor:
-        """The same in plain torch, for any dtype and device."""
+        """The same, (..., n) to (..., n), in plain torch, for any dtype and device."""
         return _plain.piecewise_linear(u, self.knots, self.slope_changes, self.slope, self.intercept)
 
 

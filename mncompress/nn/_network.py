@@ -55,7 +55,7 @@ class Layer(nn.Module):
         return self.activate(self.linear(h), h)
 
     def activate(self, u: Tensor, h: Tensor) -> Tensor:
-        """The layer's output from its pre-activations `u` and its input `h`."""
+        """The layer's output from its pre-activations `u` (batch, n) and its input `h` (batch, inputs)."""
         y = u if self.activation is None else self.activation(u)
         if self.passes:
             return torch.cat([y, h], -1)

@@ -85,7 +85,7 @@ class Curves:
         return len(self.layer)
 
     def select(self, rows: NDArray[np.intp]) -> "Curves":
-        """The curves of some neurons, in the order of `rows`."""
+        """The curves of some neurons, in the order of `rows` (k,)."""
         arrays = {name: getattr(self, name) for name in _ARRAYS}
         chosen = {name: value[rows] for name, value in arrays.items() if value is not None}
         return replace(self, **chosen, kinds=None if self.kinds is None else tuple(self.kinds[row] for row in rows))

@@ -175,7 +175,7 @@ def fit_linear_spline(
 ) -> tuple[CubicSpline, Array]:
     """Join the values of each function at `intervals` + 1 uniform knots by lines: a spline whose upper coefficients are 0.
 
-    The error falls as K**-2 for smooth functions. Arguments, results and errors are those of `fit_cubic_spline`.
+    The error (n,) falls as K**-2 for smooth functions. Arguments, shapes, results and errors are those of `fit_cubic_spline`.
     """
     target = make_target(function, lo, hi)
     spline = approximate_linear_spline(target, intervals)

@@ -165,7 +165,7 @@ def fit_native(function: ScalarFunctions, lo: npt.ArrayLike, hi: npt.ArrayLike, 
 
 
 def fit_native_with_line(function: ScalarFunctions, lo: npt.ArrayLike, hi: npt.ArrayLike, act: Act) -> tuple[NativeWithLine, Array]:
-    """Fit alpha·act(beta·u + delta) + eta + rho·u to each function by least squares; otherwise as `fit_native`."""
+    """Fit alpha·act(beta·u + delta) + eta + rho·u, (n,) of each, by least squares; otherwise as `fit_native`."""
     target = make_target(function, lo, hi)
     form, rounding = approximate_native_with_line(target, act)
     return form, target.measure(form)[0] + rounding

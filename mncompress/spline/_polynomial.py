@@ -106,6 +106,9 @@ def approximate_polynomial(target: Target, degree: int) -> Polynomial:
     """As `fit_polynomial`, of functions that are sampled already, and without measuring the error.
 
     With a histogram the fit is by weighted least squares at the nodes.
+
+    Raises:
+        ValueError: if the degree is negative or exceeds half the number of nodes.
     """
     if not 0 <= degree <= NODES // 2:
         raise ValueError(f"a degree from 0 to {NODES // 2} is needed, got {degree = }")

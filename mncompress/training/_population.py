@@ -103,7 +103,7 @@ class Population:
         return state
 
     def state(self, networks: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Everything a `Network` needs, on the CPU, from what `networks` returned."""
+        """Everything a `Network` needs, on the CPU, from what `networks` returned: stacked tensors (M, ...)."""
         buffers = {name: value for name, value in self.template.state_dict().items() if not name.startswith("body.")}
         stacked = {f"body.{name}": value for name, value in networks.items()}
         return {name: value.detach().cpu().clone() for name, value in (stacked | buffers).items()}
