@@ -84,7 +84,7 @@ def lacks_unit(name: str, annotation: Any) -> bool:
 def test_fields_have_units(cls: Any) -> None:
     texts = inspect.getsource(cls)
     for field in dataclasses.fields(cls):
-        described = re.search(rf'^    {field.name}: .*\n    """(.*?)"""', texts, re.DOTALL | re.MULTILINE)
+        described = re.search(rf'^    {field.name}: [^\n]*\n    """(.*?)"""', texts, re.DOTALL | re.MULTILINE)
         text = (described[1] if described else "") + (cls.__doc__ or "")
         told = re.search("second|µs|MiB|byte", text)
         assert told or not lacks_unit(field.name, field.type), f"{cls.__name__}.{field.name} has no unit"
