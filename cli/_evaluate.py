@@ -13,6 +13,9 @@ from ._output import open_output
 if TYPE_CHECKING:
     from mncompress.benchmark import Evaluation
 
+LONGEST_SEED = 20
+"""Digits; a longer number in a file was not written by compress."""
+
 
 def evaluate(
     model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="Any ONNX file with one input and one output.",
@@ -34,7 +37,7 @@ def evaluate(
         session = make_session(model)
         if seed is None:
             written = model_info(session).metadata.get("seed", "")
-            seed = int(written) if written.isdecimal() else 0
+            seed = int(written) if written.isdecimal() and len(written) < LONGEST_SEED else 0
         test = load_dataset(data, data_dir=data_dir, seed=seed).test
         evaluation = evaluate_model(session, test.x, test.y)
         metric = describe(evaluation)

@@ -137,13 +137,18 @@ def load_plan(path: PathLike) -> Plan:
     """Read a `plan.json`.
 
     Raises:
-        ConfigError: it cannot be read, or is no plan.
+        ConfigError: it cannot be read, is no plan, or has a number that is not finite.
     """
     try:
         document = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path} cannot be read as a plan: {error}; give the plan.json that compress wrote") from error
-    return from_json(Plan, document, where=str(path))
+    plan = from_json(Plan, document, where=str(path))
+    try:
+        json.dumps(to_json(plan), allow_nan=False)
+    except ValueError as error:
+        raise ConfigError(f"{path} has a number that is not finite; give the plan.json that compress wrote") from error
+    return plan
 
 
 def quickstart(out: Path, progress: Tell | None = None) -> Result:

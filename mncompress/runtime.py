@@ -204,14 +204,17 @@ def model_info(session: onnxruntime.InferenceSession, *, name: str = "the model"
 
     Raises:
         RuntimeProviderError: the model has not one float32 input (batch, features) with a dynamic batch and one float32
-            output (batch, n).
+            output (batch, n), or its metadata are no text.
     """
     ends = (*session.get_inputs(), *session.get_outputs())
     if len(session.get_inputs()) != 1 or len(ends) != 2 or not all(_is_rows(end) for end in ends):
         found = ", ".join(f"{end.name} {end.type}{end.shape}" for end in ends)
         raise RuntimeProviderError(f"{name} needs one float32 input and one float32 output of shape (dynamic batch, "
                                    f"fixed width), found {found}; export it in that form")
-    metadata = dict(session.get_modelmeta().custom_metadata_map)
+    try:
+        metadata = dict(session.get_modelmeta().custom_metadata_map)
+    except UnicodeDecodeError as error:
+        raise RuntimeProviderError(f"{name} has metadata that are not UTF-8; write the file again") from error
     return ModelInfo(ends[0].shape[1], ends[1].shape[1], ends[1].name, metadata)
 
 

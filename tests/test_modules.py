@@ -1,7 +1,5 @@
 """Compressing networks that are not mncompress's own: registration, probing, folding, the forms in place, ONNX."""
 
-import re
-from pathlib import Path
 
 import numpy as np
 import onnx
@@ -515,15 +513,6 @@ def test_scales_that_nothing_takes_in_are_written(tmp_path):
     network = nn.Sequential(nn.Linear(3, 4), Scale(np.arange(1.0, 5), np.ones(4)), nn.Identity())
     export_module(network, torch.randn(2, 3), tmp_path / "a.onnx")
     assert [node.op_type for node in onnx.load(tmp_path / "a.onnx").graph.node] == ["Gemm", "Mul", "Add"]
-
-
-def test_the_documented_example_runs(tmp_path, monkeypatch):
-    page = (Path(__file__).parent.parent / "docs" / "your-own-network.md").read_text(encoding="utf-8")
-    monkeypatch.chdir(tmp_path)
-    names = {}
-    exec(re.search(r"```python\n(.*?)```", page, re.S)[1], names)
-    assert names["result"].verdict["ok"]
-    assert Path("digits.onnx").is_file()
 
 
 def test_a_linear_layer_and_the_form_behind_it_are_one_node(tmp_path):

@@ -153,6 +153,13 @@ def test_kinds_sum_to_the_neurons(either: Result) -> None:
     assert report.left == sum(row.left for row in report.neurons)
 
 
+def test_a_plan_with_a_number_that_json_lacks_is_refused(either: Result, tmp_path: Path) -> None:
+    document = json.loads((either.folder / "plan.json").read_text(encoding="utf-8")) | {"tolerance": "1e999"}
+    (tmp_path / "plan.json").write_text(json.dumps(document), encoding="utf-8")
+    with pytest.raises(ConfigError, match="a number that is not finite"):
+        pipeline.load_plan(tmp_path / "plan.json")
+
+
 def test_plan_can_be_read_back(either: Result) -> None:
     assert either.folder is not None
     plan = from_json(Plan, read_strictly(either.folder / "plan.json"), where="plan.json")

@@ -550,3 +550,9 @@ def test_nothing_left_to_say_is_said(tmp_path: Path) -> None:
                   "0 learned activations", "no certificate, see below", "What the planner tried was not recorded."):
         assert words in page.text
     assert "script" not in [tag for tag, _ in page.elements]
+
+
+def test_curves_that_cannot_be_drawn_are_refused(curves: Curves) -> None:
+    for domain in (np.full((len(curves), 2), np.inf), np.full((len(curves), 2), 1e300), np.full((len(curves), 2), np.nan)):
+        with pytest.raises(ValueError, match="domain has values that are not finite"):
+            dataclasses.replace(curves, domain=domain)

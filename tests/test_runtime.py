@@ -219,3 +219,10 @@ def test_torch_is_not_imported():
         print("torch" in sys.modules)"""
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert (result.stdout, result.stderr) == ("False\n", "")
+
+
+def test_metadata_that_are_no_text_are_refused_in_one_line(tmp_path):
+    file = tmp_path / "a.onnx"
+    file.write_bytes(make_model(LINEAR, metadata={"seed": "marker"}).SerializeToString().replace(b"marker", b"mar\xffer"))
+    with pytest.raises(RuntimeProviderError, match="metadata that are not UTF-8"):
+        runtime.model_info(runtime.make_session(file))

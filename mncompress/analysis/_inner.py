@@ -90,7 +90,7 @@ class InnerNetworks:
     biases: tuple[Array, ...]
     """(N, H) for each hidden layer"""
     weights: tuple[Array, ...]
-    """(N, H, H) as [to][from] for each hidden layer after the first"""
+    """(N, H, H), entry `to, from`, for each hidden layer after the first"""
     out_weight: Array
     """(N, H)"""
     out_bias: Array

@@ -135,7 +135,7 @@ def render_readme(command: str, names: Sequence[str], results: Results, verdicts
     lines = [", ".join(f"{name} {value}" for name, value in machine if value != "None") for machine in sorted(machines)]
     return "\n".join([
         "# The paper's figures, computed again", "",
-        "```sh", command, "```", "",
+        "```console", f"$ {command}", "```", "",
         f"{len(cells)} cells of {config.replicates} networks, {config.epochs} epochs each, on {config.data} "
         f"(content {cells[0].data_hash}), {sum(cell.seconds for cell in cells):.0f} s of training. "
         f"Adam at {config.lr:g}, batches of {config.batch_size}.", "",

@@ -101,7 +101,7 @@ class Fixed(LearnedActivation):
 class Meta(LearnedActivation):
     """The meta-neuron: a one-input, one-output network of any depth and width, with an `End` at the input and at the output.
 
-    Parameters: `first_weight`, `first_bias` (n, H); for each further hidden layer `weights[l]` (n, H, H) as [to][from] and
+    Parameters: `first_weight`, `first_bias` (n, H); for each further hidden layer `weights[l]` (n, H, H), entry `to, from`, and
     `biases[l]` (n, H), with a residual connection around it; `out_weight` (n, H), `out_bias` (n,). Gated ends have `in_gate`,
     `out_gate` (n,), those with a learned skip `in_skip`, `out_skip` (n,).
     """

@@ -16,7 +16,8 @@ class Standardize(nn.Module):
     """(x - shift) / scale, with constants that are exactly float32 so that every later form folds the same numbers.
 
     Args:
-        shift, scale: float arrays (d,).
+        shift: float array (d,).
+        scale: likewise, positive.
     """
 
     shift: Tensor

@@ -24,6 +24,9 @@ SCHEMA = "mncompress.curves/1"
 MARGIN = 0.15
 """How far the grid reaches beyond the domain on either side, as a share of the domain's width."""
 
+LARGEST = 1e30
+"""Pre-activation that can be drawn; the margins of a picture have to be numbers too."""
+
 _ARRAYS = {
     "layer": (np.int64, ("n",)),
     "index": (np.int64, ("n",)),
@@ -46,7 +49,7 @@ class Curves:
     """The learned activations of one network, neurons on the first axis.
 
     Raises:
-        ValueError: an array has another shape or type than stated here.
+        ValueError: an array has another shape or type than stated here, or pre-activations that are no finite numbers.
     """
 
     layer: NDArray[np.int64]
@@ -164,6 +167,9 @@ def _check(curves: Curves) -> str | None:
         if lengths != expected or not lengths or array.dtype != dtype:
             wanted = ", ".join(str(sizes.get(axis, axis)) if isinstance(axis, str) else str(axis) for axis in axes)
             return f"{name} is {array.dtype} of shape {array.shape}, not {dtype.__name__} of shape ({wanted})"
+    for name in ("domain", "u", "histogram_range"):
+        if not np.all(np.abs(getattr(curves, name)) <= LARGEST):
+            return f"{name} has values that are not finite or beyond {LARGEST:g}"
     given = [getattr(curves, name) is not None for name in _OF_A_COMPRESSED_NETWORK]
     if any(given) and not all(given):
         return "replacement, max_abs_error and kinds must be given together"
