@@ -552,7 +552,9 @@ def test_nothing_left_to_say_is_said(tmp_path: Path) -> None:
     assert "script" not in [tag for tag, _ in page.elements]
 
 
-def test_curves_that_cannot_be_drawn_are_refused(curves: Curves) -> None:
-    for domain in (np.full((len(curves), 2), np.inf), np.full((len(curves), 2), 1e300), np.full((len(curves), 2), np.nan)):
-        with pytest.raises(ValueError, match="domain has values that are not finite"):
-            dataclasses.replace(curves, domain=domain)
+@pytest.mark.parametrize("value", [np.inf, np.nan, 1e300])
+def test_files_of_curves_that_cannot_be_drawn_are_refused(curves: Curves, value: float, tmp_path: Path) -> None:
+    path = tmp_path / "activations.safetensors"
+    save_curves(path, dataclasses.replace(curves, domain=np.full((len(curves), 2), value)))
+    with pytest.raises(CheckpointError, match="domain has values that are not finite"):
+        load_curves(path)

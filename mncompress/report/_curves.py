@@ -25,7 +25,7 @@ MARGIN = 0.15
 """How far the grid reaches beyond the domain on either side, as a share of the domain's width."""
 
 LARGEST = 1e30
-"""Pre-activation that can be drawn; the margins of a picture have to be numbers too."""
+"""Pre-activation that is read from a file: the margins of a picture, which is drawn in float32, have to be finite too."""
 
 _ARRAYS = {
     "layer": (np.int64, ("n",)),
@@ -49,7 +49,7 @@ class Curves:
     """The learned activations of one network, neurons on the first axis.
 
     Raises:
-        ValueError: an array has another shape or type than stated here, or pre-activations that are no finite numbers.
+        ValueError: an array has another shape or type than stated here.
     """
 
     layer: NDArray[np.int64]
@@ -148,10 +148,15 @@ def _build(path: Path, document: Any, arrays: dict[str, Any]) -> Curves:
         raise CheckpointError(f"{path} lacks the tensor {missing[0]!r}; run mncompress compress again")
     kinds = document.get("kinds")
     try:
-        return Curves(**{name: arrays.get(name) for name in _ARRAYS},  # type: ignore[arg-type]
-                      kinds=None if kinds is None else tuple(kinds), title=str(document.get("title", "")))
+        curves = Curves(**{name: arrays.get(name) for name in _ARRAYS},  # type: ignore[arg-type]
+                        kinds=None if kinds is None else tuple(kinds), title=str(document.get("title", "")))
     except (ValueError, TypeError) as error:
         raise CheckpointError(f"{path}: {error}; run mncompress compress again") from error
+    for name in ("domain", "u", "histogram_range"):
+        if not np.all(np.abs(getattr(curves, name)) <= LARGEST):
+            raise CheckpointError(f"{path}: {name} has values that are not finite or beyond {LARGEST:g}; "
+                                  "run mncompress compress again")
+    return curves
 
 
 def _check(curves: Curves) -> str | None:
@@ -167,9 +172,6 @@ def _check(curves: Curves) -> str | None:
         if lengths != expected or not lengths or array.dtype != dtype:
             wanted = ", ".join(str(sizes.get(axis, axis)) if isinstance(axis, str) else str(axis) for axis in axes)
             return f"{name} is {array.dtype} of shape {array.shape}, not {dtype.__name__} of shape ({wanted})"
-    for name in ("domain", "u", "histogram_range"):
-        if not np.all(np.abs(getattr(curves, name)) <= LARGEST):
-            return f"{name} has values that are not finite or beyond {LARGEST:g}"
     given = [getattr(curves, name) is not None for name in _OF_A_COMPRESSED_NETWORK]
     if any(given) and not all(given):
         return "replacement, max_abs_error and kinds must be given together"
