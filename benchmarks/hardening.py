@@ -8,7 +8,7 @@ and as JSON beside it, so an interrupted run continues with `--resume`; rows of 
 """
 
 import argparse
-import importlib
+import importlib.metadata
 import json
 import platform
 import sys
