@@ -26,7 +26,7 @@ from torch import Tensor
 
 from mncompress.native import load_library
 from mncompress.nn import _plain
-from mncompress.nn._fused import _kernels_run
+from mncompress.nn._fused import triton_runs
 
 ROWS, NEURONS = 128, 16
 """What a Triton program has at a time."""
@@ -68,7 +68,7 @@ def _is_transformed() -> bool:
 
 
 def _triton_runs(device: torch.device) -> bool:
-    return find_spec("triton") is not None and _kernels_run(device)
+    return find_spec("triton") is not None and triton_runs(device)
 
 
 # What torch.compiler.assume_constant_result does, which would import the compiler, and that takes seconds.
