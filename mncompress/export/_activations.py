@@ -227,10 +227,7 @@ def emit_linear_table(builder: GraphBuilder, value: Value, intercept: Array, slo
     """
     axis = int(value.layout == "feature_first")
     last = intercept.shape[1] - 1
-    clipped = builder.node("Clip", [value.name, builder.constant(0), builder.constant(last)], f"{name}/clipped")
-    any_index = builder.node("Cast", [clipped], f"{name}/any_index", to=onnx.TensorProto.INT32)
-    limits = [builder.constant(0, np.int32), builder.constant(last, np.int32)]
-    index = builder.node("Clip", [any_index, *limits], f"{name}/index")
+    index = _table_index(builder, value.name, last, name)
 
     def look_up(table: Array, label: str) -> str:
         stored = builder.initializer(f"{name}/{label}", table if axis else table.T)
@@ -238,6 +235,14 @@ def emit_linear_table(builder: GraphBuilder, value: Value, intercept: Array, slo
 
     rise = builder.node("Mul", [value.name, look_up(slope, "slope")], f"{name}/rise")
     return replace(value, name=builder.node("Add", [rise, look_up(intercept, "intercept")], name))
+
+
+def _table_index(builder: GraphBuilder, s: str, last: int, name: str) -> str:
+    """Floor(s), but 0 below and `last` above; one of these for NaN."""
+    clipped = builder.node("Clip", [s, builder.constant(0), builder.constant(last)], f"{name}/clipped")
+    any_index = builder.node("Cast", [clipped], f"{name}/any_index", to=onnx.TensorProto.INT32)
+    limits = [builder.constant(0, np.int32), builder.constant(last, np.int32)]
+    return builder.node("Clip", [any_index, *limits], f"{name}/index")
 
 
 def emit_polynomial(
