@@ -207,8 +207,8 @@ def main() -> None:
     print(f"torch {torch.__version__} on {device.type} ({name}); {version}\n")
     dataset, speed, rows, alone = make_dataset(), bandwidth(device), [], {}
     precisions = ("highest", "high") if device.type == "cuda" else ("highest",)
-    print("| N | M | precision | mncompress, us | modules, us | jax, us | jax / mncompress | M single / stack | share of bandwidth bound |")
-    print("|---" * 9 + "|")
+    print("| N | M | precision | mncompress, us | modules, us | jax, us | jax / mncompress | M single / stack | "
+          "share of bandwidth bound |", "|---" * 9 + "|", sep="\n")
     for neurons in map(int, options.neurons.split(",")):
         for replicates in map(int, options.replicates.split(",")):
             contestants = {}
@@ -226,8 +226,9 @@ def main() -> None:
                 if replicates == 1:
                     alone[neurons, precision] = own
                 single = alone.get((neurons, precision))
-                print(f"| {neurons} | {replicates} | {precision} | {own:.1f} | {show(times.get('modules'))} | {show(peer)} | "
-                      f"{show(peer and peer / own, 2)} | {show(single and replicates * single / own)} | {bound / own:.1%} |", flush=True)
+                numbers = (show(times.get("modules")), show(peer), show(peer and peer / own, 2),
+                           show(single and replicates * single / own), f"{bound / own:.1%}")
+                print(f"| {neurons} | {replicates} | {precision} | {own:.1f} | {' | '.join(numbers)} |", flush=True)
     if options.out is not None:
         mn.files.write_json(options.out, {"device": name, "torch": torch.__version__, "jax": version, "rows": rows})
 

@@ -6,6 +6,7 @@ networks of one hidden layer, layers that fit into registers, no batch normaliza
 where it is not `highest`.
 """
 
+import itertools
 import math
 import warnings
 from collections.abc import Iterator, Sequence
@@ -81,7 +82,7 @@ def can_fuse(population: Population, config: TrainConfig) -> bool:
     return (not config.batch_norm and population.flat.numel() <= MAX_PARAMETERS
             and all(spec.depth <= 1 and spec.width <= MAX_INNER_WIDTH for spec in specs)
             and max(widths) * _block_rows(widths) <= MAX_NUMBERS
-            and all(a * b <= MAX_NUMBERS for a, b in zip(widths, widths[1:], strict=False))
+            and all(a * b <= MAX_NUMBERS for a, b in itertools.pairwise(widths))
             and triton_runs(population.flat.device))
 
 

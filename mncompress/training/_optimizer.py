@@ -36,7 +36,8 @@ class Adam(torch.optim.AdamW):
         flat = population.flat
         super().__init__(
             [{"params": [_slice(flat, a, b) for a, b in slices], "lr": torch.tensor(rate, device=flat.device), "rate": rate,
-              "weight_decay": decay} for (rate, decay), slices in groups.items()], fused=True, capturable=flat.device.type == "cuda")
+              "weight_decay": decay} for (rate, decay), slices in groups.items()],
+            fused=True, capturable=flat.device.type == "cuda")
         self.first, self.second = torch.zeros_like(flat), torch.zeros_like(flat)
         for value in (value for group in self.param_groups for value in group["params"]):
             start = value.storage_offset()

@@ -18,8 +18,8 @@ The step of the epoch is `counter` + `ahead`. Its rows are `order[g, step * batc
 there is one group, all of them. `schedule[step]` has the factor of the learning rate and Adam's two corrections,
 1 / (1 - beta1^t) and 1 / sqrt(1 - beta2^t).
 
-LAYER is a `_fused_steps.FusedLayer`, which has the one behind it; P is its number of neurons padded to a power of two, R the rows of
-a block.
+LAYER is a `_fused_steps.FusedLayer`, which has the one behind it; P is its number of neurons padded to a power of two, R the rows
+of a block.
 
 Importing this needs triton. Its interpreter (TRITON_INTERPRET=1) runs all of it on the CPU.
 """

@@ -195,7 +195,8 @@ def _run_epoch_(trainer: Trainer, progress: Progress | None) -> list[EpochMetric
                             f"lower --lr (now {config.lr:g}) or choose another --init (now {config.init})")
     if progress is not None:
         metric = _best_metric(rows, trainer)
-        progress(TrainProgress(epoch, config.epochs, steps, steps, float(trainer.losses(steps).nanmean()), metric, name, seconds, replicates))
+        loss = float(trainer.losses(steps).nanmean())
+        progress(TrainProgress(epoch, config.epochs, steps, steps, loss, metric, name, seconds, replicates))
     return rows
 
 
