@@ -1,9 +1,12 @@
-"""Optimizer steps as three GPU kernels each, many of them in one CUDA graph; `_step_kernels` says what they do.
+"""Optimizer steps as a few GPU kernels each, many of them in one CUDA graph; `_step_kernels` says what they do.
 
 A `FusedStepper` computes what a `Stepper` does, in float32 and up to rounding, for the populations that `can_fuse` admits: inner
 networks of one hidden layer, layers that fit into registers, no batch normalization. Products have the precision that
-`torch.get_float32_matmul_precision()` asks for: that of float32, from three products of TensorFloat-32 each, or of one such product
-where it is not `highest`.
+`torch.get_float32_matmul_precision()` asks for: that of float32, in the kernels from three products of TensorFloat-32 each, or
+of one such product where it is not `highest`.
+
+The products with the features are `project`'s and `update`'s up to `LIBRARY_NEURONS` first neurons of all networks together, where
+launches are what costs; from there on they are torch's, on rows that are gathered before.
 """
 
 import itertools
@@ -32,6 +35,7 @@ CHUNK = 64
 """Steps in a graph."""
 PROJECT_ROWS, UPDATE_ROWS, UPDATE_FLOATS = 128, 64, 256
 """Of a program of `project` and `update`, with which no registers spill."""
+LIBRARY_NEURONS = 256
 PROGRAMS = 132
 """Of a launch, to aim at: about as many as a large GPU has multiprocessors."""
 
@@ -113,22 +117,26 @@ class FusedStepper:
         shared = self.config.order == "shared"
         self.groups, self.columns = (1, networks * self.layer.neurons) if shared else (networks, self.layer.neurons)
         widths = [_pad(layer.linear.out_features) for layer in population.template.layers]
-        self.rows, self.warps = _block_rows(widths), 4 if max(widths) <= 32 else 8
+        self.block, self.warps = _block_rows(widths), 4 if max(widths) <= 32 else 8
         self.precision = "tf32x3" if torch.get_float32_matmul_precision() == "highest" else "tf32"
         features = split.x.shape[1]
         self.tile = {"C": min(64, _pad(self.columns)), "K": min(32, _pad(features))}
         tiles, depth = self.groups * math.ceil(self.columns / self.tile["C"]), math.ceil(features / self.tile["K"])
-        self.split_features = math.ceil(depth / min(depth, math.ceil(PROGRAMS / tiles))) * self.tile["K"]
+        self.library = networks * self.layer.neurons >= LIBRARY_NEURONS
+        splits = 1 if self.library else min(depth, math.ceil(PROGRAMS / tiles))
+        self.split_features = math.ceil(depth / splits) * self.tile["K"]
 
         def zeros(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
             return torch.zeros(shape, dtype=dtype, device=device)
 
         self.floats = population.flat.numel() // networks - self.layer.bias
-        blocks = math.ceil(batch / self.rows)
+        blocks = math.ceil(batch / self.block)
         self.u = zeros(math.ceil(features / self.split_features), networks * self.layer.neurons, batch)
         self.u_grad = zeros(*self.u.shape[1:])
         self.partials, self.losses = zeros(networks, blocks, self.floats), zeros(networks, blocks)
+        self.rows = zeros(self.groups * batch if self.library else 0, features)
         self.order = zeros(self.groups, len(split.x), dtype=torch.long)
+        self.offsets = torch.arange(batch, device=device)
         self.counter, self.schedule = zeros(1, dtype=torch.long), zeros(len(self.sizes), 3)
         self.total = zeros(networks)
         self.rates, self.decays = _make_rates(population, configs)
@@ -194,18 +202,41 @@ class FusedStepper:
         tiles, blocks = self.groups * math.ceil(self.columns / self.tile["C"]), self.losses.shape[1]
         tile = {**self.tile, "PRECISION": self.precision}
         with torch.cuda.device_of(flat):
-            project[tiles, len(self.u), math.ceil(batch / PROJECT_ROWS)](
-                self.split.x, *rows, flat, self.u, size, batch, self.groups, self.columns, features, self.split_features,
-                R=min(PROJECT_ROWS, _pad(batch)), num_warps=8, **tile)
+            if self.library:
+                self._project(ahead)
+            else:
+                project[tiles, len(self.u), math.ceil(batch / PROJECT_ROWS)](
+                    self.split.x, *rows, flat, self.u, size, batch, self.groups, self.columns, features, self.split_features,
+                    R=min(PROJECT_ROWS, _pad(batch)), num_warps=8, **tile)
             descend[networks, blocks](
                 self.split.y, *rows, flat, self.u, self.u_grad, self.partials, self.losses, size, batch, networks, len(self.u),
-                self.floats, LAYER=self.layer, R=self.rows, CLASSIFY=self.task == "classification", PRECISION=self.precision,
+                self.floats, LAYER=self.layer, R=self.block, CLASSIFY=self.task == "classification", PRECISION=self.precision,
                 num_warps=self.warps)
+            if self.library:
+                self._multiply_gradient(size)
             programs = tiles * math.ceil(features / self.tile["K"]) + math.ceil(networks * self.floats / UPDATE_FLOATS)
             update[programs,](
-                self.split.x, *rows, flat, first, second, self.u_grad, self.partials, self.losses, self.total, self.schedule,
-                self.rates, self.decays, self.place, self.pitch, self.kind, size, batch, networks, self.groups, self.columns,
-                features, blocks, self.floats, R=min(UPDATE_ROWS, _pad(batch)), FLOATS=UPDATE_FLOATS, num_warps=4, **tile)
+                self.split.x, *rows, flat, first, second, self.u_grad, flat.grad, self.partials, self.losses, self.total,
+                self.schedule, self.rates, self.decays, self.place, self.pitch, self.kind, size, batch, networks, self.groups,
+                self.columns, features, blocks, self.floats, GIVEN=self.library, R=min(UPDATE_ROWS, _pad(batch)),
+                FLOATS=UPDATE_FLOATS, num_warps=4, **tile)
+
+    @torch.no_grad()
+    def _project(self, ahead: int) -> None:
+        """Gather the step's rows, and multiply them with the first weights."""
+        batch = self.sizes[0]
+        places = ((self.counter + ahead) * batch + self.offsets).clamp_(max=self.order.shape[1] - 1)    # those behind are not used
+        torch.index_select(self.split.x, 0, self.order.index_select(1, places).flatten(), out=self.rows)
+        weight = self.population.parameters["0.linear.weight"].detach().view(self.groups, self.columns, -1)
+        torch.bmm(weight, self.rows.view(self.groups, batch, -1).mT, out=self.u.view(self.groups, self.columns, batch))
+
+    @torch.no_grad()
+    def _multiply_gradient(self, size: int) -> None:
+        """The gradient of the first weights, into theirs."""
+        gradient = self.population.parameters["0.linear.weight"].grad
+        assert gradient is not None
+        by_u, rows = self.u_grad.view(self.groups, self.columns, -1), self.rows.view(self.groups, self.sizes[0], -1)
+        torch.bmm(by_u[..., :size], rows[:, :size], out=gradient.view(self.groups, self.columns, -1))
 
 
 def make_layer(population: Population) -> FusedLayer:

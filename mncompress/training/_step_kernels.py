@@ -1,8 +1,9 @@
 """Triton kernels of a whole optimizer step of M networks on one batch: three launches, whatever the networks.
 
 `project` multiplies the batch's features with the first layer's weights; `descend` does everything from the first
-pre-activations to the loss and back to their gradient; `update` has the first layer's weight gradient and AdamW. Nothing
-depends on the order in which programs run, so the same step always gives the same bits.
+pre-activations to the loss and back to their gradient; `update` has the first layer's weight gradient and AdamW. For many
+networks, or wide ones, a library's matrix products take the place of `project` and of the product in `update`. Nothing depends on
+the order in which programs run, so the same step always gives the same bits.
 
 All parameters lie in one vector, for each a block of shape (M, ...), the first layer's weights (M, n, d) in front. A parameter's
 `offset` is where its block would begin if M were 1: network m's part begins at M offset + m size. Values are feature first.
@@ -261,8 +262,9 @@ def _adam(flat, first, second, place, valid, gradient, rate, decay, schedule, st
 
 
 @triton.jit
-def _update_first(program, x, order, stride, step, flat, first, second, u_grad, schedule, rates, decays, size, batch, networks,
-                  groups, columns, features, C: tl.constexpr, R: tl.constexpr, K: tl.constexpr, PRECISION: tl.constexpr):
+def _update_first(program, x, order, stride, step, flat, first, second, u_grad, gradients, schedule, rates, decays, size, batch,
+                  networks, groups, columns, features, GIVEN: tl.constexpr, C: tl.constexpr, R: tl.constexpr, K: tl.constexpr,
+                  PRECISION: tl.constexpr):
     """C neurons by K features of the first layer's weights."""
     depth = tl.cdiv(features, K)
     tiles = tl.cdiv(columns, C) * depth
@@ -270,16 +272,19 @@ def _update_first(program, x, order, stride, step, flat, first, second, u_grad, 
     c = tile // depth * C + tl.arange(0, C)
     k = tile % depth * K + tl.arange(0, K)
     own = (group * columns + c).to(tl.int64)
-    gradient = tl.zeros((C, K), tl.float32)
-    for start in range(0, size, R):
-        b = start + tl.arange(0, R)
-        row = _rows(order, stride, group, step, b, size, batch)
-        by_u = tl.load(u_grad + own[:, None] * batch + b[None, :], (c < columns)[:, None] & (b < size)[None, :], 0.0)
-        rows = tl.load(x + row[:, None] * features + k[None, :], (b < size)[:, None] & (k < features)[None, :], 0.0)
-        gradient = tl.dot(by_u, rows, gradient, input_precision=PRECISION)
+    valid = (c < columns)[:, None] & (k < features)[None, :]
+    if GIVEN:
+        gradient = tl.load(gradients + own[:, None] * features + k[None, :], valid, 0.0)
+    else:
+        gradient = tl.zeros((C, K), tl.float32)
+        for start in range(0, size, R):
+            b = start + tl.arange(0, R)
+            row = _rows(order, stride, group, step, b, size, batch)
+            by_u = tl.load(u_grad + own[:, None] * batch + b[None, :], (c < columns)[:, None] & (b < size)[None, :], 0.0)
+            rows = tl.load(x + row[:, None] * features + k[None, :], (b < size)[:, None] & (k < features)[None, :], 0.0)
+            gradient = tl.dot(by_u, rows, gradient, input_precision=PRECISION)
     network = own // (groups * columns // networks)
     rate, decay = tl.load(rates + network, c < columns, 0.0), tl.load(decays + network, c < columns, 0.0)
-    valid = (c < columns)[:, None] & (k < features)[None, :]
     _adam(flat, first, second, own[:, None] * features + k[None, :], valid, gradient, rate[:, None], decay[:, None], schedule, step)
 
 
@@ -303,19 +308,20 @@ def _update_rest(program, step, flat, first, second, partials, losses, total, sc
 
 
 @triton.jit(do_not_specialize=["stride", "ahead", "size", "networks", "groups", "columns", "blocks", "floats"])
-def update(x, order, stride, counter, ahead, flat, first, second, u_grad, partials, losses, total, schedule, rates, decays,
-           place, pitch, kind, size, batch, networks, groups, columns, features, blocks, floats,
+def update(x, order, stride, counter, ahead, flat, first, second, u_grad, gradients, partials, losses, total, schedule, rates,
+           decays, place, pitch, kind, size, batch, networks, groups, columns, features, blocks, floats, GIVEN: tl.constexpr,
            C: tl.constexpr, R: tl.constexpr, K: tl.constexpr, FLOATS: tl.constexpr, PRECISION: tl.constexpr):
     """The first layer's weight gradient, AdamW on everything, and the sum of the losses.
 
+    Where it is `GIVEN`, that gradient lies in `gradients` (M, n, d), and x, order and u_grad are not read.
     The first programs have C neurons by K features of the first weights each, the others FLOATS of the other parameters: number q
     of network m is at place[q] + m pitch[q] of the vector, and its rate is rates[kind[q], m].
     """
     step = tl.load(counter) + ahead
     tiles = groups * tl.cdiv(columns, C) * tl.cdiv(features, K)
     if tl.program_id(0) < tiles:
-        _update_first(tl.program_id(0), x, order, stride, step, flat, first, second, u_grad, schedule, rates, decays, size, batch,
-                      networks, groups, columns, features, C, R, K, PRECISION)
+        _update_first(tl.program_id(0), x, order, stride, step, flat, first, second, u_grad, gradients, schedule, rates, decays,
+                      size, batch, networks, groups, columns, features, GIVEN, C, R, K, PRECISION)
     else:
         _update_rest(tl.program_id(0) - tiles, step, flat, first, second, partials, losses, total, schedule, rates, decays, place,
                      pitch, kind, networks, blocks, floats, FLOATS)
