@@ -47,7 +47,8 @@ CASES: list[dict[str, Any]] = [
      "schedule": "cosine"},
     {"activation": "meta,warp:tanh", "shared": True, "ends": "skip", "hidden": (17, 3), "weight_decay": 0.1, "activation_lr": 3.0},
     {"activation": "meta", "inner": "elu", "ends": "leaky", "hidden": (3,), "inner_width": 11},
-    {"activation": "vaf", "inner": "softplus", "hidden": (), "output_activation": True, "schedule": "linear", "warmup": 1, "epochs": 2},
+    {"activation": "vaf", "inner": "softplus", "hidden": (), "output_activation": True, "schedule": "linear", "warmup": 1,
+     "epochs": 2},
     {"activation": "agsig", "hidden": (2,)}, {"activation": "frelu", "hidden": (6,), "shared": True},
     *({"activation": activation, "inner": act, "hidden": (3,)} for k, act in enumerate(ACTS)
       for activation in [("vaf", f"warp:{act}", f"fixed:{act}")[k % 3]]),
@@ -144,7 +145,7 @@ def test_kernels_train_regressions(changes):
 
 
 @kernels
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=3, deadline=None)
 @given(st.integers(0, 1000), st.integers(1, 40), st.lists(st.integers(1, 20), min_size=1, max_size=3), st.integers(1, 40),
        st.integers(1, 20), st.booleans(), st.sampled_from(("shared", "own")), st.sampled_from(("meta", "vaf", "warp:silu")))
 def test_kernels_train_any_shape(seed, features, hidden, batch, outputs, classify, order, activation):
@@ -176,7 +177,8 @@ def test_kernels_keep_a_diverged_network_to_itself():
 
 @kernels
 def test_kernels_continue_from_a_state():
-    config, dataset = make_config(activation="meta", hidden=(3,), schedule="cosine", epochs=2), make_dataset(5, 20, 3, "classification")
+    config = make_config(activation="meta", hidden=(3,), schedule="cosine", epochs=2)
+    dataset = make_dataset(5, 20, 3, "classification")
     once, first, second = (make_trainer(config, dataset) for _ in range(3))
     for trainer in (once, once, first):
         list(trainer.run_epoch())
@@ -228,7 +230,7 @@ def test_compiled_steps_of_a_wide_input(neurons, replicates, order):
 
 @here
 @pytest.mark.parametrize("changes", [
-    {"batch_norm": True}, {"activation": "meta", "inner_layers": 2}, {"inner_width": fused.MAX_INNER_WIDTH + 1}, {"hidden": (513,)},
+    {"batch_norm": True}, {"activation": "meta", "inner_layers": 2}, {"hidden": (513,)},
     {"hidden": (128, 128)}], ids=str)
 def test_other_networks_take_plain_steps(changes, monkeypatch):
     monkeypatch.setattr(fused, "triton_runs", lambda device: True)

@@ -25,8 +25,6 @@ from mncompress.training._population import Population
 from mncompress.training._steps import DeviceSplit, Stepper, batch_sizes
 from mncompress.types import Task, TrainConfig
 
-MAX_INNER_WIDTH = 16
-"""Loops over inner units are unrolled."""
 MAX_NUMBERS = 8192
 """Of a layer's values for a block of rows, and of the weights between two layers: what a program has registers for."""
 MAX_PARAMETERS = 2**31 - 1
@@ -36,12 +34,9 @@ CHUNK = 64
 PROJECT_ROWS, UPDATE_ROWS, UPDATE_FLOATS = 128, 64, 256
 """Of a program of `project` and `update`, with which no registers spill."""
 LIBRARY_NEURONS = 256
+"""Neurons of the first layers of all networks from which on the library's products are taken."""
 PROGRAMS = 132
 """Of a launch, to aim at: about as many as a large GPU has multiprocessors."""
-
-UNROLLED = 8
-"""Inner units of a network's layers together up to which their loops are unrolled: faster, but the more there are the longer it
-takes to compile."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +63,6 @@ class FusedLayer:
     act: str = ""
     """Empty where nothing is activated."""
     width: int = 0
-    unroll: int = 1
     shared: bool = False
     first_weight: int = -1
     first_bias: int = -1
@@ -84,7 +78,7 @@ def can_fuse(population: Population, config: TrainConfig) -> bool:
     specs = [layer.activation.spec for layer in layers if isinstance(layer.activation, LearnedActivation)]
     widths = [_pad(layer.linear.out_features) for layer in layers]
     return (not config.batch_norm and population.flat.numel() <= MAX_PARAMETERS
-            and all(spec.depth <= 1 and spec.width <= MAX_INNER_WIDTH for spec in specs)
+            and all(spec.depth <= 1 for spec in specs)
             and max(widths) * _block_rows(widths) <= MAX_NUMBERS
             and all(a * b <= MAX_NUMBERS for a, b in itertools.pairwise(widths))
             and triton_runs(population.flat.device))
@@ -242,7 +236,6 @@ class FusedStepper:
 def make_layer(population: Population) -> FusedLayer:
     """The first layer of a population's networks, with those behind it."""
     offsets, found = _offsets(population), None
-    unroll = sum(_inner_width(layer) for layer in population.template.layers) <= UNROLLED
     for k, layer in reversed(list(enumerate(population.template.layers))):
         n = layer.linear.out_features
         linear = n, _pad(n), layer.residual, offsets[f"{k}.linear.weight"], offsets[f"{k}.linear.bias"], found
@@ -250,15 +243,15 @@ def make_layer(population: Population) -> FusedLayer:
             found = FusedLayer(*linear)
         else:
             own = {name.removeprefix(f"{k}.activation."): offset for name, offset in offsets.items()}
-            found = FusedLayer(*linear, *_describe(layer, own, unroll))
+            found = FusedLayer(*linear, *_describe(layer, own))
     assert found is not None
     return found
 
 
-def _describe(layer: Layer, offsets: dict[str, int], unroll: bool) -> tuple[Any, ...]:
+def _describe(layer: Layer, offsets: dict[str, int]) -> tuple[Any, ...]:
     """The fields of a `FusedLayer` that tell its activation, given the offsets of its parameters."""
     assert isinstance(layer.activation, LearnedActivation)
-    spec, width = layer.activation.spec, _inner_width(layer)
+    spec = layer.activation.spec
     inner = [-1 if name is None else offsets[name] for name in INNER_PARAMETERS[spec.family]]
     ends = [FusedEnd()] * 2
     if spec.ends in FIXED_ENDS and spec.family == "meta":
@@ -266,11 +259,7 @@ def _describe(layer: Layer, offsets: dict[str, int], unroll: bool) -> tuple[Any,
     elif spec.family == "meta":
         name, _ = LEARNED_ENDS[spec.ends]
         ends = [FusedEnd(spec.ends, offset=offsets[f"{place}_{name}"]) for place in ("in", "out")]
-    return (spec.act, width, width if unroll else 1, spec.shared and layer.linear.out_features > 1, *inner, *ends)
-
-
-def _inner_width(layer: Layer) -> int:
-    return max(layer.activation.spec.width, 1) if isinstance(layer.activation, LearnedActivation) else 0
+    return (spec.act, max(spec.width, 1), spec.shared and layer.linear.out_features > 1, *inner, *ends)
 
 
 def _offsets(population: Population) -> dict[str, int]:

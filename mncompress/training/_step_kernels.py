@@ -133,7 +133,7 @@ def _forward(u, flat, networks, network, LAYER: tl.constexpr):
     p = _load(flat, networks, network, 0, LAYER, LAYER.in_end.offset, 1, 0.0)
     x, x_slope, by_p = _end(u, p, LAYER, True)
     z = _load(flat, networks, network, 0, LAYER, LAYER.out_bias, 1, 0.0) + tl.zeros(x.shape, tl.float32)
-    for h in tl.range(LAYER.width, loop_unroll_factor=LAYER.unroll):
+    for h in tl.range(LAYER.width, loop_unroll_factor=1):
         w, b, v = _inner(flat, networks, network, h, LAYER)
         value, _ = act(x * w + b, NAME)
         z += value * v
@@ -148,7 +148,7 @@ def _activate_backward(u, dy, flat, partials, networks, network, LAYER: tl.const
     x, x_slope, by_p, _, y_slope, by_q = _forward(u, flat, networks, network, LAYER)
     dz = dy * y_slope
     dx = tl.zeros(u.shape, tl.float32)
-    for h in tl.range(LAYER.width, loop_unroll_factor=LAYER.unroll):
+    for h in tl.range(LAYER.width, loop_unroll_factor=1):
         w, b, v = _inner(flat, networks, network, h, LAYER)
         value, slope = act(x * w + b, NAME)
         g = dz * v * slope
