@@ -83,7 +83,7 @@ _ROW_GATHER = _functions._TABLES + """
     piece = Floor (clipped)
     t = Sub (s, piece)
     any_index = Cast <to = 6> (piece)
-    index = Clip (any_index, zero_i32, above_i32)
+    index = Max (any_index, zero_i32)
     row = Add (index, offset)
     coefficient_rows = Gather <axis = 0> (table, row)
     r0, r1, r2, r3 = Split <axis = 2, num_outputs = 4> (coefficient_rows)
@@ -102,14 +102,14 @@ _ROW_GATHER = _functions._TABLES + """
 """
 """One row of four coefficients per look-up; without the care for infinities, which would only make it slower."""
 
-_CLIPPED = "index = Clip (any_index, zero_i32, above_i32)"
-_TWO_STEPS = "low_index = Max (any_index, zero_i32)\n    index = Min (low_index, above_i32)"
+_NOT_BELOW = "index = Max (any_index, zero_i32)"
+_CLIPPED = "above_i32 = Cast <to = 6> (intervals)\n    index = Clip (any_index, zero_i32, above_i32)"
 
 
 def threshold_first(body: str) -> str:
     positive = "positive = ThresholdedRelu <alpha = 0.0> (s)\n    clipped = Min (positive, above_f32)"
     body = body.replace("clipped = Clip (s, zero, above_f32)", positive)
-    return body.replace(_CLIPPED, "").replace("any_index = Cast", "index = Cast")
+    return body.replace(_NOT_BELOW, "").replace("any_index = Cast", "index = Cast")
 
 
 _KNOTS_LAST = """
@@ -215,15 +215,15 @@ def cubic(setup: Setup) -> None:
                 "few, portable": inline_functions(make_network(features, neurons, emit, few=True)),
                 "many, portable": inline_functions(make_network(features, neurons, emit, few=False)),
                 "many, int64, portable": inline_functions(make_network(features, neurons, emit, body=int64_index(text))),
-                "many, two steps, portable": inline_functions(
-                    make_network(features, neurons, emit, body=text.replace(_CLIPPED, _TWO_STEPS))),
+                "many, clipped, portable": inline_functions(
+                    make_network(features, neurons, emit, body=text.replace(_NOT_BELOW, _CLIPPED))),
                 "many, threshold, portable": inline_functions(make_network(features, neurons, emit, body=threshold_first(text))),
                 "row Gather, int64, portable": inline_functions(
                     make_network(features, neurons, emit, body=int64_index(_ROW_GATHER))),
                 "chosen, start 0, step 1": make_network(features, neurons, emit_folded),
                 "the same, portable": inline_functions(make_network(features, neurons, emit_folded)),
             }
-    print_table("CubicSpline; two steps: Max and Min in place of the index's Clip", setup, rows)
+    print_table("CubicSpline; clipped: the index in int32, in place of Max", setup, rows)
 
 
 def clip_floats(builder: GraphBuilder, s: str, last: int, name: str) -> str:
@@ -240,11 +240,6 @@ def clip_int64(builder: GraphBuilder, s: str, last: int, name: str) -> str:
     return builder.node("Clip", [index, builder.constant(0, np.int64), builder.constant(last, np.int64)], f"{name}/index")
 
 
-def clip_in_two_steps(builder: GraphBuilder, s: str, last: int, name: str) -> str:
-    low = builder.node("Max", [no_clip(builder, s, last, name), builder.constant(0, np.int32)], f"{name}/low_index")
-    return builder.node("Min", [low, builder.constant(last, np.int32)], f"{name}/index")
-
-
 def threshold(builder: GraphBuilder, s: str, last: int, name: str) -> str:
     """0 for NaN already in float32, but not in OpenVINO, which multiplies by 0."""
     positive = builder.node("ThresholdedRelu", [s], f"{name}/positive", alpha=0.0)
@@ -257,7 +252,8 @@ def no_clip(builder: GraphBuilder, s: str, last: int, name: str) -> str:
     return builder.node("Cast", [clip_floats(builder, s, last, name)], f"{name}/any_index", to=onnx.TensorProto.INT32)
 
 
-INDICES = {"int32": clip_int32, "int64": clip_int64, "two steps": clip_in_two_steps, "threshold": threshold, "no clip": no_clip}
+INDICES = {"Max": _activations._table_index, "Clip int32": clip_int32, "Clip int64": clip_int64, "threshold": threshold,
+           "nothing": no_clip}
 
 
 def lines(setup: Setup) -> None:
@@ -274,7 +270,7 @@ def lines(setup: Setup) -> None:
                 models[f"batch first, {label}"] = make_network(features, neurons, emit)
                 models[f"feature first, {label}"] = make_network(features, neurons, emit, "feature_first")
         rows[f"{features}-{neurons}-10, K = 64"] = models
-    title = "Tables of lines; the index clipped in int32, in int64, by Max and Min in int32, or by ThresholdedRelu before it"
+    title = "Tables of lines; behind the index Max with 0, Clip in int32 or int64, ThresholdedRelu before it instead, or nothing"
     print_table(title, setup, rows)
 
 

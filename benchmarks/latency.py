@@ -61,6 +61,7 @@ class Case:
         threads: of the session.
         target: what the planner plans for; `portable` measures the file in standard operators.
         provider: short name.
+        tf32: whether CUDA multiplies matrices in TF32, ONNX Runtime's default, and not in float32.
     """
 
     name: str
@@ -73,6 +74,7 @@ class Case:
     threads: int = 1
     target: str = "native"
     provider: str = "cpu"
+    tf32: bool = False
 
 
 def make_cases() -> Iterator[Case]:
@@ -95,9 +97,10 @@ def make_cases() -> Iterator[Case]:
     for n in (64, 128, 1024):
         yield Case("tanh, 16, portable", (784, n, n, 10), tanh, (32, 1024), {32: 1.5, 1024: 1.5}, {32: 1.25, 1024: 1.25},
                    target="portable")
-    yield Case("tanh, 16", (784, 128, 128, 10), tanh, (1, 1024, 16384), {}, dict.fromkeys((1, 1024, 16384), 1.03),
-               {1: 1.7, 1024: 2.2, 16384: 14}, provider="cuda")
-    yield Case("tanh, 16", (784, 1024, 1024, 10), tanh, (1024, 16384), {}, {16384: 1.10}, {16384: 17}, provider="cuda")
+    for tf32, name in {False: "tanh, 16", True: "tanh, 16, TF32"}.items():
+        yield Case(name, (784, 128, 128, 10), tanh, (1, 1024, 16384), {}, dict.fromkeys((1, 1024, 16384), 1.03),
+                   {1: 1.7, 1024: 2.2, 16384: 14}, provider="cuda", tf32=tf32)
+        yield Case(name, (784, 1024, 1024, 10), tanh, (1024, 16384), {}, {16384: 1.10}, {16384: 17}, provider="cuda", tf32=tf32)
     for n, batches in {128: (1, 1024), 1024: (16384,)}.items():
         yield Case("tanh, 16, portable", (784, n, n, 10), tanh, batches, {}, {}, target="portable", provider="cuda")
 
@@ -190,15 +193,15 @@ def measure_case(case: Case, models: Path, options: argparse.Namespace) -> Itera
     paths = make_files(case, folder)
     originals = [form for form in original_forms(case) if form in ("natural", *(options.originals or original_forms(case)))]
     paths = {name: paths[name] for name in (*originals, "compressed", "relu_twin")}
-    for batch in case.batches:
+    for batch in [each for each in case.batches if each in (options.batches or case.batches)]:
         found = benchmark.measure(paths, provider=case.provider, threads=case.threads, batch=batch, seconds=options.seconds,
-                                  sessions=options.sessions)
+                                  sessions=options.sessions, tf32=case.tf32)
         ratios = {form: benchmark.ratio(found, form, "compressed") for form in originals}
-        best = min((form for form in ratios if form != "natural"), key=lambda form: ratios[form].median)
+        best = min((form for form in ratios if form != "natural"), key=lambda form: ratios[form].median, default="natural")
         relu = benchmark.ratio(found, "compressed", "relu_twin")
         medians = dict(zip(found.models, map(float, np.median(found.samples_us, axis=1)), strict=True))
         yield {"name": case.name, "sizes": "-".join(map(str, case.sizes)), "batch": batch, "threads": case.threads,
-               "provider": case.provider, "compressed_us": medians["compressed"], "median_us": medians,
+               "provider": case.provider, "tf32": case.tf32, "compressed_us": medians["compressed"], "median_us": medians,
                **json.loads((folder / "plan.json").read_text()),
                "original": _triple(ratios[best]), "best_form": best,
                "natural": _triple(ratios["natural"]), "relu": _triple(relu),
@@ -207,7 +210,7 @@ def measure_case(case: Case, models: Path, options: argparse.Namespace) -> Itera
 
 
 def folder_name(case: Case) -> str:
-    """Of the case's files, which no provider and no number of threads changes."""
+    """Of the case's files, which neither provider nor threads nor precision change."""
     act = case.activation
     return re.sub(r"\W+", "-", f"{'-'.join(map(str, case.sizes))} {act.family} {act.act} {act.width} {act.depth} {case.target}")
 
@@ -266,6 +269,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=2.0, help="of measuring each condition")
     parser.add_argument("--sessions", type=int, default=8, help="in which each condition is measured, at least 6")
     parser.add_argument("--originals", nargs="+", metavar="FORM", help="forms beside the natural one; all by default")
+    parser.add_argument("--batches", nargs="+", type=int, metavar="N", help="of each case's own; all by default")
     parser.add_argument("--json", type=Path, help="write the rows here too, one after another")
     parser.add_argument("--models", type=Path, help="keep the networks' files in this folder, and take those that are there")
     parser.add_argument("--prepare", action="store_true", help="with --models: make the files and measure nothing")

@@ -216,7 +216,7 @@ def fast_layout(neurons: int) -> Layout:
 def emit_linear_table(builder: GraphBuilder, value: Value, intercept: Array, slope: Array, name: str) -> Value:
     """Intercept[n, k] + slope[n, k] · s in interval k = floor(s), the first or last one outside; s is the given value.
 
-    The index is clipped again after the cast, because NaN casts to anything; NaN then comes back through s.
+    NaN casts to 0 or to the lowest integer, of which Max makes 0; it then comes back through s.
 
     Args:
         builder: collects the nodes.
@@ -241,8 +241,7 @@ def _table_index(builder: GraphBuilder, s: str, last: int, name: str) -> str:
     """Floor(s), but 0 below and `last` above; one of these for NaN."""
     clipped = builder.node("Clip", [s, builder.constant(0), builder.constant(last)], f"{name}/clipped")
     any_index = builder.node("Cast", [clipped], f"{name}/any_index", to=onnx.TensorProto.INT32)
-    limits = [builder.constant(0, np.int32), builder.constant(last, np.int32)]
-    return builder.node("Clip", [any_index, *limits], f"{name}/index")
+    return builder.node("Max", [any_index, builder.constant(0, np.int32)], f"{name}/index")  # Clip has no such kernel on CUDA
 
 
 def emit_polynomial(

@@ -10,8 +10,8 @@ dispatcher, unless something listens there; its second derivatives are those of 
 differentiation and `torch.jit.trace` take the plain code altogether.
 
 On the CPU they call the library of `mncompress.native`, which splits large batches over `torch.get_num_threads()` threads.
-On CUDA they launch the Triton kernels of `_operator_kernels`, which are tested in Triton's interpreter against float64 autograd
-and compiled ahead of time for sm_90; **they have not run on a GPU yet**. There the gradient by `coefficients` is summed in an
+On CUDA they launch the Triton kernels of `_operator_kernels`, which are tested against float64 autograd, in Triton's interpreter
+where there is no GPU. There the gradient by `coefficients` is summed in an
 order that varies, so with `torch.use_deterministic_algorithms` the plain code runs.
 """
 
