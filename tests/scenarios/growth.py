@@ -84,7 +84,10 @@ def slope_of(sizes: list[int], values: list[float], least: float) -> float | Non
 
 
 def work(what: str, size: int, seed: int) -> None:
-    """The process of one size: prints what each step took."""
+    """The process of one size, which keeps freed memory as the command line does: prints what each step took."""
+    from mncompress.memory import keep_freed_memory
+
+    keep_freed_memory()
     with tempfile.TemporaryDirectory() as folder:
         print(json.dumps((work_on_neurons if what == "neurons" else work_on_rows)(size, seed, Path(folder))))
 
