@@ -5,6 +5,7 @@ While an `Output` is open, whatever a library prints goes to stderr, so that std
 
 import contextlib
 import json
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -38,6 +39,11 @@ class Output:
     as_json: bool
     quiet: bool
     stdout: TextIO
+
+    @property
+    def width(self) -> int | None:
+        """Columns of the terminal that stdout is; None where it is none."""
+        return shutil.get_terminal_size().columns if self.stdout.isatty() else None
 
     def status(self, text: str) -> None:
         """Say on stderr what is being done."""
@@ -88,8 +94,7 @@ class Output:
             drawn.add_column(name, justify="left" if position == 0 or name in table.text_columns else "right")
         for row in table.rows:
             drawn.add_row(*row)
-        width = None if self.stdout.isatty() else PIPE_WIDTH
-        Console(file=self.stdout, width=width, markup=False, highlight=False, emoji=False).print(drawn)
+        Console(file=self.stdout, width=self.width or PIPE_WIDTH, markup=False, highlight=False, emoji=False).print(drawn)
 
 
 @contextlib.contextmanager

@@ -72,9 +72,9 @@ def microseconds(value: float) -> str:
     return f"{value:.{2 if value < 10 else 1 if value < 100 else 0}f}"
 
 
-def kilobytes(value: int) -> str:
-    """Bytes in units of 1000."""
-    return f"{value / 1000:,.1f}".replace(",", _NARROW) + f"{_NARROW}kB"
+def file_size(value: int) -> str:
+    """Bytes: `31.5 kB` or `1.22 MB`, in units of 1000."""
+    return f"{value / 1e3:.1f}{_NARROW}kB" if value < 999_950 else f"{value / 1e6:.2f}{_NARROW}MB"
 
 
 def words(name: object) -> str:
@@ -84,5 +84,5 @@ def words(name: object) -> str:
 
 FILTERS: dict[str, Callable[..., str]] = {
     function.__name__: function for function in (
-        percent, share_at_least, share, count, error, at_most, plain, fixed, number, ratio, microseconds, kilobytes, words)
+        percent, share_at_least, share, count, error, at_most, plain, fixed, number, ratio, microseconds, file_size, words)
 }
