@@ -1,7 +1,8 @@
 """Memory and time over neurons and over rows: both must grow in proportion, up to 100 000 neurons and a million calibration rows.
 
-Each size runs in a process of its own. Reported are the slopes between the two largest sizes in double logarithm (1 is
-proportional) of the seconds of each step and of the peak memory beyond what the process has before the first step. The
+Each size runs in a process of its own, on one thread. Reported are the slopes between the two largest sizes in double logarithm
+(1 is proportional) of the seconds of each step and of the peak memory beyond what the process has before it. Seconds are
+those of the processor, page faults and all, which are the same however busy the machine is with other programs. The
 rows come from a file mapped into memory, so that what is measured is what the steps themselves keep; `MemAvailable` counts such
 pages as free, the resident set does not, so memory is that of the heap (`VmHWM` without mapped files is `RssAnon`).
 """
@@ -98,7 +99,7 @@ def tell(line: str) -> None:
 
 
 class Meter:
-    """Seconds and peak heap of steps, by name."""
+    """Seconds of the processor and peak heap of steps, by name."""
 
     def __init__(self) -> None:
         self.found: dict[str, float] = {}
@@ -113,11 +114,11 @@ class Meter:
 
         watcher = threading.Thread(target=watch)
         watcher.start()
-        started = time.perf_counter()
+        started = time.process_time()
         try:
             return call()
         finally:
-            self.found[f"{name} s"] = time.perf_counter() - started
+            self.found[f"{name} s"] = time.process_time() - started
             stop.set()
             watcher.join()
             self.found[f"{name} MiB"] = max(peak[0], _heap_mib()) - base
