@@ -19,8 +19,10 @@ MOST_KEPT = 2**31 - 1
 def keep_freed_memory() -> bool:
     """Let this process keep the memory that it frees, for its next allocations.
 
-    It holds for everything in the process until its end, and the process then stays near its peak size. So it is left to
-    whoever owns the process: the command line calls it where it trains or compresses, the library never does.
+    It holds for everything in the process until its end, and the process then stays near its peak size, which is larger too: blocks
+    of different sizes leave gaps. So it is left to whoever owns the process: the command line calls it where it trains or
+    compresses, the library never does. An epoch of 10 000, 30 000, 100 000 vaf neurons of inner width 3 in batches of 256 rows
+    takes 0.63, 0.47, 0.31 times the processor time; with 100 000 the process grows to 3.8 GB instead of 1.9 GB.
 
     Returns:
         Whether the C library is glibc. Elsewhere nothing changes.
