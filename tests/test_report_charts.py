@@ -66,6 +66,7 @@ def test_the_frontier_shows_every_network_that_was_tried() -> None:
     text = describe_frontier(REPORT)
     assert text.startswith("5 networks were tried")
     assert "2 of them keep it" in text
+    assert describe_frontier(dataclasses.replace(REPORT, trials=REPORT.trials[:1])).startswith("1 network was tried")
     assert "The one taken has 5\N{NARROW NO-BREAK SPACE}921 multiply-adds and loses 0.03, at most 0.098" in text
 
 
@@ -229,6 +230,7 @@ def test_a_sketch_of_a_population() -> None:
     assert text[-1].split() == ["1", "9"]
     assert sketch_population(make_population(make_rows(1, 9), "accuracy", [0.9], 0)).startswith("validation accuracy by epoch")
     assert sketch_population(make_population([], "accuracy", [None], 0)) == ""
+    assert sketch_population(make_population(make_rows(3, 1), "accuracy", [0.9] * 3, 0)) == ""
 
 
 def test_a_single_network_has_no_quartiles() -> None:

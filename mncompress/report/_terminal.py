@@ -66,10 +66,10 @@ def arrange_sketches(sketches: Sequence[str], width: int) -> list[str]:
 
 
 def sketch_population(population: Population, width: int = 60, height: int = 8) -> str:
-    """The median of the validation metric by epoch, and below it its first and last epoch; empty where none is finite."""
+    """The median of the validation metric by epoch, and below it its first and last epoch; empty without two finite ones."""
     values = population.validation_metric
     there = np.isfinite(values).any(0)
-    if not there.any():
+    if there.sum() < 2:
         return ""
     x = np.flatnonzero(there) + 1.0
     middle: Floats = np.nanmedian(values[:, there], axis=0)
