@@ -31,6 +31,12 @@ def keep_freed_memory() -> bool:
     return libc is not None and all([libc.mallopt(M_MMAP_MAX, 0), libc.mallopt(M_TRIM_THRESHOLD, MOST_KEPT)])
 
 
+def give_back_freed_memory() -> None:
+    """Return to the system what this process has freed and kept; where the C library is not glibc, nothing happens."""
+    if libc := _load_glibc():
+        libc.malloc_trim(0)
+
+
 def _load_glibc() -> ctypes.CDLL | None:
     libc = ctypes.CDLL(None) if sys.platform.startswith("linux") else None
     return libc if hasattr(libc, "gnu_get_libc_version") else None
@@ -41,8 +47,7 @@ def free_bytes() -> int | None:
 
     What the process has freed and kept counts too: it is given back first.
     """
-    if libc := _load_glibc():
-        libc.malloc_trim(0)
+    give_back_freed_memory()
     with contextlib.suppress(OSError, ValueError, StopIteration):
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
         free = int(next(line for line in lines if line.startswith("MemAvailable:")).split()[1]) * 1024

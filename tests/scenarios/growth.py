@@ -1,7 +1,7 @@
 """Memory and time over neurons and over rows: both must grow in proportion, up to 100 000 neurons and a million calibration rows.
 
 Each size runs in a process of its own, on one thread. Reported are the slopes between the two largest sizes in double logarithm
-(1 is proportional) of the seconds of each step and of the peak memory beyond what the process has before it. Seconds are
+(1 is proportional) of the seconds of each step and of the peak memory beyond what the process uses before it. Seconds are
 those of the processor, page faults and all, which are the same however busy the machine is with other programs. The
 rows come from a file mapped into memory, so that what is measured is what the steps themselves keep; `MemAvailable` counts such
 pages as free, the resident set does not, so memory is that of the heap (`VmHWM` without mapped files is `RssAnon`).
@@ -106,6 +106,9 @@ class Meter:
 
     def step(self, name: str, call: Callable[[], Any]) -> Any:
         """Run `call` and note what it took."""
+        from mncompress.memory import give_back_freed_memory
+
+        give_back_freed_memory()
         base, peak, stop = _heap_mib(), [_heap_mib()], threading.Event()
 
         def watch() -> None:
