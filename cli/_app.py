@@ -4,7 +4,7 @@ Starting up imports neither torch nor onnxruntime: a command imports the library
 """
 
 from importlib.metadata import version
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -15,11 +15,22 @@ from ._completion import CompletingGroup
 from ._compress import compress
 from ._evaluate import evaluate
 from ._inspect import inspect
+from ._interrupts import ending_at_once
 from ._quickstart import quickstart
 from ._reproduce import reproduce
 from ._train import train
 
-app = typer.Typer(
+
+class App(typer.Typer):
+    """Ends at once when it is interrupted before its work begins."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the command line."""
+        with ending_at_once():
+            return super().__call__(*args, **kwargs)
+
+
+app = App(
     name="mncompress",
     cls=CompletingGroup,
     help="Train networks with learned activations, replace each activation by the cheapest thing that computes the "

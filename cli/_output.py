@@ -11,6 +11,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TextIO
 
+from ._interrupts import begin_work
+
 PIPE_WIDTH = 1000
 """Columns where stdout is no terminal: wide enough that no table is folded there."""
 
@@ -100,6 +102,7 @@ class Output:
 @contextlib.contextmanager
 def open_output(as_json: bool, quiet: bool) -> Iterator[Output]:
     """Yield the sink, with everything else that is printed on stdout meanwhile sent to stderr."""
+    begin_work()
     output = Output(as_json, quiet, sys.stdout)
     with contextlib.redirect_stdout(sys.stderr):
         yield output

@@ -29,7 +29,7 @@ FEATURES, SAMPLES = 8, 2_000
 STEEPEST = 1.15
 """Slope that still counts as proportional: caches and pages make small sizes a little cheaper."""
 LEAST_SECONDS, LEAST_MIB = 0.2, 20.0
-"""Below, a slope says nothing."""
+"""Below, a slope says nothing; nor does one of memory in a step that is shorter, since peaks are sampled every few milliseconds."""
 TIMEOUT = 1500
 
 
@@ -68,7 +68,8 @@ def summarize(what: str, found: dict[int, dict[str, float]], failures: list[str]
         parts, steep = [], list(failures) if step == steps[-1] else []
         for unit, least in (("s", LEAST_SECONDS), ("MiB", LEAST_MIB)):
             values = [found[size][f"{step} {unit}"] for size in sizes]
-            slope = slope_of(sizes, values, least)
+            sampled = unit == "s" or all(found[size][f"{step} s"] >= LEAST_SECONDS for size in sizes[-2:])
+            slope = slope_of(sizes, values, least) if sampled else None
             told = "" if slope is None else f", slope {slope:.2f}"
             parts.append(" / ".join(f"{value:.3g}" for value in values) + f" {unit}{told}")
             if slope is not None and slope > STEEPEST:
