@@ -4,20 +4,33 @@ Starting up imports neither torch nor onnxruntime: a command imports the library
 """
 
 from importlib.metadata import version
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+
+from mncompress.memory import keep_freed_memory
 
 from ._benchmark import benchmark
 from ._completion import CompletingGroup
 from ._compress import compress
 from ._evaluate import evaluate
 from ._inspect import inspect
+from ._interrupts import ending_at_once
 from ._quickstart import quickstart
 from ._reproduce import reproduce
 from ._train import train
 
-app = typer.Typer(
+
+class App(typer.Typer):
+    """Ends at once when it is interrupted before its work begins."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the command line."""
+        with ending_at_once():
+            return super().__call__(*args, **kwargs)
+
+
+app = App(
     name="mncompress",
     cls=CompletingGroup,
     help="Train networks with learned activations, replace each activation by the cheapest thing that computes the "
@@ -37,13 +50,20 @@ def print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
+KEEPING = {"quickstart", "train", "compress", "reproduce"}
+"""Commands that keep the memory which they free, being faster so; what the others measure is an ordinary process."""
+
+
 @app.callback()
 def main(
+    context: typer.Context,
     show_version: Annotated[
         bool, typer.Option("--version", is_eager=True, callback=print_version, help="Print the version and exit."),
     ] = False,
 ) -> None:
     """Options that stand before the command."""
+    if context.invoked_subcommand in KEEPING:
+        keep_freed_memory()
 
 
 for command in (quickstart, train, compress, evaluate, benchmark, inspect, reproduce):

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from mncompress.benchmark import Agreement, Benchmark, Row, Startup
 
 Models = Annotated[list[Path], typer.Argument(
-    metavar="MODEL.onnx...", help="Any files with the same inputs.", show_default=False)]
+    metavar="MODEL.onnx", help="Any files with the same inputs.", show_default=False)]
 Baseline = Annotated[str | None, typer.Option(
     metavar="NAME", help="The model that the others are compared with; the first unless given.")]
 Providers = Annotated[str, typer.Option(

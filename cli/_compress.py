@@ -56,7 +56,7 @@ def compress(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Replace each learned activation by the cheapest thing that computes the same, and write ONNX."""
+    """Replace learned activations by what is cheap, and write ONNX. Each becomes the cheapest thing that computes the same."""
     limits = {"max_drop": max_drop, "max_logit_error": max_logit_error, "preset": preset, "target": target,
               "target_macs": target_macs, "target_latency": target_latency, "include": tuple(include or ()),
               "exclude": tuple(exclude or ())}

@@ -14,6 +14,8 @@ from ._output import Output, TextTable, open_output
 if TYPE_CHECKING:
     from mncompress.report import Inspection
 
+SKETCHES_WIDTH = 100
+"""Columns of the pictures where stdout is no terminal."""
 MOST_LISTED = 48
 """Neurons in the table on a terminal; a pipe and `--json` get all of them."""
 
@@ -29,7 +31,7 @@ def inspect(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Draw the learned activations, the training or what compression cost, and list what the activations are."""
+    """Draw learned activations, training, or what compression cost. List what the activations are."""
     names, pictures = split_list(formats, "--formats"), out or new_folder(folder, "inspect")
 
     from mncompress.pipeline import inspect as inspect_folder
@@ -57,8 +59,10 @@ def make_table(inspection: "Inspection", most: int | None = None) -> TextTable:
 
 
 def make_sketches(inspection: "Inspection", output: Output) -> list[str]:
-    """The pictures in characters, each after an empty line, where stdout can show them."""
-    sketches = ["\n" + sketch for sketch in inspection.sketches]
+    """The pictures in characters, each row of them after an empty line, where stdout can show them."""
+    from mncompress.report import arrange_sketches
+
+    sketches = ["\n" + row for row in arrange_sketches(inspection.sketches, output.width or SKETCHES_WIDTH)]
     try:
         "".join(sketches).encode(output.stdout.encoding or "ascii")
     except UnicodeEncodeError:

@@ -5,10 +5,13 @@ While an `Output` is open, whatever a library prints goes to stderr, so that std
 
 import contextlib
 import json
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TextIO
+
+from ._interrupts import begin_work
 
 PIPE_WIDTH = 1000
 """Columns where stdout is no terminal: wide enough that no table is folded there."""
@@ -38,6 +41,11 @@ class Output:
     as_json: bool
     quiet: bool
     stdout: TextIO
+
+    @property
+    def width(self) -> int | None:
+        """Columns of the terminal that stdout is; None where it is none."""
+        return shutil.get_terminal_size().columns if self.stdout.isatty() else None
 
     def status(self, text: str) -> None:
         """Say on stderr what is being done."""
@@ -88,13 +96,13 @@ class Output:
             drawn.add_column(name, justify="left" if position == 0 or name in table.text_columns else "right")
         for row in table.rows:
             drawn.add_row(*row)
-        width = None if self.stdout.isatty() else PIPE_WIDTH
-        Console(file=self.stdout, width=width, markup=False, highlight=False, emoji=False).print(drawn)
+        Console(file=self.stdout, width=self.width or PIPE_WIDTH, markup=False, highlight=False, emoji=False).print(drawn)
 
 
 @contextlib.contextmanager
 def open_output(as_json: bool, quiet: bool) -> Iterator[Output]:
     """Yield the sink, with everything else that is printed on stdout meanwhile sent to stderr."""
+    begin_work()
     output = Output(as_json, quiet, sys.stdout)
     with contextlib.redirect_stdout(sys.stderr):
         yield output

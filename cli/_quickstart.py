@@ -10,7 +10,7 @@ from ._summary import show_result
 
 
 def quickstart(out: Out = None, as_json: Json = False, quiet: Quiet = False) -> None:
-    """Train, compress, export and measure a small network, from data that comes with the installation."""
+    """Train, compress, export and measure a small network. Its data comes with the installation."""
     folder = out or new_folder(Path("runs"), "quickstart")
 
     from mncompress.pipeline import quickstart as run_quickstart

@@ -38,7 +38,7 @@ def reproduce(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Compute the paper's figures again, with intervals, and say which of its claims hold."""
+    """Compute the paper's figures again. With intervals, and a verdict on each of its claims."""
     if resume and out is None:
         raise typer.BadParameter("--resume needs the folder to continue in --out", param_hint="--resume")
     options = {"data": data or "mnist", "data_dir": data_dir, "replicates": replicates, "epochs": epochs, "device": device}

@@ -110,7 +110,8 @@ class Run:
         """
         chosen = self.best if replicate is None else replicate
         if not 0 <= chosen < self.config.replicates:
-            raise ConfigError(f"replicate {chosen} does not exist: the run has replicates 0 to {self.config.replicates - 1}")
+            there = f"replicates 0 to {self.config.replicates - 1}" if self.config.replicates > 1 else "only replicate 0"
+            raise ConfigError(f"replicate {chosen} does not exist: the run has {there}")
         if self.validation_metric[chosen] is None:
             raise ConfigError(f"replicate {chosen} diverged in training; choose another one, such as the best, {self.best}")
         if chosen not in self.record.kept:

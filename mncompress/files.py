@@ -8,14 +8,18 @@ and folders, whose names begin with a dot and end in `.tmp`, and a folder that w
 """
 
 import contextlib
+import errno
 import glob
 import json
 import os
 import re
 import shutil
+import signal
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from mncompress.errors import OutputError
@@ -92,9 +96,8 @@ def check_output_folder(folder: Path, *, overwrite: bool) -> None:
             raise OutputError(f"{folder} is not empty; choose another --out, or pass --overwrite")
         there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
         prefix = "." if there == folder.absolute() else f".{folder.name}."       # as `hold_folder` would clear it away
-        probe = tempfile.mkdtemp(prefix=prefix, suffix=".tmp", dir=there)
-        with contextlib.suppress(FileNotFoundError):    # another process cleared it away
-            os.rmdir(probe)
+        with _uninterrupted(), contextlib.suppress(FileNotFoundError):    # another process cleared it away
+            os.rmdir(tempfile.mkdtemp(prefix=prefix, suffix=".tmp", dir=there))
     except OSError as error:
         raise OutputError(f"cannot write {folder}: {error.strerror or error}; choose another --out") from error
 
@@ -183,27 +186,33 @@ def atomic_folder(folder: Path, *, overwrite: bool = False) -> Iterator[Path]:
     folder = folder.resolve()       # behind a symbolic link, the folder is replaced and the link stays
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent))
+        with _temporary_folder(folder.parent, f".{folder.name}.") as temporary:
+            temporary.chmod(0o777 & ~_umask())
+            yield temporary
+            with _uninterrupted():
+                _exchange(temporary, folder)
     except OSError as error:
-        raise OutputError(f"cannot write {folder}: {error.strerror or error}; choose another --out") from error
+        raise OutputError(_cannot_write(folder, error)) from error
+
+
+def _cannot_write(folder: Path, error: OSError) -> str:
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    return f"cannot write {folder}: {error.strerror or error}; {'free space or ' if full else ''}choose another --out"
+
+
+def _exchange(temporary: Path, folder: Path) -> None:
+    """Put a complete folder in the place of what may be there."""
+    if not folder.exists():
+        os.replace(temporary, folder)
+        return
+    previous = temporary.with_suffix(".old")
+    os.replace(folder, previous)
     try:
-        temporary.chmod(0o777 & ~_umask())
-        yield temporary
-        if folder.exists():
-            previous = temporary.with_suffix(".old")
-            os.replace(folder, previous)
-            try:
-                os.replace(temporary, folder)
-            except BaseException:
-                os.replace(previous, folder)
-                raise
-            shutil.rmtree(previous, ignore_errors=True)
-        else:
-            os.replace(temporary, folder)
-    except OSError as error:
-        raise OutputError(f"cannot write {folder}: {error.strerror or error}; free space or choose another --out") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        os.replace(temporary, folder)
+    except BaseException:
+        os.replace(previous, folder)
+        raise
+    shutil.rmtree(previous, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -217,13 +226,44 @@ def staging_folder(folder: Path) -> Iterator[Path]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".", suffix=".tmp", dir=folder) as temporary:
+        with _temporary_folder(folder, ".") as temporary:
             try:
-                yield Path(temporary)
+                yield temporary
             except OutputError as error:
-                raise OutputError(str(error).replace(temporary, str(folder))) from error
+                raise OutputError(str(error).replace(str(temporary), str(folder))) from error
     except OSError as error:
-        raise OutputError(f"cannot write {folder}: {error.strerror or error}; free space or choose another --out") from error
+        raise OutputError(_cannot_write(folder, error)) from error
+
+
+@contextlib.contextmanager
+def _temporary_folder(place: Path, prefix: str) -> Iterator[Path]:
+    """Yield a new folder in `place`, removed at the end whenever Ctrl-C comes."""
+    temporary = None
+    try:
+        with _uninterrupted():
+            temporary = Path(tempfile.mkdtemp(prefix=prefix, suffix=".tmp", dir=place))
+        yield temporary
+    finally:
+        if temporary is not None:
+            with _uninterrupted():
+                shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Let Ctrl-C wait for the end of a short step that would leave something behind halfway."""
+    handler = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(handler):
+        yield
+        return
+    waiting: list[tuple[int, FrameType | None]] = []
+    signal.signal(signal.SIGINT, lambda number, frame: waiting.append((number, frame)))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        if waiting:
+            handler(*waiting[0])
 
 
 def new_folder(parent: Path, name: str) -> Path:

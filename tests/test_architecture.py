@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from checkout import ROOT, needs_sources
 
-ROOT = Path(__file__).parent.parent
 LAYERS = (
     {"errors"},
     {"types", "files", "memory", "native"},
@@ -90,10 +90,12 @@ def source_files() -> list[tuple[str, Path]]:
     return listed + [("cli", path) for path in (ROOT / "cli").rglob("*.py")]
 
 
+@needs_sources
 def test_every_module_has_a_layer():
     assert {module for module, _ in source_files()} == set(RANK)
 
 
+@needs_sources
 @pytest.mark.parametrize(("module", "path"), source_files(), ids=lambda item: str(item).removeprefix(f"{ROOT}/"))
 def test_imports_follow_the_layers(module, path):
     assert check_file(module, path.read_text(encoding="utf-8")) == []

@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from typing import get_args
 
 import pytest
@@ -127,18 +126,19 @@ def test_unbroken_words_stay(words, last):
 @pytest.mark.parametrize("line", ["train --data fun", "train --activation ", "benchmark --providers ", "reproduce "])
 def test_answers_fast_without_torch_and_onnxruntime(line):
     words = ["mncompress", *line.split(" ")]
-    code = (f"import sys\n{START}try: app(prog_name='mncompress')\n"
-            "finally: print({'torch', 'onnxruntime', 'sklearn', 'pandas'} & set(sys.modules), file=sys.stderr)")
+    code = (f"import sys, time\n{START}try: app(prog_name='mncompress')\n"
+            "finally: print({'torch', 'onnxruntime', 'sklearn', 'pandas'} & set(sys.modules), time.process_time(),\n"
+            "               file=sys.stderr)")
     environment = {**os.environ, "COMP_WORDS": "\n".join(words), "COMP_CWORD": str(len(words) - 1),
                    "_MNCOMPRESS_COMPLETE": "complete_bash"}
     seconds = []
     for _ in range(3):
-        started = time.perf_counter()
         done = subprocess.run([sys.executable, "-P", "-c", code], env=environment, capture_output=True, text=True, check=True)
-        seconds.append(time.perf_counter() - started)
         assert done.stdout.strip()
-        assert done.stderr.strip() == "set()"
-    assert min(seconds) < 2     # 0.5 on an idle core; importing torch alone takes longer
+        loaded, used = done.stderr.split()
+        assert loaded == "set()"
+        seconds.append(float(used))
+    assert min(seconds) < 2     # of a processor, about 0.5 where little else runs; importing torch alone takes longer
 
 
 def test_help_names_the_options_that_install_it():

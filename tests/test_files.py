@@ -2,8 +2,10 @@
 
 import errno
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -213,3 +215,32 @@ def test_new_folder_counts_up(tmp_path: Path) -> None:
     assert new_folder(tmp_path, "run") == tmp_path / "run-3"
     assert new_folder(tmp_path / "missing", "run") == tmp_path / "missing" / "run"
     assert not (tmp_path / "missing").exists()
+
+
+@pytest.mark.parametrize("moment", ["made", "removed"])
+@pytest.mark.parametrize("folder_of", [files.atomic_folder, files.staging_folder])
+def test_ctrl_c_leaves_no_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder_of: Any, moment: str) -> None:
+    make, remove, sent = files.tempfile.mkdtemp, files.shutil.rmtree, []
+
+    def interrupt() -> None:
+        sent.append(os.kill(os.getpid(), signal.SIGINT))
+
+    def interrupted_make(*args: Any, **kwargs: Any) -> str:
+        path = make(*args, **kwargs)
+        if moment == "made":
+            interrupt()
+        return path
+
+    def interrupted_remove(*args: Any, **kwargs: Any) -> None:
+        if moment == "removed":
+            interrupt()
+        remove(*args, **kwargs)
+
+    monkeypatch.setattr(files.tempfile, "mkdtemp", interrupted_make)
+    monkeypatch.setattr(files.shutil, "rmtree", interrupted_remove)
+    handler = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt), folder_of(tmp_path / "out") as folder:
+        (folder / "file").write_text("content")
+    assert sent == [None]
+    assert list(tmp_path.rglob(".*")) == []
+    assert signal.getsignal(signal.SIGINT) is handler

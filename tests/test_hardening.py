@@ -116,3 +116,7 @@ def test_slopes():
     found = {10: {"a s": 1.0, "a MiB": 100.0}, 100: {"a s": 50.0, "a MiB": 100.0}}
     (result,) = growth.summarize("rows", found, [])
     assert result.failures == ("a: s grow with slope 1.70",)
+    steep = {10: {"a s": 0.1, "a MiB": 10.0}, 100: {"a s": 0.3, "a MiB": 1000.0}}
+    assert next(growth.summarize("rows", steep, [])).failures == ()     # too short for its peak to be seen
+    steep[10]["a s"] = 0.3
+    assert next(growth.summarize("rows", steep, [])).failures == ("a: MiB grow with slope 2.00",)

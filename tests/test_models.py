@@ -18,6 +18,8 @@ MODELS = Path(__file__).parent.parent / "models"
 FOLDERS = sorted(path.parent for path in MODELS.glob("*/config.json"))
 FILES = {"README.md", "recipe.toml", "config.json", "model.safetensors", "original.onnx", "compressed.onnx", "portable.onnx",
          "report.json", "predictions.npz"}
+if not MODELS.is_dir():
+    pytest.skip("the model zoo is in the repository, not in what is installed or distributed", allow_module_level=True)
 every_model = pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 
 

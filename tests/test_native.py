@@ -17,6 +17,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
+from checkout import needs_sources, skip_without_sources
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import helper, numpy_helper, parser
@@ -516,6 +517,7 @@ SANITIZE = ["-fsanitize=address,float-cast-overflow", "-fno-sanitize-recover=all
 def fuzzer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The program of native/fuzz.cpp. Half of the time to compile it would go into all that sanitizers can check, and into checking
     the program itself: here it is the library alone, and its memory. The whole is what fuzz.cpp says at its head."""
+    skip_without_sources()
     if shutil.which("g++") is None:
         pytest.skip("there is no g++")
     folder = tmp_path_factory.mktemp("fuzz")
@@ -540,6 +542,7 @@ def test_fuzz(fuzzer: Path, kernels: str) -> None:
     assert done.returncode == 0, done.stderr[:2000]
 
 
+@needs_sources
 @pytest.mark.portability
 def test_neon_under_emulation() -> None:
     for module in ("ziglang", "unicorn"):

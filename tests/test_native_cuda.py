@@ -17,6 +17,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from checkout import ROOT, needs_sources, skip_without_sources
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
@@ -25,7 +26,7 @@ from mncompress import runtime
 from mncompress.export._functions import make_functions
 from mncompress.export._graph import DOMAIN, DOMAIN_VERSION
 
-NATIVE = Path(mncompress.native.__file__).parent
+NATIVE = ROOT / "mncompress" / "native"
 HELPERS = Path(__file__).parent / "native"
 ELEMENTWISE_ONLY = "ai.mncompress.elementwise_only"
 IN, NEURONS = 5, 40
@@ -54,6 +55,7 @@ def tool(name: str) -> str:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the compiled test program and the stand-in for the driver."""
+    skip_without_sources()
     if os.name != "posix":
         pytest.skip("the stand-in for the driver is a POSIX shared library")
     path = tmp_path_factory.mktemp("cuda")
@@ -90,6 +92,7 @@ def test_without_a_driver_the_error_says_so(folder: Path) -> None:
         pytest.skip("this machine has a driver")
 
 
+@needs_sources
 def test_ptx_is_what_the_source_compiles_to(tmp_path: Path) -> None:
     """Generated again by the command in kernels.cu, with the nvcc release that the file names: other releases write other code."""
     tool("nvcc")
@@ -105,6 +108,7 @@ def test_ptx_is_what_the_source_compiles_to(tmp_path: Path) -> None:
     assert made == stored
 
 
+@needs_sources
 @pytest.mark.parametrize("architecture", ["sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120"])
 def test_ptx_assembles(tmp_path: Path, architecture: str) -> None:
     """For each generation of GPUs, all kernels, without local memory."""

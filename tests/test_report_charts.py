@@ -25,7 +25,7 @@ from mncompress.report._population import describe_population, draw_population
 from mncompress.report._reproduce import make_commands
 from mncompress.report._style import PALETTE
 from mncompress.report._svg import inline_svg
-from mncompress.report._terminal import COLUMNS, HEIGHT, WIDTH, plot_lines, sketch_neurons, sketch_population
+from mncompress.report._terminal import GAP, HEIGHT, WIDTH, arrange_sketches, plot_lines, sketch_neuron, sketch_population
 from mncompress.types import Budget, EpochMetrics, TrainConfig, to_json
 
 CURVES = make_curves((20, 6), title="784-20-6-10 meta tanh")
@@ -66,6 +66,7 @@ def test_the_frontier_shows_every_network_that_was_tried() -> None:
     text = describe_frontier(REPORT)
     assert text.startswith("5 networks were tried")
     assert "2 of them keep it" in text
+    assert describe_frontier(dataclasses.replace(REPORT, trials=REPORT.trials[:1])).startswith("1 network was tried")
     assert "The one taken has 5\N{NARROW NO-BREAK SPACE}921 multiply-adds and loses 0.03, at most 0.098" in text
 
 
@@ -204,13 +205,22 @@ def test_steep_lines_in_characters_have_no_gaps(shift: float, slope: float) -> N
         assert np.array([[character != "\N{BRAILLE PATTERN BLANK}" for character in row] for row in rows]).any(1).all()
 
 
-def test_sketches_of_neurons_stand_side_by_side() -> None:
-    text = sketch_neurons(CURVES, [0, 1, 2, 8])
-    lines = text.splitlines()
-    assert len(lines) == 2 * (HEIGHT + 2) + 1
-    assert max(map(len, lines)) <= COLUMNS * WIDTH + 3 * (COLUMNS - 1)
-    assert [name in lines[0] for name in ("0.0 constant", "0.1 left the network", "0.2 native")] == [True] * 3
-    assert lines[HEIGHT + 3].startswith("0.8 affine")
+@pytest.mark.parametrize(("width", "beside"), [(WIDTH, 1), (2 * WIDTH + len(GAP) - 1, 1), (2 * WIDTH + len(GAP), 2), (80, 2),
+                                               (96, 3), (131, 4), (500, 4)])
+def test_sketches_of_neurons_stand_side_by_side(width: int, beside: int) -> None:
+    rows = arrange_sketches([sketch_neuron(CURVES, row) for row in (0, 1, 2, 8)], width)
+    assert len(rows) == -(-4 // beside)
+    assert {len(row.splitlines()) for row in rows} == {HEIGHT + 2}
+    assert max(len(line) for row in rows for line in row.splitlines()) <= width
+    names = ("0.0 constant", "0.1 left the network", "0.2 native", "0.8 affine")
+    assert [name in rows[k // beside].splitlines()[0] for k, name in enumerate(names)] == [True] * 4
+
+
+def test_sketches_that_do_not_fit_are_left_out() -> None:
+    wide, narrow = "w" * 40 + "\n" + "w" * 40, "n" * 20
+    assert arrange_sketches([wide, narrow, narrow], 39) == [narrow, narrow]
+    assert arrange_sketches([wide, narrow, narrow], 43) == [wide, narrow + GAP + narrow]
+    assert arrange_sketches([wide, narrow], 19) == []
 
 
 def test_a_sketch_of_a_population() -> None:
@@ -218,7 +228,16 @@ def test_a_sketch_of_a_population() -> None:
     assert text[0] == "median validation accuracy by epoch"
     assert text[1].split()[0] == "0.9434"
     assert text[-1].split() == ["1", "9"]
+    assert sketch_population(make_population(make_rows(1, 9), "accuracy", [0.9], 0)).startswith("validation accuracy by epoch")
     assert sketch_population(make_population([], "accuracy", [None], 0)) == ""
+    assert sketch_population(make_population(make_rows(3, 1), "accuracy", [0.9] * 3, 0)) == ""
+
+
+def test_a_single_network_has_no_quartiles() -> None:
+    single = make_population(make_rows(1, 9), "accuracy", [0.9], 0)
+    assert describe_population(single) == "validation accuracy of 1 network: 0.9000"
+    assert [axes.get_title(loc="left") for axes in draw_population(single).axes][1:] == ["validation accuracy"]
+    assert describe_population(make_population([], "rmse", [None], 0)) == "the network diverged"
 
 
 # --- doing it again

@@ -211,6 +211,26 @@ def test_light_and_dark_differ(open_page: Any) -> None:
     assert light[2] != dark[2]
 
 
+def test_paper_is_white_whatever_the_theme(open_page: Any) -> None:
+    page = open_page(scheme="dark")
+    page.emulate_media(media="print", color_scheme="dark")
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    page.emulate_media(media="screen", color_scheme="dark")
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(17, 22, 27)"
+
+
+def test_what_leaves_the_difference_picture_does_not_run_along_its_edge(open_page: Any, tmp_path: Path) -> None:
+    assert CURVES.replacement is not None
+    outside = (CURVES.u < CURVES.domain[:, :1]) | (CURVES.u > CURVES.domain[:, 1:])
+    curves = dataclasses.replace(CURVES, replacement=np.where(outside, CURVES.original + 1, CURVES.replacement).astype(np.float32))
+    write_html(tmp_path / "report.html", REPORT, curves)
+    page = open_page("#neuron=0.5", url=(tmp_path / "report.html").as_uri())
+    drawn = page.eval_on_selector(".difference", "path => [path.getAttribute('d'), path.parentNode.viewBox.baseVal.y]")
+    heights = np.array([float(point.split()[1]) for point in re.split("[ML]", drawn[0])[1:]])
+    assert outside[5].sum() >= 10
+    assert ((heights < drawn[1]) == outside[5]).all()
+
+
 def test_the_first_screen_says_what_it_cost(open_page: Any) -> None:
     page = open_page()
     bottom = page.eval_on_selector(".became", "element => element.getBoundingClientRect().bottom")

@@ -44,7 +44,11 @@ def plain(written: str) -> str:
     power = int(exponent)
     if -4 < power < 4:
         return f"{float(written):.{max(1 - power, 0)}f}"
-    return f"{digits}·10" + str(power).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    return digits + _power_of_ten(power)
+
+
+def _power_of_ten(power: int) -> str:
+    return "·10" + str(power).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
 
 
 def share(value: float) -> str:
@@ -53,8 +57,11 @@ def share(value: float) -> str:
 
 
 def fixed(value: float | None, digits: int = 5) -> str:
-    """A number to so many significant digits, trailing zeros kept: for numbers to be compared."""
-    return _NONE if value is None else f"{value:#.{digits}g}".rstrip(".").replace("-", _MINUS)
+    """A number to so many significant digits, trailing zeros kept: for numbers to be compared. 682970 is `6.8297·10⁵`."""
+    if value is None:
+        return _NONE
+    written, _, exponent = f"{value:#.{digits}g}".partition("e")
+    return written.rstrip(".").replace("-", _MINUS) + (_power_of_ten(int(exponent)) if exponent else "")
 
 
 def number(value: float | None, digits: int = 4) -> str:
@@ -72,9 +79,9 @@ def microseconds(value: float) -> str:
     return f"{value:.{2 if value < 10 else 1 if value < 100 else 0}f}"
 
 
-def kilobytes(value: int) -> str:
-    """Bytes in units of 1000."""
-    return f"{value / 1000:,.1f}".replace(",", _NARROW) + f"{_NARROW}kB"
+def file_size(value: int) -> str:
+    """Bytes: `31.5 kB` or `1.22 MB`, in units of 1000."""
+    return f"{value / 1e3:.1f}{_NARROW}kB" if value < 999_950 else f"{value / 1e6:.2f}{_NARROW}MB"
 
 
 def words(name: object) -> str:
@@ -84,5 +91,5 @@ def words(name: object) -> str:
 
 FILTERS: dict[str, Callable[..., str]] = {
     function.__name__: function for function in (
-        percent, share_at_least, share, count, error, at_most, plain, fixed, number, ratio, microseconds, kilobytes, words)
+        percent, share_at_least, share, count, error, at_most, plain, fixed, number, ratio, microseconds, file_size, words)
 }

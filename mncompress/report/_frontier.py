@@ -56,7 +56,8 @@ def describe_frontier(report: Report) -> str:
     end = "" if taken is None or taken.drop is None else (
         f" The one taken has {count(taken.macs)} multiply-adds and loses {taken.drop:.3g}"
         + ("." if taken.drop_upper_bound is None else f", at most {taken.drop_upper_bound:.3g} with 95 % confidence."))
-    return (f"{len(report.trials)} networks were tried and held against the budget on the validation split; {kept} of them "
+    tried = "1 network was" if len(report.trials) == 1 else f"{len(report.trials)} networks were"
+    return (f"{tried} tried and held against the budget on the validation split; {kept} of them "
             f"keep it. The original has {count(report.original.macs)} multiply-adds.{end}")
 
 

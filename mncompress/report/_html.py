@@ -30,7 +30,7 @@ from mncompress.report._reproduce import make_commands
 from mncompress.report._svg import inline_svg
 from mncompress.types import KINDS, LayerPlan, Report
 
-MOST_EMBEDDED = 1200
+MOST_EMBEDDED = 1024
 """Neurons on the page, the most sensitive ones: with them it stays below 3 MB."""
 WIDE, NARROW = 9.2, 3.7
 """Widths of the charts in inches, for screens above and below 56 rem."""

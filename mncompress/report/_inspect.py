@@ -15,7 +15,7 @@ from mncompress.report._latency import group_latency
 from mncompress.report._latency_plot import draw_latency
 from mncompress.report._plots import draw_activations, save_figure
 from mncompress.report._population import Population, describe_population, draw_population
-from mncompress.report._terminal import sketch_neurons, sketch_population
+from mncompress.report._terminal import sketch_neuron, sketch_population
 from mncompress.types import Kind, Report
 
 FORMATS = ("png", "svg")
@@ -43,7 +43,7 @@ class Inspection:
     Attributes:
         pictures: the files.
         neurons: all of them, in the network's order.
-        sketches: some of the pictures in characters, for a terminal.
+        sketches: some of the pictures in characters, for a terminal; see `arrange_sketches`.
         notes: what a reader should know, such as how many neurons were not drawn.
     """
 
@@ -94,7 +94,7 @@ def inspect_curves(curves: Curves, out: Path, *, report: Report | None = None, p
     if len(drawn) < len(order):
         notes.append(f"{count(len(drawn))} of {count(len(order))} neurons are drawn, the most sensitive; --most 0 draws all")
     sketches = [] if population is None else [sketch_population(population)]
-    sketches.append(sketch_neurons(curves, [int(row) for row in order[:MOST_SKETCHED]]))
+    sketches += [sketch_neuron(curves, int(row)) for row in order[:MOST_SKETCHED]]
     return Inspection(tuple(pictures), tuple(_make_row(curves, row) for row in range(len(curves))),
                       tuple(filter(None, sketches)), tuple(notes))
 

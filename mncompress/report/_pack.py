@@ -2,8 +2,9 @@
 
 The string is base64 of: the learned function and its replacement, G little-endian 16-bit codes each; their difference, G signed
 bytes; the histogram, one byte for each bin. Codes 0 to 65534 run over three heights of the plot, the middle one being what it
-shows (`_panels` decides that), and 65535 is a value that is not finite. Differences are in 127ths of `peak`, the largest one inside
-the domain, and -128 where there is none. Pre-activations need no room: they run evenly from `x[0]` to `x[1]`.
+shows (`_panels` decides that), and 65535 is a value that is not finite. Differences are in hundredths of `peak`, the largest one
+inside the domain; outside they end at 127, beyond the edge of the picture, and -128 is where there is none. Pre-activations need
+no room: they run evenly from `x[0]` to `x[1]`.
 """
 
 import base64
@@ -80,7 +81,7 @@ def _encode(values: Floats, limits: tuple[float, float]) -> NDArray[np.uint16]:
 
 
 def _encode_difference(values: Floats, peak: float) -> NDArray[np.int8]:
-    scaled = np.clip(127 * np.nan_to_num(values) / (peak or 1.0), -127, 127).round()
+    scaled = np.clip(100 * np.nan_to_num(values) / (peak or 1.0), -127, 127).round()
     return np.where(np.isfinite(values), scaled, -128).astype(np.int8)
 
 

@@ -54,34 +54,37 @@ def describe_population(population: Population) -> str:
     """The final metrics in one line."""
     found = population.final[np.isfinite(population.final)]
     if not found.size:
-        return f"all {len(population.final)} networks diverged"
+        return "the network diverged" if len(population.final) == 1 else f"all {len(population.final)} networks diverged"
     low, median, high = np.quantile(found, [0.25, 0.5, 0.75])
     lost = len(population.final) - len(found)
-    return (f"validation {population.metric} of {len(found)} network{'' if len(found) == 1 else 's'}: median {median:.4f}, "
-            f"quartiles {low:.4f} to {high:.4f}, from {found.min():.4f} to {found.max():.4f}"
+    told = f"{median:.4f}" if len(found) == 1 else (
+        f"median {median:.4f}, quartiles {low:.4f} to {high:.4f}, from {found.min():.4f} to {found.max():.4f}")
+    return (f"validation {population.metric} of {len(found)} network{'' if len(found) == 1 else 's'}: {told}"
             + (f"; {lost} diverged" if lost else ""))
 
 
 def draw_population(population: Population, title: str = "") -> Any:
-    """The chart (`matplotlib.figure.Figure`): loss and metric by epoch, and the distribution of what the networks ended with.
+    """The chart (`matplotlib.figure.Figure`): loss and metric by epoch, and the distribution of what several networks ended with.
 
     Both have the median over the networks, their quartiles, every single network faintly and the best one in its own color.
     """
+    single = len(population.final) == 1
     figure = make_figure(9.6, 3.3)
     if title:
         figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold", color=PALETTE["ink"], parse_math=False)
-    loss, metric, ends = figure.subplots(1, 3, width_ratios=(5, 5, 2))
+    loss, metric, *ends = figure.subplots(1, 2) if single else figure.subplots(1, 3, width_ratios=(5, 5, 2))
     _draw_epochs(loss, population.validation_loss, population.best)
     _draw_median(loss, population.train_loss, linestyle=(0, (4, 2.5)))
     if np.nanmin(population.train_loss, initial=np.inf) > 0 and np.nanmin(population.validation_loss, initial=np.inf) > 0:
         style_log_axis(loss)
     style_axes(loss, "loss: validation, and dashed the training split")
     _draw_epochs(metric, population.validation_metric, population.best)
-    style_axes(metric, f"validation {population.metric}: median, quartiles, each network")
+    style_axes(metric, f"validation {population.metric}" + ("" if single else ": median, quartiles, each network"))
     for axes in (loss, metric):
         axes.set_xlabel("epoch")
         axes.xaxis.get_major_locator().set_params(integer=True)
-    _draw_ends(ends, population)
+    for axes in ends:
+        _draw_ends(axes, population)
     return figure
 
 

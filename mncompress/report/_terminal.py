@@ -12,8 +12,10 @@ from mncompress.report._population import Population
 
 _DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
 """What a dot adds to U+2800, by its row and column in the character."""
-WIDTH, HEIGHT, COLUMNS = 30, 6, 3
-"""Of a neuron's plot, in characters, and how many stand side by side."""
+WIDTH, HEIGHT = 30, 6
+"""Of a neuron's plot, in characters."""
+GAP = "   "
+"""Between what stands side by side."""
 
 
 def plot_lines(lines: Iterable[tuple[Floats, Floats]], limits: tuple[float, float, float, float], width: int, height: int
@@ -38,29 +40,36 @@ def plot_lines(lines: Iterable[tuple[Floats, Floats]], limits: tuple[float, floa
     return ["".join(chr(0x2800 + int(code)) for code in row) for row in codes]
 
 
-def sketch_neurons(curves: Curves, rows: Sequence[int]) -> str:
-    """The learned activations in `rows`, `COLUMNS` side by side, each under its name, kind and error."""
-    blocks = [_sketch_neuron(curves, row) for row in rows]
-    lines = []
-    for start in range(0, len(blocks), COLUMNS):
-        lines += ["   ".join(parts).rstrip() for parts in zip(*blocks[start:start + COLUMNS], strict=True)] + [""]
-    return "\n".join(lines).rstrip("\n")
-
-
-def _sketch_neuron(curves: Curves, row: int) -> list[str]:
+def sketch_neuron(curves: Curves, row: int) -> str:
+    """The learned activation in `row` under its name, kind and error, and below it the edges of its domain."""
     panel = make_panel(curves, row)
     what = "" if panel.kind is None else f" {name_kind(LEFT if panel.left else panel.kind)}"
     loss = "" if panel.max_abs_error is None else f"  {error(panel.max_abs_error)}"
     plot = plot_lines([(panel.u, panel.original)], (*panel.x_limits, *panel.y_limits), WIDTH, HEIGHT)
     lo, hi = (number(edge, 3) for edge in panel.domain)
-    return [f"{panel.name}{what}{loss}"[:WIDTH].ljust(WIDTH), *plot, f"{lo:<{WIDTH - len(hi)}}{hi}"]
+    return "\n".join([f"{panel.name}{what}{loss}"[:WIDTH].ljust(WIDTH), *plot, f"{lo:<{WIDTH - len(hi)}}{hi}"])
+
+
+def arrange_sketches(sketches: Sequence[str], width: int) -> list[str]:
+    """Put sketches of the same height side by side where they fit into `width` columns; one that is wider by itself is left out."""
+    rows: list[list[list[str]]] = []
+    for sketch in (sketch.splitlines() for sketch in sketches):
+        if max(map(len, sketch)) > width:
+            continue
+        beside = [*rows[-1], sketch] if rows else [sketch]
+        fits = sum(len(block[0]) + len(GAP) for block in beside) - len(GAP) <= width
+        if fits and rows and len(sketch) == len(rows[-1][0]):
+            rows[-1].append(sketch)
+        else:
+            rows.append([sketch])
+    return ["\n".join(GAP.join(parts).rstrip() for parts in zip(*row, strict=True)) for row in rows]
 
 
 def sketch_population(population: Population, width: int = 60, height: int = 8) -> str:
-    """The median of the validation metric by epoch, and below it its first and last epoch; nothing where none is finite."""
+    """The median of the validation metric by epoch, and below it its first and last epoch; empty without two finite ones."""
     values = population.validation_metric
     there = np.isfinite(values).any(0)
-    if not there.any():
+    if there.sum() < 2:
         return ""
     x = np.flatnonzero(there) + 1.0
     middle: Floats = np.nanmedian(values[:, there], axis=0)
@@ -71,4 +80,5 @@ def sketch_population(population: Population, width: int = 60, height: int = 8) 
     body = [f"{label:>{margin}} {row}".rstrip() for label, row in zip(labels, rows, strict=True)]
     last = f"{x[-1]:.0f}"
     foot = " " * (margin + 1) + f"{x[0]:<{width - len(last)}.0f}{last}"
-    return "\n".join([f"median validation {population.metric} by epoch", *body, foot])
+    what = f"validation {population.metric}" if len(values) == 1 else f"median validation {population.metric}"
+    return "\n".join([f"{what} by epoch", *body, foot])

@@ -15,8 +15,9 @@ def describe_quality(report: Report) -> str:
     before, after = percent(report.original.accuracy), percent(report.compressed.accuracy)
     if report.argmax_flips == 0:
         return f"Not one of {count(report.samples)} test samples changed its class; accuracy stays at {before}."
+    whose = "its" if report.argmax_flips == 1 else "their"
     return (f"Accuracy {before} before and {after} after compression: {count(report.argmax_flips)} of "
-            f"{count(report.samples)} test samples changed their class.")
+            f"{count(report.samples)} test samples changed {whose} class.")
 
 
 def describe_speed(conditions: tuple[Condition, ...]) -> str:

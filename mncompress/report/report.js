@@ -41,7 +41,7 @@
     };
     const difference = (start, k) => {
       const code = view.getInt8(start + k);
-      return code === -128 ? NaN : neuron.peak * code / 127;
+      return code === -128 ? NaN : neuron.peak * code / 100;
     };
     return {
       learned: read(0, value), replacement: read(2 * n, value), difference: read(4 * n, difference),

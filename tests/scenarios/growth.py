@@ -1,7 +1,8 @@
 """Memory and time over neurons and over rows: both must grow in proportion, up to 100 000 neurons and a million calibration rows.
 
-Each size runs in a process of its own. Reported are the slopes between the two largest sizes in double logarithm (1 is
-proportional) of the seconds of each step and of the peak memory beyond what the process has before the first step. The
+Each size runs in a process of its own, on one thread. Reported are the slopes between the two largest sizes in double logarithm
+(1 is proportional) of the seconds of each step and of the peak memory beyond what the process uses before it. Seconds are
+those of the processor, page faults and all, which are the same however busy the machine is with other programs. The
 rows come from a file mapped into memory, so that what is measured is what the steps themselves keep; `MemAvailable` counts such
 pages as free, the resident set does not, so memory is that of the heap (`VmHWM` without mapped files is `RssAnon`).
 """
@@ -28,7 +29,7 @@ FEATURES, SAMPLES = 8, 2_000
 STEEPEST = 1.15
 """Slope that still counts as proportional: caches and pages make small sizes a little cheaper."""
 LEAST_SECONDS, LEAST_MIB = 0.2, 20.0
-"""Below, a slope says nothing."""
+"""Below, a slope says nothing; nor does one of memory in a step that is shorter, since peaks are sampled every few milliseconds."""
 TIMEOUT = 1500
 
 
@@ -67,7 +68,8 @@ def summarize(what: str, found: dict[int, dict[str, float]], failures: list[str]
         parts, steep = [], list(failures) if step == steps[-1] else []
         for unit, least in (("s", LEAST_SECONDS), ("MiB", LEAST_MIB)):
             values = [found[size][f"{step} {unit}"] for size in sizes]
-            slope = slope_of(sizes, values, least)
+            sampled = unit == "s" or all(found[size][f"{step} s"] >= LEAST_SECONDS for size in sizes[-2:])
+            slope = slope_of(sizes, values, least) if sampled else None
             told = "" if slope is None else f", slope {slope:.2f}"
             parts.append(" / ".join(f"{value:.3g}" for value in values) + f" {unit}{told}")
             if slope is not None and slope > STEEPEST:
@@ -84,7 +86,10 @@ def slope_of(sizes: list[int], values: list[float], least: float) -> float | Non
 
 
 def work(what: str, size: int, seed: int) -> None:
-    """The process of one size: prints what each step took."""
+    """The process of one size, which keeps freed memory as the command line does: prints what each step took."""
+    from mncompress.memory import keep_freed_memory
+
+    keep_freed_memory()
     with tempfile.TemporaryDirectory() as folder:
         print(json.dumps((work_on_neurons if what == "neurons" else work_on_rows)(size, seed, Path(folder))))
 
@@ -95,13 +100,16 @@ def tell(line: str) -> None:
 
 
 class Meter:
-    """Seconds and peak heap of steps, by name."""
+    """Seconds of the processor and peak heap of steps, by name."""
 
     def __init__(self) -> None:
         self.found: dict[str, float] = {}
 
     def step(self, name: str, call: Callable[[], Any]) -> Any:
         """Run `call` and note what it took."""
+        from mncompress.memory import give_back_freed_memory
+
+        give_back_freed_memory()
         base, peak, stop = _heap_mib(), [_heap_mib()], threading.Event()
 
         def watch() -> None:
@@ -110,11 +118,11 @@ class Meter:
 
         watcher = threading.Thread(target=watch)
         watcher.start()
-        started = time.perf_counter()
+        started = time.process_time()
         try:
             return call()
         finally:
-            self.found[f"{name} s"] = time.perf_counter() - started
+            self.found[f"{name} s"] = time.process_time() - started
             stop.set()
             watcher.join()
             self.found[f"{name} MiB"] = max(peak[0], _heap_mib()) - base

@@ -176,9 +176,9 @@ def interrupts(server: Server, inputs: Path, count: int, rng: random.Random) -> 
 def early_interrupts(scratch: Path, count: int, rng: random.Random) -> Result:
     """Ctrl-C while a command of its own process is still importing what it needs."""
     failures, hit = [], 0
-    code = ("import sys, signal; signal.signal(signal.SIGINT, signal.default_int_handler); print('up', flush=True)\n"
+    code = ("import sys, signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
             "from importlib.metadata import entry_points\n"
-            "(entry,) = entry_points(group='console_scripts', name='mncompress')\n"
+            "(entry,) = entry_points(group='console_scripts', name='mncompress'); print('up', flush=True)\n"
             "sys.exit(entry.load()(['train', '--data', 'digits', '--epochs', '1', '--hidden', '3', '--out', 'early']))")
     for number in range(count):
         with subprocess.Popen([sys.executable, "-P", "-c", code], cwd=scratch, text=True, stdout=subprocess.PIPE,

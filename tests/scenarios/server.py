@@ -130,6 +130,7 @@ def serve() -> None:
         for line in sys.stdin:
             answers.write(json.dumps(asdict(_fork(Request(**json.loads(line))))) + "\n")
             answers.flush()
+    os._exit(0)     # to take down all that was imported would take seconds, more than anyone waits on a busy machine
 
 
 def _fork(request: Request) -> Outcome:
@@ -236,6 +237,11 @@ def _harmless(args: tuple[Any, ...]) -> bool:
     return "uname" in str(args[:2]) or (args[0] == sys.executable and any(flag in args[1] for flag in ("-P", "-I")))
 
 
+def _is_nameless(flags: int) -> bool:
+    """Whether a file is opened that no folder ever shows, as filelock does to find out what a file system can do."""
+    return flags & os.O_TMPFILE == os.O_TMPFILE and bool(flags & os.O_EXCL)
+
+
 class _Watch:
     """The audit hook of a command."""
 
@@ -247,7 +253,8 @@ class _Watch:
     def __call__(self, event: str, args: tuple[Any, ...]) -> None:
         if self.writable is not None and event in RUNNING and not (event == "subprocess.Popen" and _harmless(args)):
             self._end(EXECUTED, event, args)
-        writing = event in WRITING or (event == "open" and isinstance(args[2], int) and args[2] & (os.O_WRONLY | os.O_RDWR))
+        writing = event in WRITING or (event == "open" and isinstance(args[2], int) and args[2] & (os.O_WRONLY | os.O_RDWR)
+                                       and not _is_nameless(args[2]))
         if not writing or not args or not isinstance(args[0], str | bytes | os.PathLike):
             return
         if event == "os.rename":
