@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 
 import torch
 
+from mncompress.memory import keep_freed_memory
+
 Result = TypeVar("Result")
 
 
@@ -41,6 +43,7 @@ def run_in_workers(function: Callable[..., Result], arguments: Sequence[tuple[An
 
 
 def _start(threads: int) -> None:
-    """Of a worker: an interruption is the parent's to handle."""
+    """Of a worker, whose process is ours: an interruption is the parent's to handle."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    keep_freed_memory()
     torch.set_num_threads(threads)
