@@ -1,6 +1,6 @@
 """Which form of an activation is fastest in ONNX Runtime: the measurements behind the bodies and `choose_form`.
 
-    python benchmarks/forms.py [--section cubic|kinks|inner|polynomial] [--features 64]
+    python benchmarks/forms.py [--section cubic|kinks|inner|polynomial|line] [--features 64]
 
 Prints markdown tables of whole networks `features`-N-10 on the CPU provider with one thread: median microseconds of
 processor time per run (so that other processes count little), all columns of a row interleaved in one process, inputs and
@@ -24,8 +24,10 @@ from mncompress.export._activations import (
     PolynomialParameters,
     emit_act,
     emit_linear,
+    emit_linear_table,
     emit_op,
     emit_polynomial,
+    fast_layout,
 )
 from mncompress.export._functions import make_functions
 from mncompress.export._graph import DOMAIN, INPUT, GraphBuilder, Layout, Value
@@ -278,7 +280,36 @@ def polynomial(features: int) -> None:
     print_table("Polynomial", features, rows)
 
 
-SECTIONS = {"cubic": cubic, "kinks": kinks, "inner": inner_networks, "polynomial": polynomial}
+def with_line(features: int) -> None:
+    """A sigmoid plus a line of the pre-activation, which no folding takes away, beside what is there for it."""
+    rows = {}
+    for neurons in (8, 16, 64, 256):
+        rng = np.random.default_rng(0)
+        inner = InnerNetwork(rng.standard_normal((neurons, 5)), (rng.standard_normal((neurons, 5)),), (),
+                             rng.standard_normal((neurons, 5)), rng.standard_normal(neurons))
+        form, slope = choose_form(neurons, 5, 1, shared=False), rng.standard_normal(neurons)
+        table = rng.standard_normal((2, neurons, 64))
+
+        def emit(builder: GraphBuilder, value: Value, slope: np.ndarray = slope) -> Value:
+            line = builder.node("Mul", [value.name, builder.initializer("slope", slope)])
+            return Value(builder.node("Add", [emit_act(builder, value, "sigmoid").name, line]))
+
+        def emit_table(builder: GraphBuilder, value: Value, table: np.ndarray = table) -> Value:
+            return emit_linear_table(builder, value, *table, "act")
+
+        original = make_network(features, neurons, lambda b, v, p=inner, n=neurons, f=form: emit_vaf(b, v, "tanh", p, n, f, "act"),
+                                form_layout(form))
+        rows[f"{features}-{neurons}-10"] = {
+            "ReLU": make_network(features, neurons, relu),
+            "original, H = 5": merge_linears(original),
+            "sigmoid": make_network(features, neurons, lambda b, v: emit_act(b, v, "sigmoid")),
+            "sigmoid and line": make_network(features, neurons, emit),
+            "table of 64 lines": make_network(features, neurons, emit_table, fast_layout(neurons)),
+        }
+    print_table("An activation with a line", features, rows)
+
+
+SECTIONS = {"cubic": cubic, "kinks": kinks, "inner": inner_networks, "polynomial": polynomial, "line": with_line}
 
 if __name__ == "__main__":
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
