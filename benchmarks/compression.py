@@ -12,7 +12,8 @@
 
 The first three are about MNIST.
 A *drop* is in percentage points of test accuracy, positive where accuracy is lost; flips are test samples whose class changes; a ±
-is the standard error over replicates. Trained networks are kept in `--runs` and used again. There is one CPU thread.
+is the standard error over replicates. Trained networks are kept in `--runs` and used again; what was made of them is kept in
+`--out`, so another `--out` compresses them anew. There is one CPU thread.
 """
 
 import argparse
@@ -295,7 +296,7 @@ def show_regression(setting: Setting) -> None:
     tell("target", "network", "nRMSE", "of one network", "compressed", "change, %", "multiply-adds", "times as many for ReLU",
          head=True)
     for name in FUNCTION_NAMES:
-        points = find_points(f"function:{name}", setting.runs / "regression")
+        points = find_points(f"function:{name}", setting.runs / "regression", setting.out / "regression")
         for each in compare(points, {}, COSTS[0]):
             point = each.point
             advantages[name, point.width] = each
@@ -311,15 +312,15 @@ def show_regression(setting: Setting) -> None:
               f"{len(FUNCTION_NAMES)} functions, with 95 % confidence on {certain}")
 
 
-def find_points(data: str, folder: Path) -> list[Point]:
-    """The vaf tanh and ReLU networks on a function: read where they are there, else trained and compressed."""
+def find_points(data: str, trained: Path, folder: Path) -> list[Point]:
+    """The vaf tanh and ReLU networks on a function, compressed: read where they are there, else trained and compressed."""
     settings = mn.TrainConfig(data=data, replicates=5, epochs=20, seed=1, device="cpu")
     dataset, points = load_data(settings, data), []
     configs = make_points(settings, dataset)
     chosen = {key: config for key, config in configs.items() if key[0] == "relu" or key in (("vaf tanh", 8), ("vaf tanh", 16))}
     chosen["relu", LARGEST] = replace(configs["relu", 48], hidden=(LARGEST, LARGEST))
     for (name, _), config in chosen.items():
-        points.append(load_point(config, dataset.content_hash, folder) or run_point(name, config, dataset, folder))
+        points.append(load_point(config, dataset.content_hash, folder) or run_point(name, config, dataset, folder, trained=trained))
     return points
 
 

@@ -1,5 +1,6 @@
 """Neurons that leave, bypasses, the closed-form repair, and plans that are given back."""
 
+import copy
 import dataclasses
 import itertools
 
@@ -321,6 +322,53 @@ def test_distillation_comes_closer_and_splines_stay_smooth(act, task):
     certificate = certify(network, tuned, dataset.test.x)
     assert certificate.bounds is None
     assert "fine-tuning" in certificate.reason
+
+
+def make_lines_(network, layer, where):
+    """Let relu units cancel in pairs: s relu(a u + b) - s relu(-a u - b) = s (a u + b) for every u."""
+    signs = torch.tensor([1.0, -1.0, 1.0, -1.0])
+    state = network.layers[layer].activation.state_dict()
+    for name in ("first_weight", "first_bias", "out_weight"):
+        state[name][where] = state[name][where][:, [0, 0, 1, 1]] * signs
+
+
+@pytest.mark.parametrize(("lines", "is_cheaper"), [(0, False), (40, False), (140, True), (150, True)])
+def test_exact_lines_leave_where_that_is_cheaper(lines, is_cheaper):
+    """20 x 10 multiply-adds of a bypass and a node of 1300 against 34 for each line; and nothing but rounding changes."""
+    rng = np.random.default_rng(lines)
+    network = make_network(rng, (20, 150, 10), act="relu")
+    dataset = make_dataset(rng, network)
+    where = rng.permutation(150)[:lines]
+    make_lines_(network, 0, where)
+    found = compress_network(network, dataset, Budget(preset="exact"))
+    decisions = found.plan.decisions
+    left = [decision.index for decision in decisions if decision.left]
+    assert left == (sorted(where.tolist()) if is_cheaper else [])
+    assert all(decision.max_abs_error == 0 for decision in decisions)
+    assert all(each.ridge is None for each in found.plan.layers)
+    x = np.concatenate([dataset.test.x, 1e3 * dataset.test.x])          # exact far outside of the domain as well
+    before = run_network(copy.deepcopy(network).double(), x.astype(np.float64))
+    # The rounding to float32 of sums of 21 and 151 terms, of the size of the outputs up to a factor of a few.
+    np.testing.assert_allclose(run_network(found.network, x), before, rtol=1e-5, atol=1e-5 * np.abs(before).max())
+    certificate = certify(network, found, dataset.test.x)
+    assert certificate.replacement_bound < 1e-10
+    again = compress_network(network, dataset, Budget(preset="exact"), plan=found.plan)
+    np.testing.assert_array_equal(run_network(again.network, x), run_network(found.network, x))
+
+
+def test_a_layer_of_exact_lines_is_gone_and_excluded_ones_stay():
+    rng = np.random.default_rng(1)
+    network = make_network(rng, (5, 8, 8, 3), act="relu")
+    dataset = make_dataset(rng, network)
+    for layer in (0, 1):
+        make_lines_(network, layer, np.arange(8))
+    found = compress_network(network, dataset, Budget(preset="exact"))
+    assert [layer.linear.weight.shape for layer in found.network.layers] == [(3, 5)]
+    found = compress_network(network, dataset, Budget(preset="exact", exclude=("0",)))
+    assert [decision.left for decision in found.plan.decisions] == [False] * 8 + [True] * 8
+    network = make_network(rng, (5, 8, 8, 3), act="relu", residual=True)
+    make_lines_(network, 1, np.arange(8))
+    assert not any(decision.left for decision in compress_network(network, dataset, Budget(preset="exact")).plan.decisions)
 
 
 def test_plans_know_the_layers_behind():

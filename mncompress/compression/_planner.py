@@ -1,32 +1,34 @@
 """The planner: the cheapest network within the budget, or the best one at a given cost.
 
 First the forms. One number, the planner's tolerance, is how much a single neuron may contribute to the outputs (root mean
-square, in the outputs' units); a neuron's own tolerance is that divided by its measured sensitivity. From loose to tight, each
-tolerance gives a choice for every layer and so a network, which is run on the validation split; the first one that keeps the
-budget is taken. Then comes what is exact for every input; and where even its float32 rounding exceeds the budget, nothing is
-replaced.
+square, in the outputs' units); a neuron's own tolerance is that divided by its measured sensitivity. From tight to loose, each
+tolerance gives a choice for every layer and so a network, which is run on the validation split, up to the first that does not
+keep the budget (`_budget` says why in this order); the one before it is taken. If there is none, what is exact for every input; and
+where even its float32 rounding exceeds the budget, nothing is replaced.
 
 Then the structure: which neurons leave (`_departures`), and which layers are carried out at a lower rank (`_factors`). A price of
 multiply-adds against errors of the outputs decides between and within layers; raised step by step it gives ever cheaper networks,
-each with the layers behind refitted (`_repair`). Of these, the cheapest that keeps the budget is taken, or the most expensive that
-reaches the target.
+each with the layers behind refitted (`_repair`). They are looked at from expensive to cheap as well, in large steps and then in
+small ones, as long as the budget holds; with a target, the most expensive that reaches it is taken. Where only what is exact will
+do, neurons that are lines for every input may leave behind a bypass that is not refitted.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
+from math import isqrt
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mncompress.analysis import Choice, Histogram, LayerOptions, choose, find_options, keep_all, make_inner_networks
 from mncompress.calibration import LayerCalibration, calibrate, run_network
-from mncompress.compression._budget import DEFAULT_MAX_DROP, Verdict, check_budget, complete_budget
+from mncompress.compression._budget import DEFAULT_MAX_DROP, Verdict, check_budget, complete_budget, go_while_ok
 from mncompress.compression._build import Assignment, Blueprint, Study, build
 from mncompress.compression._finetune import finetune
 from mncompress.compression._plan import describe, read_plan
 from mncompress.compression._rewrite import Group, LinearMap, rewrite
-from mncompress.compression._structure import find_levels
+from mncompress.compression._structure import find_levels, let_lines_leave
 from mncompress.data import Dataset
 from mncompress.errors import ConfigError
 from mncompress.nn import LearnedActivation, Network, count_macs
@@ -138,13 +140,15 @@ class _Search:
     def run(self) -> Compressed:
         """The forms, then the structure."""
         found = self.find_forms()
-        if self.budget.preset != "exact" and found.tolerance > 0:
+        if found.tolerance > 0:
             if max(self.network.spec.sizes) <= WIDEST_SEARCHED:
                 found = self.find_structure(found)
             else:
                 self.tell(f"a layer has more than {WIDEST_SEARCHED} neurons or inputs: activations are replaced, but none leaves")
             if self.budget.max_logit_error is None:
                 found = self.find_coarser(found)
+        else:
+            found = self.find_lines(found)
         limit = self.budget.macs_limit(count_macs(self.network))
         if limit is not None and count_macs(found.network) > limit:
             raise ConfigError(f"the target of {limit:.0f} multiply-adds cannot be reached; the smallest network found has "
@@ -160,43 +164,62 @@ class _Search:
         return self.finish(found)
 
     def find_forms(self) -> _Candidate:
-        """The loosest tolerance whose network keeps the budget."""
+        """The loosest tolerance up to which all networks keep the budget."""
         budget = self.budget
         if budget.has_target and budget.max_drop is None and budget.max_logit_error is None:
             budget = replace(budget, max_drop=DEFAULT_MAX_DROP[budget.preset])
         scale = float(np.sqrt(np.var(self.original, axis=0).mean())) or 1.0
-        steps = [] if budget.preset == "exact" else [scale * tolerance for tolerance in TOLERANCES]
-        for tolerance, pick in (*((step, choose) for step in steps), (0.0, choose), (0.0, keep_all)):
-            tolerances = [_tolerances(tolerance, found.sensitivity) for found in self.calibration]
-            choices = [(pick if movable else keep_all)(*pair)
-                       for pair, movable in zip(zip(self.options, tolerances, strict=True), self.movable, strict=True)]
-            assignments = [_assign(*each) for each in zip(self.options, choices, tolerances, strict=True)]
-            candidate = self.try_out(budget, tolerance, tolerances, choices, assignments)
-            self.tell(f"tolerance {tolerance:.2g}: {candidate.verdict.reason}")
-            if candidate.verdict.ok:
-                break
+        steps = [] if budget.preset == "exact" else [scale * tolerance for tolerance in reversed(TOLERANCES)]
+        found, _ = go_while_ok(self.try_forms(budget, tolerance, choose) for tolerance in steps)
+        return found or go_while_ok([self.try_forms(budget, 0.0, choose)])[0] or self.try_forms(budget, 0.0, keep_all)
+
+    def try_forms(self, budget: Budget, tolerance: float, pick: Callable[[LayerOptions, Floats], Choice]) -> _Candidate:
+        """A tolerance, carried out."""
+        tolerances = [_tolerances(tolerance, found.sensitivity) for found in self.calibration]
+        choices = [(pick if movable else keep_all)(*pair)
+                   for pair, movable in zip(zip(self.options, tolerances, strict=True), self.movable, strict=True)]
+        assignments = [_assign(*each) for each in zip(self.options, choices, tolerances, strict=True)]
+        candidate = self.try_out(budget, tolerance, tolerances, choices, assignments)
+        self.tell(f"tolerance {tolerance:.2g}: {candidate.verdict.reason}")
         return candidate
 
     def find_structure(self, start: _Candidate) -> _Candidate:
-        """The cheapest network that keeps the budget, or the most expensive one that reaches the target."""
+        """The cheapest network up to which all keep the budget, or the most expensive one that reaches the target."""
         levels = find_levels(self.network, start.assignments, self.options, self.movable, self.study)
+        if self.budget.has_target:
+            return self.reach_target(start, levels)
+        step = max(1, isqrt(len(levels)))
+        large, steps = go_while_ok(self.try_level(start, level) for level in levels[step - 1::step])
+        rest = levels[steps * step:steps * step + step - 1]
+        small, _ = go_while_ok(self.try_level(start, level) for level in rest)
+        return small or large or start
+
+    def reach_target(self, start: _Candidate, levels: Sequence[list[Assignment]]) -> _Candidate:
+        """Bisect the structures."""
         best, low, high = start, 0, len(levels) - 1
-        reached = self.is_reached(start) if self.budget.has_target else False
-        while low <= high and not reached:
+        if self.is_reached(start):
+            return start
+        while low <= high:
             middle = (low + high) // 2
-            candidate = self.try_out(self.budget, start.tolerance, start.tolerances, start.choices, levels[middle])
-            left = sum(int(assignment.left.sum()) for assignment in levels[middle])
-            self.tell(f"{left} neurons leave, {count_macs(candidate.network)} multiply-adds: {candidate.verdict.reason}")
-            if self.budget.has_target:
-                if self.is_reached(candidate):
-                    best, high = candidate, middle - 1
-                else:
-                    best, low = (candidate if low == high and best is start else best), middle + 1
-            elif candidate.verdict.ok:
-                best, low = candidate, middle + 1
+            candidate = self.try_level(start, levels[middle])
+            if self.is_reached(candidate):
+                best, high = candidate, middle - 1
             else:
-                high = middle - 1
+                best, low = (candidate if low == high and best is start else best), middle + 1
         return best
+
+    def try_level(self, start: _Candidate, assignments: list[Assignment]) -> _Candidate:
+        """A structure, carried out."""
+        candidate = self.try_out(self.budget, start.tolerance, start.tolerances, start.choices, assignments)
+        left = sum(int(assignment.left.sum()) for assignment in assignments)
+        self.tell(f"{left} neurons leave, {count_macs(candidate.network)} multiply-adds: {candidate.verdict.reason}")
+        return candidate
+
+    def find_lines(self, start: _Candidate) -> _Candidate:
+        """Without the neurons that are lines for every input, where that is cheaper."""
+        assignments = let_lines_leave(self.network, start.assignments, self.options, self.movable)
+        found, _ = go_while_ok([self.try_level(start, assignments)] if assignments is not None else [])
+        return found or start
 
     def find_coarser(self, start: _Candidate) -> _Candidate:
         """With fewer intervals and lower degrees, as long as the budget holds.
