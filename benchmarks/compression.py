@@ -56,7 +56,8 @@ SIZES = (16, 24, 32, 48, 64, 96, 128, 192, 256)
 EPOCHS = 5          # of distillation on the frontier
 CLOSED, DISTILLED, PRUNED, PLAIN = "closed form", f"{EPOCHS} epochs", "neurons by magnitude", "plain ReLU"
 BATCH = 32
-LARGEST = 96        # neurons a layer of the largest ReLU network on functions
+VAF = (("vaf tanh", 8), ("vaf tanh", 16))                       # on functions, with the neurons of each of two layers
+RELU = tuple(("relu", width) for width in (4, 8, 16, 24, 32, 48, 96))
 STYLES: dict[str, tuple[str, str, Any]] = {
     PLAIN: ("#8a919c", "s", "-"), PRUNED: (PALETTE[3], "^", (0, (5, 1.5))), CLOSED: (PALETTE[5], "o", "-"),
     DISTILLED: (PALETTE[0], "o", "-"), "original": (DARK, "D", "none")}
@@ -291,20 +292,23 @@ def make_frontier(setting: Setting) -> None:
 
 
 def show_regression(setting: Setting) -> None:
-    advantages: dict[tuple[str, int], Advantage] = {}
+    """First what compression changes in all vaf networks, then what ReLU networks need for the same."""
     changes: list[float] = []
-    tell("target", "network", "nRMSE", "of one network", "compressed", "change, %", "multiply-adds", "times as many for ReLU",
-         head=True)
+    tell("target", "network", "nRMSE", "of one network", "compressed", "change, %", "multiply-adds", head=True)
     for name in FUNCTION_NAMES:
-        points = find_points(f"function:{name}", setting.runs / "regression", setting.out / "regression")
-        for each in compare(points, {}, COSTS[0]):
-            point = each.point
-            advantages[name, point.width] = each
+        for point in find_points(f"function:{name}", setting, VAF):
             changes.append(100 * (point.error_compressed / point.error_original - 1))
             tell(name, f"{point.width}-{point.width}", *(f"{value:.4g}" for value in (
-                point.error, point.error_original, point.error_compressed)), f"{changes[-1]:+.2f}", point.macs, each.text())
+                point.error, point.error_original, point.error_compressed)), f"{changes[-1]:+.2f}", point.macs)
     within = sum(change <= 1 for change in changes)
     print(f"\nlargest rise of the error {max(changes):.2f} %; {within} of {len(changes)} within 1 %")
+    advantages: dict[tuple[str, int], Advantage] = {}
+    tell("target", "network", "multiply-adds", "times as many for ReLU", head=True)
+    for name in FUNCTION_NAMES:
+        for each in compare(find_points(f"function:{name}", setting, (*VAF, *RELU)), {}, COSTS[0]):
+            advantages[name, each.point.width] = each
+            tell(name, f"{each.point.width}-{each.point.width}", each.point.macs, each.text())
+    print()
     for widths in ((8,), (16,), (8, 16)):
         reached, certain = (sum(any(count(advantages[name, width]) for width in widths) for name in FUNCTION_NAMES)
                             for count in (lambda each: each.ratio >= 4, lambda each: (each.low or 0) >= 4))
@@ -312,15 +316,16 @@ def show_regression(setting: Setting) -> None:
               f"{len(FUNCTION_NAMES)} functions, with 95 % confidence on {certain}")
 
 
-def find_points(data: str, trained: Path, folder: Path) -> list[Point]:
-    """The vaf tanh and ReLU networks on a function, compressed: read where they are there, else trained and compressed."""
-    settings = mn.TrainConfig(data=data, replicates=5, epochs=20, seed=1, device="cpu")
-    dataset, points = load_data(settings, data), []
-    configs = make_points(settings, dataset)
-    chosen = {key: config for key, config in configs.items() if key[0] == "relu" or key in (("vaf tanh", 8), ("vaf tanh", 16))}
-    chosen["relu", LARGEST] = replace(configs["relu", 48], hidden=(LARGEST, LARGEST))
-    for (name, _), config in chosen.items():
-        points.append(load_point(config, dataset.content_hash, folder) or run_point(name, config, dataset, folder, trained=trained))
+def find_points(data: str, setting: Setting, contenders: Sequence[tuple[str, int]]) -> list[Point]:
+    """Contenders on a function, compressed: read where they are there, else trained and compressed."""
+    base = mn.TrainConfig(data=data, replicates=5, epochs=20, seed=1, device="cpu")
+    dataset, points = load_data(base, data), []
+    configs = make_points(base, dataset)
+    for name, width in contenders:
+        config = replace(configs[name, min(width, 48)], hidden=(width, width))
+        folders = setting.out / "regression", setting.runs / "regression"
+        points.append(load_point(config, dataset.content_hash, folders[0])
+                      or run_point(name, config, dataset, folders[0], trained=folders[1]))
     return points
 
 

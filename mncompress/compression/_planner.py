@@ -92,15 +92,18 @@ def compress_network(network: Network, dataset: Dataset, budget: Budget, progres
     tell = progress or (lambda line: None)
     budget = complete_budget(budget)
     names = [name for name, module in network.named_modules() if isinstance(module, LearnedActivation)]
-    if (budget.include or budget.exclude) and not any(budget.may_change(*each) for each in enumerate(names)):
-        raise ConfigError(f"the patterns leave no layer to change; its activated layers are {', '.join(names) or 'none'}")
+    idle = [pattern for pattern in (*budget.include, *budget.exclude)
+            if not any(replace(budget, include=(pattern,), exclude=()).may_change(*each) for each in enumerate(names))]
+    if idle or ((budget.include or budget.exclude) and not any(budget.may_change(*each) for each in enumerate(names))):
+        what = f"the pattern {idle[0]!r} is that of no layer" if idle else "the patterns leave no layer to change"
+        raise ConfigError(f"{what}; the network's activated layers are {', '.join(names) or 'none'}")
     tell("calibrating on the calibration split")
     calibration = calibrate(network, dataset.calibration.x, dataset.train.x)
     tell("analyzing the learned activations")
     options = tuple(_options_of(layer.activation, found, budget)
                     for layer, found in zip(network.activated_layers, calibration, strict=True))
     movable = tuple(budget.may_change(*each) for each in enumerate(names))
-    epochs = epochs or (plan.finetuned if plan is not None else 0)
+    epochs = epochs or (plan.finetune_epochs or plan.finetuned if plan is not None else 0)
     search = _Search(network, dataset, budget, options, calibration, movable, epochs, measure_latency, tell)
     return search.carry_out(plan) if plan is not None else search.run()
 
@@ -136,6 +139,7 @@ class _Search:
         self.classes = cache(partial(_classes, network, dataset))     # needed for small validation splits alone
         self.study = cache(partial(Study.of, network, dataset))
         self.trials: list[Trial] = []
+        self.latencies: list[float] = []
 
     def run(self) -> Compressed:
         """The forms, then the structure."""
@@ -149,11 +153,18 @@ class _Search:
                 found = self.find_coarser(found)
         else:
             found = self.find_lines(found)
-        limit = self.budget.macs_limit(count_macs(self.network))
+        self.check_target(found)
+        return self.finish(found)
+
+    def check_target(self, found: _Candidate) -> None:
+        """Refuse a network that is dearer than what was asked for; a latency was measured before intervals became fewer."""
+        limit, latency = self.budget.macs_limit(count_macs(self.network)), self.budget.target_latency
         if limit is not None and count_macs(found.network) > limit:
             raise ConfigError(f"the target of {limit:.0f} multiply-adds cannot be reached; the smallest network found has "
                               f"{count_macs(found.network)}")
-        return self.finish(found)
+        if latency is not None and min(self.latencies, default=np.inf) > latency and not self.is_reached(found):
+            raise ConfigError(f"the target of {latency:g} us cannot be reached; the fastest network found takes "
+                              f"{min(self.latencies):.1f}")
 
     def carry_out(self, plan: Plan) -> Compressed:
         """A plan as it is."""
@@ -251,6 +262,7 @@ class _Search:
             return True
         assert self.measure_latency is not None
         measured = self.measure_latency(candidate.network)
+        self.latencies.append(measured)
         self.tell(f"{measured:.1f} us for a batch of one")
         return measured <= latency
 
@@ -287,13 +299,13 @@ class _Search:
         layers = [LayerPlan(layer, assignment.rank, ridge, assignment.factored) for layer, (assignment, ridge)
                   in enumerate(zip(found.assignments, found.blueprint.ridges, strict=True))
                   if ridge is not None or assignment.factored]
-        network, verdict, epochs = found.network, found.verdict, self.epochs
-        if epochs:
-            network, epochs = finetune(self.network, network, self.dataset, epochs, self.tell)
+        network, verdict, kept = found.network, found.verdict, 0
+        if self.epochs:
+            network, kept = finetune(self.network, network, self.dataset, self.epochs, self.tell)
             verdict = self.check(self.budget, network)
         self.tell(f"taken: {verdict.reason}")
         evidence = {"verdict": verdict.reason, **verdict.evidence}
-        plan = Plan(self.budget, tuple(decisions), found.tolerance, evidence, tuple(layers), epochs)
+        plan = Plan(self.budget, tuple(decisions), found.tolerance, evidence, tuple(layers), kept, self.epochs)
         trials = tuple(replace(trial, taken=trial is found.trial) for trial in self.trials)
         return Compressed(network, plan, found.blueprint.groups, found.blueprint.maps, self.options, self.calibration, trials)
 
