@@ -19,12 +19,12 @@ is the standard error over replicates. Trained networks are kept in `--runs` and
 import argparse
 import copy
 import itertools
-import tempfile
+import json
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -173,22 +173,29 @@ class Entry:
     latency: float = 0.0
 
 
-def make_contenders(setting: Setting) -> Iterator[tuple[tuple[str, str, int, int], Network]]:
-    """Every network of the frontier with its inner activation, contender, step and replicate."""
+def make_contenders(setting: Setting) -> Iterator[tuple[tuple[str, str, int, int], Callable[[], Network]]]:
+    """Every network of the frontier by its inner activation, contender, step and replicate; made when it is asked for."""
     for k in range(setting.replicates):
         for size in SIZES:
-            yield ("", PLAIN, size, k), setting.find_run(activation="fixed:relu", hidden=(size,)).network(k)
+            yield ("", PLAIN, size, k), partial(lambda k, size: setting.find_run(
+                activation="fixed:relu", hidden=(size,)).network(k), k, size)
         for inner in ("relu", "tanh"):
-            network = setting.find_run(inner=inner).network(k)
-            yield (inner, "original", 100, k), network
-            forms = compress_network(network, setting.dataset, mn.Budget(target_macs="100%"))
+            original = cache(partial(lambda k, inner: setting.find_run(inner=inner).network(k), k, inner))
+            forms = make_cached(setting, original, 100)
+            yield (inner, "original", 100, k), original
             for share in SHARES:
-                budget = mn.Budget(target_macs=f"{share}%")
-                found = compress_network(network, setting.dataset, budget)
-                yield (inner, CLOSED, share, k), found.network
-                distilled = compress_network(network, setting.dataset, budget, plan=found.plan, epochs=EPOCHS)
-                yield (inner, DISTILLED, share, k), distilled.network
-                yield (inner, PRUNED, share, k), prune(network, forms, share / 100, setting.dataset)
+                found = make_cached(setting, original, share)
+                yield (inner, CLOSED, share, k), partial(lambda found: found().network, found)
+                yield (inner, DISTILLED, share, k), partial(lambda original, found, share: compress_network(
+                    original(), setting.dataset, mn.Budget(target_macs=f"{share}%"), plan=found().plan, epochs=EPOCHS).network,
+                    original, found, share)
+                yield (inner, PRUNED, share, k), partial(lambda original, forms, share: prune(
+                    original(), forms(), share / 100, setting.dataset), original, forms, share)
+
+
+def make_cached(setting: Setting, original: Callable[[], Network], share: int) -> Callable[[], Compressed]:
+    """The original down to a share of its multiply-adds, in per cent: computed once, when it is asked for."""
+    return cache(lambda: compress_network(original(), setting.dataset, mn.Budget(target_macs=f"{share}%")))
 
 
 @torch.no_grad()
@@ -213,15 +220,24 @@ def prune(network: Network, forms: Compressed, share: float, dataset: Dataset) -
 
 
 def measure_frontier(setting: Setting, seconds: float = 30.0) -> list[Entry]:
-    """All contenders; their latencies come from one interleaved run."""
+    """All contenders, read where they are there; their latencies come from one interleaved run."""
     entries: list[Entry] = []
     paths: dict[str, Path] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        for key, network in make_contenders(setting):
-            entries.append(Entry(*key, setting.compare(network, network)[1], count_macs(network)))
-            paths[str(key)] = Path(folder) / f"{len(paths)}.onnx"
-            write_onnx(network, paths[str(key)], opset_version=18, inline=False, metadata={})
-        found = benchmark.measure(paths, batch=BATCH, seconds=seconds, inputs=setting.dataset.test.x[:BATCH])
+    folder = setting.out / "frontier"
+    folder.mkdir(parents=True, exist_ok=True)
+    for key, make in make_contenders(setting):
+        path = folder / f"{'-'.join(map(str, key)).replace(' ', '_')}.onnx"
+        known = path.with_suffix(".json")
+        if known.exists():
+            entry = Entry(**json.loads(known.read_text(encoding="utf-8")))
+        else:
+            network = make()
+            entry = Entry(*key, setting.compare(network, network)[1], count_macs(network))
+            write_onnx(network, path, opset_version=18, inline=False, metadata={})
+            write_json(known, asdict(entry))
+        entries.append(entry)
+        paths[str(key)] = path
+    found = benchmark.measure(paths, batch=BATCH, seconds=seconds, inputs=setting.dataset.test.x[:BATCH])
     return [replace(entry, latency=float(np.median(samples))) for entry, samples in zip(entries, found.samples_us, strict=True)]
 
 

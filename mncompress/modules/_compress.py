@@ -87,7 +87,7 @@ def compress_module(module: nn.Module, x_calibration: Rows, validation: tuple[Ro
         progress: called with a line for each step.
 
     Raises:
-        ConfigError: the module is an activation itself.
+        ConfigError: the module is an activation itself, or the budget has a target or patterns.
         DataError: there are no rows, the labels do not fit, or the module fails on the data.
     """
     tell = progress or (lambda line: None)
@@ -245,7 +245,11 @@ def _count_flips(network: nn.Module, compressed: nn.Module, x: Tensor) -> int:
 
 
 def _complete(budget: Budget) -> Budget:
-    """Fill in the preset's limit where the user gave none, and what `auto` targets here."""
+    """Fill in the preset's limit where the user gave none, and what `auto` targets here; refuse what only a search could do."""
+    for name in ("target_macs", "target_latency", "include", "exclude"):
+        if getattr(budget, name) not in (None, ()):
+            raise ConfigError(f"{name} is for mncompress's own networks; of a torch module all activations may change and the "
+                              "structure stays")
     target = ("native" if load_library() else "portable") if budget.target == "auto" else budget.target
     if budget.preset == "exact" or budget.max_drop is not None or budget.max_logit_error is not None:
         return replace(budget, target=target)
