@@ -1,13 +1,14 @@
 """Random networks through a training step, compression and export: torch, ONNX Runtime and the reference evaluator agree.
 
 A case draws family, inner activation, ends, depth, width, sharing, hidden layers, residual connections, an output activation,
-the task, initialization, budget and target, and whether it has to come down to a share of the multiply-adds, so that neurons leave,
-layers take lower ranks and the layers behind are refitted. It fails if a file does not compute what its torch network does in
-float64 (within the tolerance that `check_export` reports), in ONNX Runtime with and without optimization or in onnx's reference
-evaluator; if the largest change of an output, as ONNX Runtime runs the two files, exceeds the certified bound; if kinds do not sum
-up; if the plan, written and read, gives another network; or if anything is raised.
+the task, initialization, budget and target; whether it has to come down to a share of the multiply-adds, so that neurons leave and
+layers are refitted; and whether its plan is then edited by hand, so that layers take lower ranks. It fails if a file does not
+compute what its torch network does in float64 (within the tolerance that `check_export` reports), in ONNX Runtime with and without
+optimization or in onnx's reference evaluator; if the largest change of an output, as ONNX Runtime runs the two files, exceeds the
+certified bound; if kinds do not sum up; if the plan, written and read, gives another network; or if anything is raised.
 """
 
+import dataclasses
 import json
 import random
 import tempfile
@@ -125,6 +126,8 @@ def _check(recipe: dict[str, object], budget: object, rng: random.Random) -> tup
         network = train(config).network()
         dataset = load_dataset(config.data, seed=config.seed)
         compressed = compress_network(network, dataset, budget)
+        if rng.random() < 0.3:
+            compressed = compress_network(network, dataset, budget, plan=edit_plan(compressed.plan, network, rng))
         files = {"original": (network, False), "compressed": (compressed.network, False), "portable": (compressed.network, True)}
         values = {}
         for name, (module, inline) in files.items():
@@ -150,6 +153,20 @@ def _check(recipe: dict[str, object], budget: object, rng: random.Random) -> tup
     changes = [np.abs(values[name] - values["original"].astype(np.float64)) for name in ("compressed", "portable")]
     used = max(_share(change, certificate.bounds) for change in changes)
     return (f"a change is {used:.3g} of its bound" if used > 1 else None), used, found
+
+
+def edit_plan(plan: object, network: object, rng: random.Random) -> object:
+    """Layers at random ranks, and refitted at random."""
+    from mncompress.types import LayerPlan
+
+    known, layers = {each.layer: each for each in plan.layers}, []
+    left = {decision.layer for decision in plan.decisions if decision.left}
+    for number, layer in enumerate(network.activated_layers):
+        own = known.get(number, LayerPlan(number))
+        if number not in left and not layer.residual:
+            own = LayerPlan(number, ridge=rng.choice((None, 1e-4, 0.1)), factored=rng.randint(0, layer.linear.out_features))
+        layers += [own] if own != LayerPlan(number) else []
+    return dataclasses.replace(plan, layers=tuple(layers))
 
 
 def count_structures(network: object, compressed: object) -> Counter[str]:
