@@ -1,22 +1,27 @@
 """Which form of an activation is fastest in ONNX Runtime: the measurements behind the bodies and `choose_form`.
 
-    python benchmarks/forms.py [--section cubic|kinks|inner|polynomial|line] [--features 64]
+    python benchmarks/forms.py [--section cubic|lines|kinks|inner|polynomial|act_and_line] [--features 64] [--neurons 7,64]
+                               [--provider cpu|cuda]
 
-Prints markdown tables of whole networks `features`-N-10 on the CPU provider with one thread: median microseconds of
-processor time per run (so that other processes count little), all columns of a row interleaved in one process, inputs and
-outputs bound, after a warm-up. Forms that lost and so exist nowhere else are written out here.
+Prints markdown tables of whole networks `features`-N-10 with one thread: median microseconds per run, all columns of a row
+interleaved in one process, inputs and outputs bound, after a warm-up. On the CPU provider it is processor time, so that other
+processes count little; on CUDA, where batches are larger, it is elapsed time. Forms that lost and so exist nowhere else are
+written out here.
 """
 
 import argparse
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from unittest import mock
 
 import numpy as np
 import onnx
 import onnxruntime as ort
 from onnx import parser
 
-from mncompress.export import _functions
+from mncompress import benchmark, runtime
+from mncompress.export import _activations, _functions
 from mncompress.export._activations import (
     CubicSplineParameters,
     Linear,
@@ -35,11 +40,32 @@ from mncompress.export._inline import inline_functions
 from mncompress.export._inner import Form, InnerNetwork, choose_form, emit_vaf, form_layout
 from mncompress.export._merge import merge_linears
 
-BATCHES = (1, 32, 1024)
+BATCHES = {"cpu": (1, 32, 1024), "cuda": (1, 1024, 16384)}
 ROUNDS = 15
 SECONDS_A_CELL = 0.1
 OPSET = 18
 Emit = Callable[[GraphBuilder, Value], Value]
+CLOCKS = {"cpu": time.process_time, "cuda": time.perf_counter}
+
+
+@dataclass(frozen=True)
+class Setup:
+    """Where and on which networks to measure.
+
+    Attributes:
+        provider: short name.
+        features: of the networks.
+        neurons: of the hidden layer, those of a section where empty.
+    """
+
+    provider: str
+    features: int
+    neurons: tuple[int, ...]
+
+    def choose(self, *neurons: int) -> tuple[int, ...]:
+        """The numbers of neurons that a section measures, where nothing else was asked for."""
+        return self.neurons or neurons
+
 
 _ROW_GATHER = _functions._TABLES + """
     rows_shape = Constant <value = int64[2] {-1, 4}> ()
@@ -59,7 +85,7 @@ _ROW_GATHER = _functions._TABLES + """
     piece = Floor (clipped)
     t = Sub (s, piece)
     any_index = Cast <to = 6> (piece)
-    index = Clip (any_index, zero_i32, above_i32)
+    index = Max (any_index, zero_i32)
     row = Add (index, offset)
     coefficient_rows = Gather <axis = 0> (table, row)
     r0, r1, r2, r3 = Split <axis = 2, num_outputs = 4> (coefficient_rows)
@@ -78,6 +104,16 @@ _ROW_GATHER = _functions._TABLES + """
 """
 """One row of four coefficients per look-up; without the care for infinities, which would only make it slower."""
 
+_NOT_BELOW = "index = Max (any_index, zero_i32)"
+_CLIPPED = "above_i32 = Cast <to = 6> (intervals)\n    index = Clip (any_index, zero_i32, above_i32)"
+
+
+def threshold_first(body: str) -> str:
+    positive = "positive = ThresholdedRelu <alpha = 0.0> (s)\n    clipped = Min (positive, above_f32)"
+    body = body.replace("clipped = Clip (s, zero, above_f32)", positive)
+    return body.replace(_NOT_BELOW, "").replace("any_index = Cast", "index = Cast")
+
+
 _KNOTS_LAST = """
     before_last = Constant <value = int64[1] {-1}> ()
     zero = Constant <value = float {0.0}> ()
@@ -93,35 +129,22 @@ _KNOTS_LAST = """
 """The formula as it is written."""
 
 
-def make_session(model: onnx.ModelProto) -> ort.InferenceSession:
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 4
-    return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-
-
-def make_run(session: ort.InferenceSession, x: np.ndarray) -> Callable[[], None]:
-    binding, output = session.io_binding(), session.get_outputs()[0].name
-    binding.bind_ortvalue_input(INPUT, ort.OrtValue.ortvalue_from_numpy(x))
-    binding.bind_ortvalue_output(output, ort.OrtValue.ortvalue_from_numpy(session.run(None, {INPUT: x})[0]))
-    return lambda: session.run_with_iobinding(binding)
-
-
-def time_us(runs: Sequence[Callable[[], None]]) -> list[float]:
+def time_us(runs: Sequence[Callable[[], object]], clock: Callable[[], float]) -> list[float]:
     """Median microseconds of each, in interleaved rounds of equal duration."""
     repeats = []
     for run in runs:
-        started = time.process_time()
+        run()
+        started = clock()
         for _ in range(5):
             run()
-        repeats.append(max(1, int(SECONDS_A_CELL / ROUNDS / (time.process_time() - started) * 5)))
+        repeats.append(max(1, int(SECONDS_A_CELL / ROUNDS / (clock() - started) * 5)))
     samples: list[list[float]] = [[] for _ in runs]
     for _ in range(ROUNDS):
         for run, count, sample in zip(runs, repeats, samples, strict=True):
-            started = time.process_time()
+            started = clock()
             for _ in range(count):
                 run()
-            sample.append((time.process_time() - started) / count)
+            sample.append((clock() - started) / count)
     return [float(np.median(sample)) * 1e6 for sample in samples]
 
 
@@ -144,14 +167,16 @@ def make_network(
     return builder.build(out.name, in_features=features, out_features=10, functions=functions)
 
 
-def print_table(title: str, features: int, rows: Mapping[str, Mapping[str, onnx.ModelProto]]) -> None:
+def print_table(title: str, setup: Setup, rows: Mapping[str, Mapping[str, onnx.ModelProto]]) -> None:
     columns = list(next(iter(rows.values())))
     print(f"\n{title}\n\n| size | batch | {' | '.join(columns)} |\n|---|---|{'---|' * len(columns)}")
     for size, models in rows.items():
-        sessions = {column: make_session(model) for column, model in models.items()}
-        for batch in BATCHES:
-            x = np.random.default_rng(0).standard_normal((batch, features)).astype(np.float32)
-            times = dict(zip(sessions, time_us([make_run(session, x) for session in sessions.values()]), strict=True))
+        sessions = {column: runtime.make_session(model.SerializeToString(), providers=(setup.provider,), kernels=column == "kernel")
+                    for column, model in models.items()}
+        for batch in BATCHES[setup.provider]:
+            x = np.random.default_rng(0).standard_normal((batch, setup.features)).astype(np.float32)
+            runs = [benchmark.bind(session, {INPUT: x}, setup.provider) for session in sessions.values()]
+            times = dict(zip(sessions, time_us(runs, CLOCKS[setup.provider]), strict=True))
             cells = (f"{times[column]:.1f}" if column in times else "" for column in columns)
             print(f"| {size} | {batch} | {' | '.join(cells)} |", flush=True)
 
@@ -160,9 +185,13 @@ def relu(builder: GraphBuilder, value: Value) -> Value:
     return emit_act(builder, value, "relu")
 
 
-def cubic(features: int) -> None:
-    rows = {}
-    for neurons in (7, 16, 32, 64, 128, 1024):
+def int64_index(body: str) -> str:
+    return body.replace("to = 6", "to = 7").replace("int32 {", "int64 {")
+
+
+def cubic(setup: Setup) -> None:
+    rows, features = {}, setup.features
+    for neurons in setup.choose(7, 16, 32, 64, 128, 1024):
         for intervals in (8, 128) if neurons == 64 else (32,):
             rng = np.random.default_rng(0)
             start, inverse = -2 - rng.random(neurons), np.full(neurons, intervals / 4)
@@ -177,24 +206,79 @@ def cubic(features: int) -> None:
                 return emit_op(builder, value, p, "activation")
 
             text = _functions._CUBIC_SPLINE
-            int64 = text[text.index("{") + 1 : text.rindex("}")].replace("to = 6", "to = 7").replace("int32 {", "int64 {")
+            text = text[text.index("{") + 1 : text.rindex("}")]
             rows[f"{features}-{neurons}-10, K = {intervals}"] = {
                 "ReLU": make_network(features, neurons, relu),
+                "kernel": make_network(features, neurons, emit),
                 "few neurons": make_network(features, neurons, emit, few=True),
                 "many neurons": make_network(features, neurons, emit, few=False),
-                "many, int64 index": make_network(features, neurons, emit, body=int64),
+                "many, int64 index": make_network(features, neurons, emit, body=int64_index(text)),
                 "row Gather": make_network(features, neurons, emit, body=_ROW_GATHER),
                 "few, portable": inline_functions(make_network(features, neurons, emit, few=True)),
                 "many, portable": inline_functions(make_network(features, neurons, emit, few=False)),
+                "many, int64, portable": inline_functions(make_network(features, neurons, emit, body=int64_index(text))),
+                "many, clipped, portable": inline_functions(
+                    make_network(features, neurons, emit, body=text.replace(_NOT_BELOW, _CLIPPED))),
+                "many, threshold, portable": inline_functions(make_network(features, neurons, emit, body=threshold_first(text))),
+                "row Gather, int64, portable": inline_functions(
+                    make_network(features, neurons, emit, body=int64_index(_ROW_GATHER))),
                 "chosen, start 0, step 1": make_network(features, neurons, emit_folded),
                 "the same, portable": inline_functions(make_network(features, neurons, emit_folded)),
             }
-    print_table("CubicSpline", features, rows)
+    print_table("CubicSpline; clipped: the index in int32, in place of Max", setup, rows)
 
 
-def kinks(features: int) -> None:
-    rows = {}
-    for neurons in (7, 16, 32, 64, 1024):
+def clip_floats(builder: GraphBuilder, s: str, last: int, name: str) -> str:
+    return builder.node("Clip", [s, builder.constant(0), builder.constant(last)], f"{name}/clipped")
+
+
+def clip_int32(builder: GraphBuilder, s: str, last: int, name: str) -> str:
+    index = no_clip(builder, s, last, name)
+    return builder.node("Clip", [index, builder.constant(0, np.int32), builder.constant(last, np.int32)], f"{name}/index")
+
+
+def clip_int64(builder: GraphBuilder, s: str, last: int, name: str) -> str:
+    index = builder.node("Cast", [clip_floats(builder, s, last, name)], f"{name}/any_index", to=onnx.TensorProto.INT64)
+    return builder.node("Clip", [index, builder.constant(0, np.int64), builder.constant(last, np.int64)], f"{name}/index")
+
+
+def threshold(builder: GraphBuilder, s: str, last: int, name: str) -> str:
+    """0 for NaN already in float32, but not in OpenVINO, which multiplies by 0."""
+    positive = builder.node("ThresholdedRelu", [s], f"{name}/positive", alpha=0.0)
+    clipped = builder.node("Min", [positive, builder.constant(last)], f"{name}/clipped")
+    return builder.node("Cast", [clipped], f"{name}/index", to=onnx.TensorProto.INT32)
+
+
+def no_clip(builder: GraphBuilder, s: str, last: int, name: str) -> str:
+    """Not to be used: NaN casts to anything."""
+    return builder.node("Cast", [clip_floats(builder, s, last, name)], f"{name}/any_index", to=onnx.TensorProto.INT32)
+
+
+INDICES = {"Max": _activations._table_index, "Clip int32": clip_int32, "Clip int64": clip_int64, "threshold": threshold,
+           "nothing": no_clip}
+
+
+def lines(setup: Setup) -> None:
+    rows, features = {}, setup.features
+    for neurons in setup.choose(7, 16, 64, 128, 1024):
+        tables = np.random.default_rng(0).standard_normal((2, neurons, 64))
+
+        def emit(builder: GraphBuilder, value: Value, tables: np.ndarray = tables) -> Value:
+            return emit_linear_table(builder, value, *tables, "activation")
+
+        models = {"ReLU": make_network(features, neurons, relu)}
+        for label, index in INDICES.items():
+            with mock.patch.object(_activations, "_table_index", index):
+                models[f"batch first, {label}"] = make_network(features, neurons, emit)
+                models[f"feature first, {label}"] = make_network(features, neurons, emit, "feature_first")
+        rows[f"{features}-{neurons}-10, K = 64"] = models
+    title = "Tables of lines; behind the index Max with 0, Clip in int32 or int64, ThresholdedRelu before it instead, or nothing"
+    print_table(title, setup, rows)
+
+
+def kinks(setup: Setup) -> None:
+    rows, features = {}, setup.features
+    for neurons in setup.choose(7, 16, 32, 64, 1024):
         for count in (2, 5, 12):
             rng = np.random.default_rng(0)
             knots = np.sort(rng.standard_normal((neurons, count)), 1)
@@ -206,13 +290,14 @@ def kinks(features: int) -> None:
 
             rows[f"{features}-{neurons}-10, K = {count}"] = {
                 "ReLU": make_network(features, neurons, relu),
+                "kernel": make_network(features, neurons, emit),
                 "few neurons": make_network(features, neurons, emit, few=True),
                 "many neurons": make_network(features, neurons, emit, few=False),
                 "knots on the last axis": make_network(features, neurons, emit, body=_KNOTS_LAST),
                 "few, portable": inline_functions(make_network(features, neurons, emit, few=True)),
                 "many, portable": inline_functions(make_network(features, neurons, emit, few=False)),
             }
-    print_table("PiecewiseLinear", features, rows)
+    print_table("PiecewiseLinear", setup, rows)
 
 
 def natural(builder: GraphBuilder, value: Value, inner: InnerNetwork) -> Value:
@@ -225,11 +310,12 @@ def natural(builder: GraphBuilder, value: Value, inner: InnerNetwork) -> Value:
     return Value(builder.node("Add", [total, builder.initializer("c", inner.out_bias)]))
 
 
-def inner_networks(features: int) -> None:
+def inner_networks(setup: Setup) -> None:
+    features = setup.features
     forms: tuple[Form, ...] = ("elementwise", "block_gemm", "grouped_conv", "shared_conv")
     for shared in (False, True):
         rows = {}
-        for depth, width, neurons in [(d, w, n) for d in (1, 2) for w in (5, 16) for n in (7, 16, 32, 64, 128)]:
+        for depth, width, neurons in [(d, w, n) for d in (1, 2) for w in (5, 16) for n in setup.choose(7, 16, 32, 64, 128)]:
             rng, copies = np.random.default_rng(0), 1 if shared else neurons
             inner = InnerNetwork(
                 rng.standard_normal((copies, width)),
@@ -254,12 +340,12 @@ def inner_networks(features: int) -> None:
                 models["block_gemm, merged"] = merge_linears(models["block_gemm"])
             chosen = choose_form(neurons, width, depth, shared=shared)
             rows[f"L = {depth}, H = {width}, N = {neurons}: {chosen}"] = models
-        print_table(f"vaf, meta without its ends; tanh{', shared' if shared else ''}; {features}-N-10", features, rows)
+        print_table(f"vaf, meta without its ends; tanh{', shared' if shared else ''}; {features}-N-10", setup, rows)
 
 
-def polynomial(features: int) -> None:
-    rows = {}
-    for neurons in (7, 16, 32, 64):
+def polynomial(setup: Setup) -> None:
+    rows, features = {}, setup.features
+    for neurons in setup.choose(7, 16, 32, 64):
         for degree in (3, 7):
             rng = np.random.default_rng(0)
             coefficients = rng.standard_normal((neurons, degree + 1))
@@ -277,13 +363,13 @@ def polynomial(features: int) -> None:
                 "feature first": make_network(features, neurons, emit, "feature_first"),
                 "batch first, scaling in the graph": make_network(features, neurons, emit_scaled),
             }
-    print_table("Polynomial", features, rows)
+    print_table("Polynomial", setup, rows)
 
 
-def with_line(features: int) -> None:
+def act_and_line(setup: Setup) -> None:
     """A sigmoid plus a line of the pre-activation, which no folding takes away, beside what is there for it."""
-    rows = {}
-    for neurons in (8, 16, 64, 256):
+    rows, features = {}, setup.features
+    for neurons in setup.choose(8, 16, 64, 256):
         rng = np.random.default_rng(0)
         inner = InnerNetwork(rng.standard_normal((neurons, 5)), (rng.standard_normal((neurons, 5)),), (),
                              rng.standard_normal((neurons, 5)), rng.standard_normal(neurons))
@@ -306,17 +392,27 @@ def with_line(features: int) -> None:
             "sigmoid and line": make_network(features, neurons, emit),
             "table of 64 lines": make_network(features, neurons, emit_table, fast_layout(neurons)),
         }
-    print_table("An activation with a line", features, rows)
+    print_table("An activation with a line", setup, rows)
 
 
-SECTIONS = {"cubic": cubic, "kinks": kinks, "inner": inner_networks, "polynomial": polynomial, "line": with_line}
+SECTIONS = {"cubic": cubic, "lines": lines, "kinks": kinks, "inner": inner_networks, "polynomial": polynomial,
+            "act_and_line": act_and_line}
 
-if __name__ == "__main__":
+
+def main() -> None:
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--section", choices=SECTIONS, default=None)
     options.add_argument("--features", type=int, default=64)
+    options.add_argument("--neurons", default="", help="of the hidden layer, separated by commas; a section's own by default")
+    options.add_argument("--provider", choices=BATCHES, default="cpu")
     arguments = options.parse_args()
-    print(f"onnxruntime {ort.__version__}, one thread, {ROUNDS} interleaved rounds; median µs of processor time")
+    setup = Setup(arguments.provider, arguments.features, tuple(map(int, filter(None, arguments.neurons.split(",")))))
+    what = {"cpu": "processor", "cuda": "elapsed"}[setup.provider]
+    print(f"onnxruntime {ort.__version__}, {setup.provider}, one thread, {ROUNDS} interleaved rounds; median µs of {what} time")
     for name, section in SECTIONS.items():
         if arguments.section in (None, name):
-            section(arguments.features)
+            section(setup)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,6 +1,6 @@
 """The price of ReLU: whole networks and single operators in ONNX Runtime, as ratios from interleaved runs.
 
-    python benchmarks/latency.py [--only TEXT] [--seconds 2] [--json FILE]
+    python benchmarks/latency.py [--only TEXT] [--provider cpu|cuda] [--seconds 2] [--json FILE] [--models DIR [--prepare]]
 
 Networks are drawn with `matched` initialization, their inner weights spread around it, and compressed by the planner for
 standard normal features and labels that are the network's own classes, at most 0.2 points of them lost; for regression its outputs
@@ -9,11 +9,14 @@ with 10 % of noise, at most 1 % of RMSE. Each condition measures side by side: t
 network with ReLU. The ratio to the original is to the fastest of its forms. For what a time is, see `mncompress.benchmark`; every
 ratio is the median over rounds, with its 95 % interval.
 
-Rows of a CUDA device are measured where there is one, and say so where there is none.
+Rows of a CUDA device are measured where there is one, and say so where there is none. Planning takes minutes: with `--models` the
+files of each network stay in a folder and are taken from there when they exist, and `--prepare` makes them and measures nothing,
+so that a machine with a device has only to measure.
 """
 
 import argparse
 import json
+import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -58,6 +61,7 @@ class Case:
         threads: of the session.
         target: what the planner plans for; `portable` measures the file in standard operators.
         provider: short name.
+        tf32: whether CUDA multiplies matrices in TF32, ONNX Runtime's default, and not in float32.
     """
 
     name: str
@@ -70,6 +74,7 @@ class Case:
     threads: int = 1
     target: str = "native"
     provider: str = "cpu"
+    tf32: bool = False
 
 
 def make_cases() -> Iterator[Case]:
@@ -92,9 +97,12 @@ def make_cases() -> Iterator[Case]:
     for n in (64, 128, 1024):
         yield Case("tanh, 16, portable", (784, n, n, 10), tanh, (32, 1024), {32: 1.5, 1024: 1.5}, {32: 1.25, 1024: 1.25},
                    target="portable")
-    yield Case("tanh, 16", (784, 128, 128, 10), tanh, (1, 1024, 16384), {}, dict.fromkeys((1, 1024, 16384), 1.03),
-               {1: 1.7, 1024: 2.2, 16384: 14}, provider="cuda")
-    yield Case("tanh, 16", (784, 1024, 1024, 10), tanh, (16384,), {}, {16384: 1.10}, {16384: 17}, provider="cuda")
+    for tf32, name in {False: "tanh, 16", True: "tanh, 16, TF32"}.items():
+        yield Case(name, (784, 128, 128, 10), tanh, (1, 1024, 16384), {}, dict.fromkeys((1, 1024, 16384), 1.03),
+                   {1: 1.7, 1024: 2.2, 16384: 14}, provider="cuda", tf32=tf32)
+        yield Case(name, (784, 1024, 1024, 10), tanh, (1024, 16384), {}, {16384: 1.10}, {16384: 17}, provider="cuda", tf32=tf32)
+    for n, batches in {128: (1, 1024), 1024: (16384,)}.items():
+        yield Case("tanh, 16, portable", (784, n, n, 10), tanh, batches, {}, {}, target="portable", provider="cuda")
 
 
 def make_network(case: Case) -> Network:
@@ -144,45 +152,67 @@ def natural(builder: GraphBuilder, x: str, act: Act, inner: _inner.InnerNetwork,
     return builder.node("Add", [total, parameter("b", inner.out_bias)])
 
 
-def write_originals(network: Network, folder: Path) -> dict[str, Path]:
-    """The network as trained, in the natural form and in every form that the exporter knows for it."""
-    spec = network.spec.activations[0]
-    units = max(network.spec.hidden) * spec.width
-    forms = ["natural", "grouped_conv", *(["elementwise"] if spec.depth == 1 else [])]
-    forms += ["block_gemm"] if units <= LARGEST_BLOCK_GEMM else []
-    paths = {form: folder / f"{form}.onnx" for form in forms}
-    for form, path in paths.items():
-        with (mock.patch.dict(_inner._FORMS, {"natural": natural}),
-              mock.patch.object(_network, "choose_form", lambda *args, form=form, **options: form)):
-            write_onnx(network, path, opset_version=OPSET, inline=False, metadata={})
+def original_forms(case: Case) -> list[str]:
+    """The natural form, and every one that the exporter knows for the network."""
+    units = max(case.sizes[1:-1]) * case.activation.width
+    forms = ["natural", "grouped_conv", *(["elementwise"] if case.activation.depth == 1 else [])]
+    return forms + (["block_gemm"] if units <= LARGEST_BLOCK_GEMM else [])
+
+
+def write_original(network: Network, form: str, path: Path) -> None:
+    """The network as trained, in one form."""
+    with (mock.patch.dict(_inner._FORMS, {"natural": natural}),
+          mock.patch.object(_network, "choose_form", return_value=form)):
+        write_onnx(network, path, opset_version=OPSET, inline=False, metadata={})
+
+
+def make_files(case: Case, folder: Path) -> dict[str, Path]:
+    """The files of a case by model, and what the activations became in `plan.json`; nothing is made that is there."""
+    forms, summary = original_forms(case), folder / "plan.json"
+    paths = {name: folder / f"{name}.onnx" for name in (*forms, "compressed", "relu_twin")}
+    if not summary.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        network = make_network(case)
+        budget = Budget(max_drop=MAX_DROP[network.spec.task], target=case.target)
+        compressed = compress_network(network, make_dataset(network), budget)
+        for form in forms:
+            write_original(network, form, paths[form])
+        write_onnx(compressed.network, paths["compressed"], opset_version=OPSET, inline=case.target == "portable", metadata={})
+        write_onnx(make_relu_twin(network), paths["relu_twin"], opset_version=OPSET, inline=False, metadata={})
+        decisions = compressed.plan.decisions
+        sizes = {decision.settings.get("intervals", decision.settings.get("knots")) for decision in decisions}
+        summary.write_text(json.dumps({
+            "kinds": {kind: sum(d.kind == kind for d in decisions) for kind in {d.kind for d in decisions}},
+            "pieces": sorted(size for size in sizes if isinstance(size, int))}))
     return paths
 
 
-def measure_case(case: Case, seconds: float) -> Iterator[dict[str, object]]:
+def measure_case(case: Case, models: Path, options: argparse.Namespace) -> Iterator[dict[str, object]]:
     """Rows of the table: one for each batch."""
-    network = make_network(case)
-    compressed = compress_network(network, make_dataset(network), Budget(max_drop=MAX_DROP[network.spec.task], target=case.target))
-    kinds = {kind: sum(d.kind == kind for d in compressed.plan.decisions) for kind in {d.kind for d in compressed.plan.decisions}}
-    sizes = {decision.settings.get("intervals", decision.settings.get("knots")) for decision in compressed.plan.decisions}
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        originals = write_originals(network, folder)
-        paths = {**originals, "compressed": folder / "compressed.onnx", "relu_twin": folder / "relu_twin.onnx"}
-        write_onnx(compressed.network, paths["compressed"], opset_version=OPSET, inline=case.target == "portable", metadata={})
-        write_onnx(make_relu_twin(network), paths["relu_twin"], opset_version=OPSET, inline=False, metadata={})
-        for batch in case.batches:
-            found = benchmark.measure(paths, provider=case.provider, threads=case.threads, batch=batch, seconds=seconds)
-            ratios = {form: benchmark.ratio(found, form, "compressed") for form in originals}
-            best = min((form for form in ratios if form != "natural"), key=lambda form: ratios[form].median)
-            relu = benchmark.ratio(found, "compressed", "relu_twin")
-            microseconds = float(np.median(found.samples_us[found.models.index("compressed")]))
-            yield {"name": case.name, "sizes": "-".join(map(str, case.sizes)), "batch": batch, "threads": case.threads,
-                   "provider": case.provider, "compressed_us": microseconds, "kinds": kinds,
-                   "pieces": sorted(size for size in sizes if isinstance(size, int)),
-                   "original": _triple(ratios[best]), "best_form": best,
-                   "natural": _triple(ratios["natural"]), "relu": _triple(relu),
-                   "aims": {"original": case.original.get(batch), "natural": (case.natural or {}).get(batch),
-                            "relu": case.relu.get(batch)}}
+    folder = models / folder_name(case)
+    paths = make_files(case, folder)
+    originals = [form for form in original_forms(case) if form in ("natural", *(options.originals or original_forms(case)))]
+    paths = {name: paths[name] for name in (*originals, "compressed", "relu_twin")}
+    for batch in [each for each in case.batches if each in (options.batches or case.batches)]:
+        found = benchmark.measure(paths, provider=case.provider, threads=case.threads, batch=batch, seconds=options.seconds,
+                                  sessions=options.sessions, tf32=case.tf32)
+        ratios = {form: benchmark.ratio(found, form, "compressed") for form in originals}
+        best = min((form for form in ratios if form != "natural"), key=lambda form: ratios[form].median, default="natural")
+        relu = benchmark.ratio(found, "compressed", "relu_twin")
+        medians = dict(zip(found.models, map(float, np.median(found.samples_us, axis=1)), strict=True))
+        yield {"name": case.name, "sizes": "-".join(map(str, case.sizes)), "batch": batch, "threads": case.threads,
+               "provider": case.provider, "tf32": case.tf32, "compressed_us": medians["compressed"], "median_us": medians,
+               **json.loads((folder / "plan.json").read_text()),
+               "original": _triple(ratios[best]), "best_form": best,
+               "natural": _triple(ratios["natural"]), "relu": _triple(relu),
+               "aims": {"original": case.original.get(batch), "natural": (case.natural or {}).get(batch),
+                        "relu": case.relu.get(batch)}}
+
+
+def folder_name(case: Case) -> str:
+    """Of the case's files, which neither provider nor threads nor precision change."""
+    act = case.activation
+    return re.sub(r"\W+", "-", f"{'-'.join(map(str, case.sizes))} {act.family} {act.act} {act.width} {act.depth} {case.target}")
 
 
 def measure_operators(seconds: float) -> Iterator[dict[str, object]]:
@@ -235,13 +265,34 @@ def _cell(values: Sequence[float], aim: float | None, *, at_most: bool = False) 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help="cases whose name or sizes contain this; `op` for the operators alone")
+    parser.add_argument("--provider", choices=runtime.PROVIDERS, help="cases on this one alone")
     parser.add_argument("--seconds", type=float, default=2.0, help="of measuring each condition")
-    parser.add_argument("--json", type=Path, help="write the rows here too")
+    parser.add_argument("--sessions", type=int, default=8, help="in which each condition is measured, at least 6")
+    parser.add_argument("--originals", nargs="+", metavar="FORM", help="forms beside the natural one; all by default")
+    parser.add_argument("--batches", nargs="+", type=int, metavar="N", help="of each case's own; all by default")
+    parser.add_argument("--json", type=Path, help="write the rows here too, one after another")
+    parser.add_argument("--models", type=Path, help="keep the networks' files in this folder, and take those that are there")
+    parser.add_argument("--prepare", action="store_true", help="with --models: make the files and measure nothing")
     options = parser.parse_args()
+    if options.prepare and not options.models:
+        parser.error("--prepare needs --models, the folder to prepare")
     torch.set_num_threads(1)
-    print(f"{runtime.describe_environment()}\n", flush=True)
+    chosen = [case for case in make_cases() if options.only in f"{case.name} {'-'.join(map(str, case.sizes))}"
+              and options.provider in (None, case.provider)]
+    if options.prepare:
+        for case in chosen:
+            print(folder_name(case), flush=True)
+            make_files(case, options.models / folder_name(case))
+        return
+    with tempfile.TemporaryDirectory() as name:
+        measure_all(chosen, options, options.models or Path(name))
+
+
+def measure_all(cases: Sequence[Case], options: argparse.Namespace, models: Path) -> None:
+    """Print the tables."""
+    print(f"{runtime.describe_environment([options.provider or 'cpu'])}\n", flush=True)
     rows: list[dict[str, object]] = []
-    if options.only in ("", "op"):
+    if options.only in ("", "op") and options.provider != "cuda":
         print("| op | N | batch | pieces | ns an element | above ReLU | body / kernel |\n|---|---|---|---|---|---|---|")
         for row in measure_operators(options.seconds):
             rows.append(row)
@@ -249,21 +300,19 @@ def main() -> None:
                   f"{row['body_ratio']:.1f} |", flush=True)
     print("\n| network | inner | threads | batch | compressed, µs | original / compressed | natural / compressed | "
           "compressed / ReLU | became |\n|---|---|---|---|---|---|---|---|---|")
-    for case in make_cases():
-        if options.only not in f"{case.name} {'-'.join(map(str, case.sizes))}":
-            continue
+    for case in cases:
         if case.provider not in runtime.available_providers():
             print(f"| {'-'.join(map(str, case.sizes))} | {case.name} ({case.provider}) | | {', '.join(map(str, case.batches))} | "
                   "not measured: no device | | | | |", flush=True)
             continue
-        for row in measure_case(case, options.seconds):
+        for row in measure_case(case, models, options):
             rows.append(row)
+            if options.json:
+                options.json.write_text(json.dumps(rows, indent=1) + "\n")
             aims = row["aims"]
             print(f"| {row['sizes']} | {row['name']} | {row['threads']} | {row['batch']} | {row['compressed_us']:.1f} | "
                   f"{_cell(row['original'], aims['original'])} {row['best_form']} | {_cell(row['natural'], aims['natural'])} | "
                   f"{_cell(row['relu'], aims['relu'], at_most=True)} | {row['kinds']} {row['pieces']} |", flush=True)
-    if options.json:
-        options.json.write_text(json.dumps(rows, indent=1) + "\n")
 
 
 if __name__ == "__main__":

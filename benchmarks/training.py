@@ -9,10 +9,13 @@
 - `jax`: vmap over networks, value_and_grad, Adam by tree map, jit of a lax.scan over the steps with donated state; left out,
   and said so, where JAX is not installed.
 
+On a GPU products of matrices have two precisions: float32 (`highest` in torch and in JAX; mncompress's default) and TensorFloat-32
+(`high` in torch, JAX's default). Both contestants are measured with both, and ratios are of equals.
+
 One run: the contestants take turns, each turn lasts about `--seconds`, three turns; the table has medians of the turns, the
 ratio jax / mncompress (above 1 mncompress is faster), how many times a stack is faster than its networks one after another, and
 the share of the memory-bandwidth bound: bytes that a step must move (weights and Adam moments in and out, the batch once)
-over a bandwidth measured here by copying.
+over a bandwidth measured here by copying; on a GPU a stack that stays in the cache can exceed it.
 """
 
 import argparse
@@ -31,7 +34,8 @@ from mncompress.data import Dataset, Split
 from mncompress.training._trainer import Trainer
 
 ROWS, FEATURES, CLASSES, BATCH, WIDTH, RATE = 54_400, 784, 10, 128, 5, 1e-3
-TURNS = 3
+TURNS, SCAN = 3, 64
+JAX_NAMES = {"highest": "highest", "high": "default"}
 Steps = Callable[[int], None]
 """Runs so many steps and waits for them."""
 
@@ -43,21 +47,21 @@ def make_dataset() -> Dataset:
     return Dataset("random", "classification", split, few, few, few, CLASSES, "sha256:" + "0" * 64)
 
 
-def make_mncompress(dataset: Dataset, neurons: int, replicates: int, device: torch.device) -> Steps:
+def make_mncompress(dataset: Dataset, neurons: int, replicates: int, device: torch.device, precision: str) -> Steps:
     config = mn.TrainConfig(activation="meta", inner="relu", inner_width=WIDTH, hidden=(neurons,), batch_size=BATCH, lr=RATE,
                             replicates=replicates, device=device.type)
-    trainer = Trainer((config,), dataset)
-    stepper = trainer.stepper
-    position = len(stepper.sizes)
+    torch.set_float32_matmul_precision(precision)
+    stepper = Trainer((config,), dataset).stepper
 
     def run(steps: int) -> None:
-        nonlocal position
-        for _ in range(steps):
-            if position == len(stepper.sizes):
-                stepper.start_epoch(torch.randperm(ROWS), 0)
-                position = 0
-            stepper.run(position)
-            position += 1
+        torch.set_float32_matmul_precision(precision)
+        done = 0
+        while done < steps:
+            stepper.start_epoch(torch.randperm(ROWS), 0)
+            for step in stepper.run_epoch():
+                if done + step >= steps:
+                    break
+            done += step
         synchronize(device)
     return run
 
@@ -92,7 +96,7 @@ def make_modules(dataset: Dataset, neurons: int, device: torch.device) -> Steps:
     return run
 
 
-def make_jax(dataset: Dataset, neurons: int, replicates: int) -> Steps:
+def make_jax(dataset: Dataset, neurons: int, replicates: int, precision: str) -> Steps:
     import jax
     import jax.numpy as jnp
 
@@ -131,9 +135,10 @@ def make_jax(dataset: Dataset, neurons: int, replicates: int) -> Steps:
 
     def run(steps: int) -> None:
         nonlocal state
-        rows = jnp.asarray(rng.integers(0, ROWS, (steps, BATCH)))
-        state, losses = compiled(state, rows, x, y)
-        jax.block_until_ready(losses)
+        with jax.default_matmul_precision(precision):
+            for _ in range(steps // SCAN):
+                state, losses = compiled(state, jnp.asarray(rng.integers(0, ROWS, (SCAN, BATCH))), x, y)
+            jax.block_until_ready(losses)
     return run
 
 
@@ -143,15 +148,14 @@ def synchronize(device: torch.device) -> None:
 
 
 def measure(contestants: dict[str, Steps], seconds: float) -> dict[str, float]:
-    """Median microseconds per step over the turns; the number of steps is chosen and compiled for before anything counts."""
+    """Median microseconds per step over the turns, of so many multiples of `SCAN` steps as fill the time."""
     steps = {}
     for name, run in contestants.items():
-        run(8)
+        run(SCAN)
         started = time.perf_counter()
-        run(8)
-        per_step = (time.perf_counter() - started) / 8
-        steps[name] = max(4, int(seconds / per_step))
-        run(steps[name])                            # lax.scan is compiled for its length
+        run(SCAN)
+        steps[name] = max(1, int(seconds / (time.perf_counter() - started))) * SCAN
+        run(steps[name])
     turns: dict[str, list[float]] = {name: [] for name in contestants}
     for _ in range(TURNS):
         for name, run in contestants.items():
@@ -181,6 +185,10 @@ def bytes_per_step(neurons: int, replicates: int) -> int:
     return 4 * (6 * parameters * replicates + BATCH * FEATURES)
 
 
+def show(value: float | None, digits: int = 1) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--neurons", default="7,64,256")
@@ -198,26 +206,29 @@ def main() -> None:
     name = torch.cuda.get_device_name() if device.type == "cuda" else f"{platform.processor()}, {torch.get_num_threads()} thread(s)"
     print(f"torch {torch.__version__} on {device.type} ({name}); {version}\n")
     dataset, speed, rows, alone = make_dataset(), bandwidth(device), [], {}
-    print("| N | M | mncompress, us | modules, us | jax, us | jax / mncompress | M single / stack | share of bandwidth bound |")
-    print("|---" * 8 + "|")
+    precisions = ("highest", "high") if device.type == "cuda" else ("highest",)
+    print("| N | M | precision | mncompress, us | modules, us | jax, us | jax / mncompress | M single / stack | "
+          "share of bandwidth bound |", "|---" * 9 + "|", sep="\n")
     for neurons in map(int, options.neurons.split(",")):
         for replicates in map(int, options.replicates.split(",")):
-            contestants = {"mncompress": make_mncompress(dataset, neurons, replicates, device)}
+            contestants = {}
+            for precision in precisions:
+                contestants[f"mncompress {precision}"] = make_mncompress(dataset, neurons, replicates, device, precision)
+                if jax is not None:
+                    contestants[f"jax {precision}"] = make_jax(dataset, neurons, replicates, JAX_NAMES[precision])
             if replicates == 1:
                 contestants["modules"] = make_modules(dataset, neurons, device)
-            if jax is not None:
-                contestants["jax"] = make_jax(dataset, neurons, replicates)
             times = measure(contestants, options.seconds)
-            own = times["mncompress"]
-            alone.setdefault(neurons, own if replicates == 1 else None)
             bound = bytes_per_step(neurons, replicates) / speed * 1e6
-            row = {"neurons": neurons, "replicates": replicates, **times, "bound": bound}
-            rows.append(row)
-            ratio = f"{times['jax'] / own:.2f}" if "jax" in times else "-"
-            single = f"{replicates * alone[neurons] / own:.1f}" if alone[neurons] else "-"
-            print(f"| {neurons} | {replicates} | {own:.0f} | " + " | ".join(
-                f"{times[key]:.0f}" if key in times else "-" for key in ("modules", "jax"))
-                + f" | {ratio} | {single} | {bound / own:.1%} |", flush=True)
+            rows.append({"neurons": neurons, "replicates": replicates, **times, "bound": bound})
+            for precision in precisions:
+                own, peer = times[f"mncompress {precision}"], times.get(f"jax {precision}")
+                if replicates == 1:
+                    alone[neurons, precision] = own
+                single = alone.get((neurons, precision))
+                numbers = (show(times.get("modules")), show(peer), show(peer and peer / own, 2),
+                           show(single and replicates * single / own), f"{bound / own:.1%}")
+                print(f"| {neurons} | {replicates} | {precision} | {own:.1f} | {' | '.join(numbers)} |", flush=True)
     if options.out is not None:
         mn.files.write_json(options.out, {"device": name, "torch": torch.__version__, "jax": version, "rows": rows})
 

@@ -34,6 +34,7 @@ Sessions = Annotated[int, typer.Option(help="How often each model is opened anew
 Seed = Annotated[int, typer.Option(help="Of random inputs and orders.")]
 IoBinding = Annotated[bool, typer.Option(help="Keep inputs and outputs in buffers on the device, or copy them every run.")]
 CudaGraph = Annotated[bool, typer.Option("--cuda-graph", help="Capture the runs on CUDA as a graph and replay it.")]
+Tf32 = Annotated[bool, typer.Option("--tf32", help="Multiply matrices on CUDA in TF32, as ONNX Runtime does by default.")]
 IdleGap = Annotated[float | None, typer.Option(
     metavar="SECONDS", help="Pause before each sample; 0 for one thread and 0.12 for more unless given.")]
 Pin = Annotated[bool, typer.Option("--pin", help="Keep each measurement on as many cores as it has threads.")]
@@ -47,7 +48,7 @@ Samples = Annotated[bool, typer.Option("--samples", help="Put every sample into 
 def benchmark(
     models: Models, baseline: Baseline = None, providers: Providers = "cpu", batch_sizes: BatchSizes = None,
     threads: Threads = "1", inputs: Inputs = None, dims: Dims = None, ranges: Ranges = None, seconds: Seconds = 2.0,
-    sessions: Sessions = 8, seed: Seed = 0, io_binding: IoBinding = True, cuda_graph: CudaGraph = False,
+    sessions: Sessions = 8, seed: Seed = 0, io_binding: IoBinding = True, cuda_graph: CudaGraph = False, tf32: Tf32 = False,
     idle_gap: IdleGap = None, pin: Pin = False, startup: FirstRuns = 3, out: Out = None, plot: Plot = None,
     samples: Samples = False, as_json: Json = False, quiet: Quiet = False,
 ) -> None:
@@ -65,7 +66,8 @@ def benchmark(
 
     settings = library.Settings(
         names, sizes, counts, seconds=seconds, sessions=sessions, seed=seed, baseline=baseline, dims=given_dims,
-        ranges=given_ranges, io_binding=io_binding, cuda_graph=cuda_graph, idle_seconds=idle_gap, pin=pin, startup=startup)
+        ranges=given_ranges, io_binding=io_binding, cuda_graph=cuda_graph, tf32=tf32, idle_seconds=idle_gap, pin=pin,
+        startup=startup)
     with open_output(as_json, quiet) as output:
         arrays = None if inputs is None else library.load_inputs(inputs)
         result = library.benchmark(name_models(models), settings, inputs=arrays, progress=output.status)
@@ -119,8 +121,9 @@ def make_latency_table(rows: "tuple[Row, ...]") -> TextTable:
     """One line for each model and condition; the ratio is its time over the baseline's."""
     columns = ("model", "provider", "threads", "batch", "min us", "median us", "p95 us", "p99 us", "samples", "time / baseline",
                "verdict")
-    lines = [(row.model, row.provider, f"{row.threads}", f"{row.batch}", f"{row.min_us:.1f}", f"{row.median_us:.1f}",
-              f"{row.p95_us:.1f}", f"{row.p99_us:.1f}", f"{row.runs}", _ratio(row), row.verdict) for row in rows]
+    lines = [(row.model, f"{row.provider} TF32" if row.tf32 else row.provider, f"{row.threads}", f"{row.batch}",
+              f"{row.min_us:.1f}", f"{row.median_us:.1f}", f"{row.p95_us:.1f}", f"{row.p99_us:.1f}", f"{row.runs}", _ratio(row),
+              row.verdict) for row in rows]
     return TextTable(columns, lines, text_columns=frozenset({"provider", "verdict"}))
 
 

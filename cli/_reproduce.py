@@ -31,6 +31,8 @@ def reproduce(
     epochs: Annotated[int, typer.Option("--epochs", help="Passes over the training split.")] = 100,
     device: Annotated[str, typer.Option(
         "--device", help="auto, cpu, cuda or mps.", autocompletion=offer_option("device"))] = "auto",
+    workers: Annotated[int, typer.Option(
+        "--workers", min=1, help="Processes that compute side by side; on a GPU, several keep it busy.")] = 1,
     out: Out = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue in --out: what is computed there stays.")] = False,
     as_json: Json = False,
@@ -48,8 +50,8 @@ def reproduce(
     with open_output(as_json, quiet) as output:
         try:
             with output.bar() as update:
-                done = reproduce_experiments(name, settings, folder, data_sets=data and (data,), resume=resume, tell=output.status,
-                                             progress=lambda share, text: update(share, text, line=False),
+                done = reproduce_experiments(name, settings, folder, data_sets=data and (data,), resume=resume, workers=workers,
+                                             tell=output.status, progress=lambda share, text: update(share, text, line=False),
                                              planned=lambda plan: tell_plan(output, plan, settings))
         except KeyboardInterrupt:
             raise KeyboardInterrupt("finished cells are kept; continue with the same options and "

@@ -41,7 +41,7 @@ PROVIDERS: Mapping[str, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExec
 """ONNX Runtime's name of each provider."""
 
 PROVIDER_OPTIONS: Mapping[str, Mapping[str, str]] = {"cuda": {"use_tf32": "0"}}
-"""What a session sets beside a provider's defaults: a report compares float32 outputs."""
+"""What a session sets beside a provider's defaults, unless told otherwise: a report compares float32 outputs."""
 ELEMENTWISE_ONLY = ("ai.mncompress.elementwise_only", "1")
 """A session's configuration entry with which the kernel library leaves the fused operators to their function bodies."""
 
@@ -106,7 +106,8 @@ def cuda_device_name() -> str | None:
 
 
 def make_session(path: PathLike | bytes, *, providers: Sequence[str] = ("cpu",), threads: int = 1, optimize: bool = True,
-                 kernels: bool = True, cuda_graph: bool = False, examine: bool = True) -> onnxruntime.InferenceSession:
+                 kernels: bool = True, cuda_graph: bool = False, tf32: bool = False,
+                 examine: bool = True) -> onnxruntime.InferenceSession:
     """Open an ONNX file, or a serialized model, for inference.
 
     The kernel library is registered where there is one. A library that onnxruntime cannot load is a warning: the session then
@@ -117,7 +118,7 @@ def make_session(path: PathLike | bytes, *, providers: Sequence[str] = ("cpu",),
 
     A registered operator hides its function body from every provider, so for CUDA, where the fused operators have no kernel,
     there is a line in between: `options.add_session_config_entry(*mncompress.runtime.ELEMENTWISE_ONLY)`. Products of
-    matrices on CUDA are in full float32, not in TF32.
+    matrices on CUDA are in full float32 unless `tf32` says otherwise; ONNX Runtime's own default is TF32.
 
     Args:
         path: the file, or the bytes of a model without external data.
@@ -126,10 +127,11 @@ def make_session(path: PathLike | bytes, *, providers: Sequence[str] = ("cpu",),
         optimize: whether ONNX Runtime may rewrite the graph. Without it is a second opinion on what a file computes.
         kernels: whether to use the kernel library, or else the function bodies in the file.
         cuda_graph: whether CUDA captures the first runs as a graph and replays it; every run must then use the same buffers.
+        tf32: whether CUDA multiplies matrices in TF32: faster, with factors rounded to 10 bits behind the point.
         examine: whether to look first for what must not be run, see `onnx_file`; for a file that passed before it may be left out.
 
     Raises:
-        ConfigError: `threads` is below 1, or a CUDA graph is asked for without CUDA.
+        ConfigError: `threads` is below 1, or a CUDA graph or TF32 is asked for without CUDA.
         RuntimeProviderError: a provider is unknown or not usable here, or the file is missing, truncated, not ONNX,
             refers to weights in a missing file, uses an operator that this onnxruntime lacks, or must not be run: see `onnx_file`.
     """
@@ -139,6 +141,8 @@ def make_session(path: PathLike | bytes, *, providers: Sequence[str] = ("cpu",),
         raise ConfigError(f"threads must be at least 1, got {threads}")
     if cuda_graph and "cuda" not in providers:
         raise ConfigError(f"CUDA graphs exist on the provider cuda only, got {', '.join(providers)}")
+    if tf32 and "cuda" not in providers:
+        raise ConfigError(f"TF32 exists on the provider cuda only, got {', '.join(providers)}")
     name = "the given bytes" if isinstance(path, bytes) else str(path)
     _check_file(path, name, examine=examine)
     options = onnxruntime.SessionOptions()
@@ -146,8 +150,8 @@ def make_session(path: PathLike | bytes, *, providers: Sequence[str] = ("cpu",),
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     if not optimize:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    graph = {"enable_cuda_graph": "1"} if cuda_graph else {}
-    full_names = [(PROVIDERS[provider], {**PROVIDER_OPTIONS.get(provider, {}), **(graph if provider == "cuda" else {})})
+    asked = {"cuda": {**({"enable_cuda_graph": "1"} if cuda_graph else {}), **({"use_tf32": "1"} if tf32 else {})}}
+    full_names = [(PROVIDERS[provider], {**PROVIDER_OPTIONS.get(provider, {}), **asked.get(provider, {})})
                   for provider in providers]
     if kernels:
         _register_kernels_(options, providers)

@@ -267,6 +267,8 @@ def test_options_out_of_range_are_refused(paths, options, message):
 
 @pytest.mark.parametrize(("options", "message"), [
     ({"providers": ()}, "providers must not be empty"), ({"idle_seconds": -0.1}, "the idle gap must be finite and not negative"),
+    ({"tf32": True}, "TF32 exists on the provider cuda only, got cpu; pass --providers cuda or leave out --tf32"),
+    ({"tf32": True, "providers": ("cpu", "cuda")}, "TF32 exists on the provider cuda only, got cpu, cuda"),
     ({"cuda_graph": True}, "CUDA graphs exist on the provider cuda only, got cpu; pass --providers cuda"),
     ({"cuda_graph": True, "providers": ("cpu", "cuda")}, "CUDA graphs exist on the provider cuda only, got cpu, cuda"),
     ({"cuda_graph": True, "providers": ("cuda",), "io_binding": False}, "a CUDA graph needs fixed buffers"),

@@ -227,6 +227,7 @@ def test_command_prints_tables_for_people(command, tmp_path):
     (["--range", "x=1"], 2, "'x=1' is not INPUT=LOW:HIGH with two numbers"), (["--range", "x=1:2:3"], 2, "is not INPUT=LOW:HIGH"),
     (["--plot", "x.jpg"], 2, "x.jpg does not end in .png or .svg"),
     (["--inputs", "none.npz"], 1, "cannot read none.npz as an npz file"), (["--sessions", "2"], 1, "sessions must be at least 6"),
+    (["--tf32"], 1, "TF32 exists on the provider cuda only, got cpu; pass --providers cuda"),
     (["--cuda-graph"], 1, "CUDA graphs exist on the provider cuda only, got cpu"),
     (["--baseline", "z"], 1, "the baseline 'z' is none of the models m"), (["--range", "z=0:1"], 1, "no input is called 'z'"),
 ])

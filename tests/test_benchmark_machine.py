@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import ClassVar
 
@@ -9,6 +10,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from typer.testing import CliRunner
 
 from mncompress import benchmark, runtime
 from mncompress.benchmark import Clock, Settings, _measure, _startup
@@ -74,9 +76,36 @@ def test_cuda_options_reach_the_sessions_that_are_timed(path, cuda, cuda_graph):
     assert cuda == ["cuda"] * 2 * 6
 
 
+@pytest.mark.parametrize("tf32", [False, True])
+def test_tf32_is_asked_for_in_every_session_and_shown(path, cuda, tf32):
+    result = benchmark.benchmark({"m": path}, settings(providers=("cuda",), batch_sizes=(2,), tf32=tf32))
+    asked = [options["use_tf32"] for _, (_, options) in FakeSession.made]
+    assert asked == ["0"] + ["1" if tf32 else "0"] * 7      # the interface is read without it
+    assert [row.tf32 for row in result.latency] == [tf32]
+    document = benchmark.to_document(result)
+    assert document["settings"]["tf32"] is document["latency"][0]["tf32"] is tf32
+    found = benchmark.measure({"m": path}, provider="cuda", batch=2, seconds=0.01, sessions=6, tf32=tf32)
+    assert found.tf32 is tf32
+    assert [options["use_tf32"] for _, (_, options) in FakeSession.made[9:]] == ["1" if tf32 else "0"] * 7
+
+
+def test_command_says_tf32_beside_the_provider(path, cuda):
+    app = next(iter(entry_points(group="console_scripts", name="mncompress"))).load()
+    options = ["--providers", "cuda", "--batch-sizes", "2", "--sessions", "6", "--seconds", "0.01", "--startup", "0", "--tf32"]
+    done = CliRunner().invoke(app, ["benchmark", str(path), *options])
+    assert done.exit_code == 0, done.output
+    assert "cuda TF32" in done.stdout
+    assert "provider cuda in TF32, threads 1, batch 2" in done.stderr
+
+
 def test_cuda_without_binding_uses_no_buffers(path, cuda):
     benchmark.benchmark({"m": path}, settings(providers=("cuda",), batch_sizes=(2,), io_binding=False))
     assert cuda == []
+
+
+def test_tf32_is_refused_on_other_providers(path):
+    with pytest.raises(ConfigError, match="TF32 exists on the provider cuda only, got cpu"):
+        runtime.make_session(path, tf32=True)
 
 
 def test_cuda_graph_is_refused_on_other_providers(path):

@@ -4,6 +4,8 @@ import dataclasses
 import importlib.metadata
 import json
 import math
+import multiprocessing
+import time
 
 import numpy as np
 import pytest
@@ -34,6 +36,7 @@ from mncompress.experiments._claims import (
 from mncompress.experiments._figures import Curve, Panel, fixed, meta
 from mncompress.experiments._statistics import Estimate
 from mncompress.experiments._tables import show
+from mncompress.experiments._workers import run_in_workers
 from mncompress.training import train
 from mncompress.types import TrainConfig
 
@@ -382,6 +385,30 @@ def test_interruption_keeps_finished_cells(small_experiments, tmp_path, monkeypa
     monkeypatch.undo()
     monkeypatch.setattr("mncompress.experiments._reproduce.EXPERIMENTS", {"tiny": TINY})
     assert reproduce("tiny", SMALL, tmp_path / "out", resume=True).plan.finished == 1
+
+
+def test_workers_compute_what_one_process_does(small_experiments, finished, tmp_path):
+    lines = []
+    done = reproduce("all", SMALL, tmp_path / "out", data_sets=(), workers=2, tell=lines.append)
+    paths = list((finished.folder / "cells").glob("*.json"))
+    assert len(lines) == len(paths)
+    for path in paths:
+        one, other = (json.loads((folder / "cells" / path.name).read_text()) for folder in (tmp_path / "out", finished.folder))
+        for name in ("test_metric", "validation_metric", "config", "key"):
+            assert one[name] == other[name]
+    assert [verdict.outcome for verdict in done.verdicts] == [verdict.outcome for verdict in finished.verdicts]
+
+
+def test_workers_give_results_errors_and_end():
+    assert sorted(run_in_workers(math.sqrt, [(4.0,), (9.0,)], 2)) == [(0, 2.0), (1, 3.0)]
+    with pytest.raises(ValueError, match=r"math domain error|nonnegative"):
+        list(run_in_workers(math.sqrt, [(-1.0,)], 1))
+    calls = run_in_workers(time.sleep, [(0.0,), (600.0,)], 2)
+    assert next(calls) == (0, None)
+    calls.close()                                       # what an interruption does
+    for process in multiprocessing.active_children():
+        process.join(30)
+        assert not process.is_alive()
 
 
 def test_one_replicate_has_no_intervals_and_no_verdict(small_experiments, tmp_path):

@@ -337,14 +337,18 @@ def test_importing_the_package_does_not_import_triton():
 @here
 def test_fused_kernels_are_for_gpus_and_inner_networks(monkeypatch):
     cuda, meta = torch.device("cuda"), ActivationSpec("meta", "relu", 5, 1)
-    monkeypatch.setattr(fused, "_kernels_run", lambda device: True)
-    monkeypatch.setattr(fused, "find_spec", lambda name: name)
+    monkeypatch.setattr(fused._Inner, "apply", lambda *_: None)   # runs wherever it is tried
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
+    monkeypatch.setattr(torch, "ones", lambda *shape, device: torch.zeros(*shape))
+    for installed in (True, False):
+        monkeypatch.setattr(fused, "find_spec", lambda name, installed=installed: name if installed else None)
+        monkeypatch.setattr(fused, "triton_runs", functools.cache(fused.triton_runs.__wrapped__))
+        assert fused.fused_available(cuda, meta) == installed
+        assert not fused.fused_available(torch.device("cpu"), meta)
+    monkeypatch.setattr(fused, "triton_runs", lambda device: True)
     assert fused.fused_available(cuda, meta)
-    assert not fused.fused_available(torch.device("cpu"), meta)
     assert not fused.fused_available(cuda, ActivationSpec("fixed", "relu"))
     assert not fused.fused_available(cuda, ActivationSpec("vaf", "relu", fused.MAX_WIDTH + 1, 1))
-    monkeypatch.setattr(fused, "find_spec", lambda name: None)
-    assert not fused.fused_available(cuda, meta)
 
 
 @here
@@ -354,7 +358,7 @@ def test_failing_kernels_are_not_used(monkeypatch):
 
     monkeypatch.setattr(fused.Plan, "run", fail)
     monkeypatch.setattr(torch, "ones", lambda *shape, device: torch.zeros(*shape))   # there may be no GPU to have it on
-    monkeypatch.setattr(fused, "_kernels_run", functools.cache(fused._kernels_run.__wrapped__))
+    monkeypatch.setattr(fused, "triton_runs", functools.cache(fused.triton_runs.__wrapped__))
     monkeypatch.setattr(fused, "find_spec", lambda name: name)
     with pytest.warns(UserWarning, match=r"without fused kernels.*RuntimeError: Failed to find C compiler\.$"):
         assert not fused.fused_available(torch.device("cuda"), ActivationSpec("warp", "relu"))

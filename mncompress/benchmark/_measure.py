@@ -50,23 +50,26 @@ class Measurement:
     """For each model, the most runs that a sample is the mean of."""
     unstable: tuple[str, ...] = ()
     """Models that were still getting faster when their warm-up was given up."""
+    tf32: bool = False
+    """Whether matrices were multiplied in TF32."""
 
 
 @dataclass(frozen=True)
 class Condition:
-    """A provider, a number of threads and a batch size."""
+    """A provider, a number of threads, a batch size, and whether CUDA multiplies matrices in TF32."""
 
     provider: str
     threads: int
     batch: int
+    tf32: bool = False
 
     def __str__(self) -> str:
-        return f"provider {self.provider}, threads {self.threads}, batch {self.batch}"
+        return f"provider {self.provider}{' in TF32' if self.tf32 else ''}, threads {self.threads}, batch {self.batch}"
 
 
 def measure(paths: Mapping[str, PathLike], *, provider: str = "cpu", threads: int = 1, batch: int = 1,
             rounds: int | None = None, seconds: float = 2.0, sessions: int = SESSIONS,
-            inputs: NDArray[Any] | Mapping[str, Array] | None = None, seed: int = 0,
+            inputs: NDArray[Any] | Mapping[str, Array] | None = None, seed: int = 0, tf32: bool = False,
             clock: Clock = REAL_CLOCK) -> Measurement:
     """Time all models under one condition; see the package for how.
 
@@ -80,16 +83,18 @@ def measure(paths: Mapping[str, PathLike], *, provider: str = "cpu", threads: in
         sessions: how often all models are opened anew, at least 6.
         inputs: values (rows, ...) by input name, or those of the only input, repeated cyclically to the batch; drawn where None.
         seed: determines drawn inputs and all orders.
+        tf32: whether CUDA multiplies matrices in TF32.
         clock: passes time.
 
     Raises:
-        ConfigError: an option is out of its range, there is no model, or a dimension besides the batch is symbolic.
+        ConfigError: an option is out of its range or not for this provider, there is no model, or a dimension besides the batch is
+            symbolic.
         DataError: the models' inputs differ, or the given ones do not fit.
         RuntimeProviderError: the provider is not available, or a file cannot be opened or run.
     """
-    settings = Settings((provider,), (batch,), (threads,), seconds, rounds, sessions, seed)
+    settings = Settings((provider,), (batch,), (threads,), seconds, rounds, sessions, seed, tf32=tf32)
     specs = read_models(paths, settings)
-    condition = Condition(provider, threads, batch)
+    condition = Condition(provider, threads, batch, tf32)
     feeds = make_feeds(specs, condition, settings, name_arrays(inputs, specs))
     return measure_condition(paths, condition, settings, feeds, run_models(paths, condition, feeds), clock)
 
@@ -144,7 +149,8 @@ def run_models(paths: Mapping[str, PathLike], condition: Condition, feeds: Mappi
     Raises:
         RuntimeProviderError: a file cannot be opened, or fails on these inputs.
     """
-    return {name: run_once(make_session(path, providers=(condition.provider,), threads=condition.threads), feeds, name=str(path))
+    return {name: run_once(make_session(path, providers=(condition.provider,), threads=condition.threads, tf32=condition.tf32),
+                           feeds, name=str(path))
             for name, path in paths.items()}
 
 
@@ -193,7 +199,8 @@ def _open(order: Sequence[str], paths: Mapping[str, PathLike], condition: Condit
     runs: dict[str, RunOnce] = {}
     for name in order:
         session = make_session(paths[name], providers=(condition.provider,), threads=condition.threads,
-                               cuda_graph=settings.cuda_graph, examine=False)    # as it was for its inputs
+                               cuda_graph=settings.cuda_graph, tf32=condition.tf32,
+                               examine=False)    # as it was for its inputs
         runs[name] = (bind(session, feeds, condition.provider, like=outputs[name], name=str(paths[name]))
                       if settings.io_binding else feed(session, feeds))
     return [runs[name] for name in paths]
@@ -205,7 +212,8 @@ def _join(models: tuple[str, ...], condition: Condition, parts: list[Rounds]) ->
     unstable = [models[index] for index in range(len(models)) if not all(part.warm_ups[index].is_stable for part in parts)]
     return Measurement(condition.provider, condition.threads, condition.batch, models,
                        np.concatenate([part.samples_us for part in parts], axis=1), (0, *map(int, ends[:-1])),
-                       tuple(int(most) for most in np.max([part.repeats for part in parts], axis=0)), tuple(unstable))
+                       tuple(int(most) for most in np.max([part.repeats for part in parts], axis=0)), tuple(unstable),
+                       condition.tf32)
 
 
 def summarize(measurement: Measurement) -> tuple[LatencyRow, ...]:

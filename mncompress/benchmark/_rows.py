@@ -30,6 +30,8 @@ class Row(LatencyRow):
     baseline_high: float | None = None
     """95 % interval of that ratio."""
     verdict: Verdict = "not compared"
+    tf32: bool = False
+    """Whether CUDA multiplied matrices in TF32."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,8 @@ def make_rows(measurement: Measurement, baseline: str) -> tuple[Row, ...]:
         found = describe(samples)
         rows.append(Row(
             **dataclasses.asdict(row), min_us=found.min_us, p5_us=found.p5_us, p99_us=found.p99_us, mean_us=found.mean_us,
-            runs_per_sample=runs, sessions=max(1, len(measurement.starts)), **_against(measurement, row.model, baseline)))
+            runs_per_sample=runs, sessions=max(1, len(measurement.starts)), tf32=measurement.tf32,
+            **_against(measurement, row.model, baseline)))
     return tuple(rows)
 
 
@@ -89,7 +92,7 @@ def _left_out(specs: Mapping[str, Specs], cells: Mapping[int, Sequence[str]]) ->
 def _unstable(measurements: Sequence[Measurement]) -> Iterator[str]:
     for each in measurements:
         for name in each.unstable:
-            where = Condition(each.provider, each.threads, each.batch)
+            where = Condition(each.provider, each.threads, each.batch, each.tf32)
             yield f"{name} was still getting faster when its warm-up was given up ({where})."
 
 

@@ -134,7 +134,7 @@ def plan_cells(specs: Mapping[str, Specs], settings: Settings, arrays: Mapping[s
 
 def conditions(settings: Settings, cells: Mapping[int, Sequence[str]]) -> Iterator[Condition]:
     """Every combination, in the order in which it is measured."""
-    return itertools.starmap(Condition, itertools.product(settings.providers, settings.threads, cells))
+    return itertools.starmap(Condition, itertools.product(settings.providers, settings.threads, cells, [settings.tf32]))
 
 
 def to_document(result: Benchmark, *, samples: bool = False) -> dict[str, Any]:
@@ -167,7 +167,7 @@ def _startups(paths: Mapping[str, PathLike], cells: Mapping[int, Sequence[str]],
             tell(f"benchmark: first run of {name}, provider {provider}, threads {threads}, batch {batch}")
             with pinned(threads) if settings.pin else contextlib.nullcontext():
                 yield measure_startup(name, paths[name], feeds[batch], provider=provider, threads=threads, batch=batch,
-                                      processes=settings.startup)
+                                      processes=settings.startup, tf32=settings.tf32)
 
 
 def _load_average() -> list[float] | None:

@@ -42,6 +42,8 @@ class Settings:
     """Whether inputs and outputs stay in buffers on the device; otherwise each run takes and gives NumPy arrays."""
     cuda_graph: bool = False
     """Whether runs on CUDA are captured once as a graph and replayed."""
+    tf32: bool = False
+    """Whether CUDA multiplies matrices in TF32, as ONNX Runtime does by default, and not in float32."""
     idle_seconds: float | None = None
     """Pause before each sample; where None, none for one thread, and `SPIN_SECONDS` for more."""
     pin: bool = False
@@ -69,6 +71,9 @@ class Settings:
         if self.cuda_graph and set(self.providers) != {"cuda"}:
             raise ConfigError(f"CUDA graphs exist on the provider cuda only, got {', '.join(self.providers)}; "
                               "pass --providers cuda or leave out --cuda-graph")
+        if self.tf32 and set(self.providers) != {"cuda"}:
+            raise ConfigError(f"TF32 exists on the provider cuda only, got {', '.join(self.providers)}; "
+                              "pass --providers cuda or leave out --tf32")
         if self.cuda_graph and not self.io_binding:
             raise ConfigError("a CUDA graph needs fixed buffers on the device; leave out --no-io-binding or --cuda-graph")
 

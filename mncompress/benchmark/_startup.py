@@ -59,7 +59,7 @@ class Startup:
 
 
 def measure_startup(model: str, path: PathLike, feeds: Mapping[str, Array], *, provider: str, threads: int, batch: int,
-                    processes: int) -> Startup:
+                    processes: int, tf32: bool = False) -> Startup:
     """Open and run a model for the first time in so many fresh processes, one after another.
 
     Raises:
@@ -69,7 +69,8 @@ def measure_startup(model: str, path: PathLike, feeds: Mapping[str, Array], *, p
     with tempfile.TemporaryDirectory() as folder:
         inputs = Path(folder) / "inputs.npz"
         np.savez(inputs, allow_pickle=False, **{f"input_{position}": value for position, value in enumerate(feeds.values())})
-        task = {"path": str(path), "inputs": str(inputs), "names": list(feeds), "provider": provider, "threads": threads}
+        task = {"path": str(path), "inputs": str(inputs), "names": list(feeds), "provider": provider, "threads": threads,
+                "tf32": tf32}
         found = [_run_process(task) for _ in range(processes)]
     return summarize_startup(found, model=model, provider=provider, threads=threads, batch=batch)
 
@@ -102,7 +103,7 @@ def main() -> None:
     """The fresh process: a task as JSON on stdin, its `FirstRun` as JSON on stdout."""
     task = json.load(sys.stdin)
     feeds = dict(zip(task["names"], load_inputs(task["inputs"]).values(), strict=True))
-    options: dict[str, Any] = {"providers": (task["provider"],), "threads": task["threads"], "examine": False}
+    options: dict[str, Any] = {"providers": (task["provider"],), "threads": task["threads"], "tf32": task["tf32"], "examine": False}
     found = first_run(lambda: make_session(task["path"], **options), feeds, clock=REAL_CLOCK, memory=resident_bytes)
     json.dump(asdict(found), sys.stdout)
 

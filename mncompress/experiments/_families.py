@@ -9,7 +9,7 @@ the envelope needs for the same error; its interval comes from resampling the re
 import csv
 import dataclasses
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -35,6 +35,7 @@ from mncompress.experiments._frontier import (
     run_point,
 )
 from mncompress.experiments._frontier_plot import draw_frontier
+from mncompress.experiments._workers import run_in_workers
 from mncompress.files import write_text
 from mncompress.report import save_figure
 from mncompress.training import TrainProgress
@@ -142,8 +143,8 @@ def plan_families(settings: TrainConfig, data_sets: Sequence[str], out: Path, *,
     return FamiliesPlan(tuple(loaded), points, points - missing, missing * settings.replicates * len(RATES), seconds)
 
 
-def run_families(settings: TrainConfig, data_sets: Sequence[str], out: Path, command: str, *, tell: Callable[[str], None],
-                 progress: Callable[[float, str], None] | None = None) -> list[Path]:
+def run_families(settings: TrainConfig, data_sets: Sequence[str], out: Path, command: str, *, workers: int = 1,
+                 tell: Callable[[str], None], progress: Callable[[float, str], None] | None = None) -> list[Path]:
     """Compute what is missing in `out/cells`, measure latencies, and write a picture and tables for each data set.
 
     Args:
@@ -151,6 +152,7 @@ def run_families(settings: TrainConfig, data_sets: Sequence[str], out: Path, com
         data_sets: names for `load_dataset`.
         out: the folder.
         command: that reproduces this, for the summary.
+        workers: processes that compute points side by side; latencies are measured when they are done.
         tell: called with a line of text for each network shape.
         progress: called with the share done and a text.
 
@@ -167,7 +169,7 @@ def run_families(settings: TrainConfig, data_sets: Sequence[str], out: Path, com
             if progress is not None:
                 progress((number + share) / len(data_sets), text)
 
-        points = _run_points(settings, data, dataset, out / "cells", tell, watch)
+        points = _run_points(settings, data, dataset, out / "cells", workers, tell, watch)
         tell(f"{data}: latency of {len(points)} networks")
         latencies = measure_latency(points, dataset, out / "cells")
         found = [advantage for axis in AXES for advantage in compare(points, latencies, axis)]
@@ -185,28 +187,48 @@ def run_families(settings: TrainConfig, data_sets: Sequence[str], out: Path, com
     return [*files, *([out / "families.md"] if files else [])]
 
 
-def _run_points(settings: TrainConfig, data: str, dataset: Dataset, folder: Path, tell: Callable[[str], None],
+def _run_points(settings: TrainConfig, data: str, dataset: Dataset, folder: Path, workers: int, tell: Callable[[str], None],
                 watch: Callable[[float, str], None]) -> list[Point]:
-    points = []
+    """The points of a data set in their order, those computed that are not there."""
     configs = make_points(dataclasses.replace(settings, data=data), dataset)
-    for number, ((name, width), config) in enumerate(configs.items()):
-        label = f"{data}: {name}, width {width}"
-
-        def report(at: TrainProgress, number: int = number, label: str = label) -> None:
-            share = (at.epoch - 1 + at.step / at.steps) / at.epochs
-            watch((number + share) / len(configs), f"{label}, epoch {at.epoch} of {at.epochs}")
-
+    points: dict[tuple[str, int], Point] = {}
+    for key, config in configs.items():
         try:
-            point = load_point(config, dataset.content_hash, folder)
+            found = load_point(config, dataset.content_hash, folder)
         except CheckpointError as error:
             tell(f"cells/{error}; computing it again")
-            point = None
-        if point is None:
-            point = run_point(name, config, dataset, folder, report)
-            tell(f"{label}: {point.metric} {point.error:.4g} at learning rate {point.rate:g}, {point.macs} multiply-adds, "
-                 f"{point.seconds:.0f} s")
-        points.append(point)
-    return points
+        else:
+            if found is not None:
+                points[key] = found
+    missing = {key: config for key, config in configs.items() if key not in points}
+    for key, point in _compute_points(missing, dataset, folder, workers, lambda share, text: watch(share, f"{data}: {text}")):
+        points[key] = point
+        tell(f"{data}: {_label(key)}: {point.metric} {point.error:.4g} at learning rate {point.rate:g}, "
+             f"{point.macs} multiply-adds, {point.seconds:.0f} s")
+        watch(len(points) / len(configs), f"{data}: {_label(key)}")
+    return [points[key] for key in configs]
+
+
+def _compute_points(configs: Mapping[tuple[str, int], TrainConfig], dataset: Dataset, folder: Path, workers: int,
+                    watch: Callable[[float, str], None]) -> Iterator[tuple[tuple[str, int], Point]]:
+    """Each contender and width with its point, as they are finished."""
+    if workers > 1:
+        keys = list(configs)
+        calls = [(name, config, dataset, folder) for (name, _), config in configs.items()]
+        for number, point in run_in_workers(run_point, calls, workers):
+            yield keys[number], point
+        return
+    for number, (key, config) in enumerate(configs.items()):
+        def report(at: TrainProgress, number: int = number, key: tuple[str, int] = key) -> None:
+            share = (at.epoch - 1 + at.step / at.steps) / at.epochs
+            watch((number + share) / len(configs), f"{_label(key)}, epoch {at.epoch} of {at.epochs}")
+
+        yield key, run_point(key[0], config, dataset, folder, report)
+
+
+def _label(key: tuple[str, int]) -> str:
+    name, width = key
+    return f"{name}, width {width}"
 
 
 def compare(points: Sequence[Point], latencies: Latencies, axis: Axis) -> list[Advantage]:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import shlex
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from mncompress.experiments._families import DATA_SETS, FamiliesPlan, plan_famil
 from mncompress.experiments._figures import EXPERIMENTS, Experiment
 from mncompress.experiments._plots import draw_experiment
 from mncompress.experiments._tables import activation_rows, cell_rows, epoch_rows, render_readme, render_verdicts, write_csv
+from mncompress.experiments._workers import run_in_workers
 from mncompress.files import check_output_folder, hold_folder, write_json, write_text
 from mncompress.report import save_figure
 from mncompress.training import TrainProgress
@@ -73,7 +74,7 @@ def choose_experiments(name: str) -> dict[str, Experiment]:
 
 
 def reproduce(name: str, settings: TrainConfig, out: Path, *, data_sets: Sequence[str] | None = None, resume: bool = False,
-              tell: Tell | None = None, progress: Progress | None = None,
+              workers: int = 1, tell: Tell | None = None, progress: Progress | None = None,
               planned: Callable[[Plan], None] | None = None) -> Reproduction:
     """Compute an experiment or all of them, and write figures, tables and verdicts.
 
@@ -83,6 +84,7 @@ def reproduce(name: str, settings: TrainConfig, out: Path, *, data_sets: Sequenc
         out: the folder; `out/cells` gets a file for each finished cell, so an interruption loses only the one at work.
         data_sets: of `families`, `DATA_SETS` where None; those that are not there are left out and told, unless it is the only one.
         resume: continue in a folder that is not empty; cells that are there are not computed again.
+        workers: processes that compute cells side by side, on the same device.
         tell: called with a line of text for each cell.
         progress: called several times a second with the share of the cells done and a text.
         planned: called with the plan before the first cell.
@@ -94,11 +96,11 @@ def reproduce(name: str, settings: TrainConfig, out: Path, *, data_sets: Sequenc
     experiments = choose_experiments(name)
     with hold_folder(out):
         _check_folder(out, resume=resume)
-        return _reproduce(name, experiments, settings, out, data_sets, tell or (lambda line: None), progress, planned)
+        return _reproduce(name, experiments, settings, out, data_sets, workers, tell or (lambda line: None), progress, planned)
 
 
 def _reproduce(name: str, experiments: Mapping[str, Experiment], settings: TrainConfig, out: Path, data_sets: Sequence[str] | None,
-               tell: Tell, progress: Progress | None, planned: Callable[[Plan], None] | None) -> Reproduction:
+               workers: int, tell: Tell, progress: Progress | None, planned: Callable[[Plan], None] | None) -> Reproduction:
     """`reproduce`, with the folder in hand."""
     configs, results = _find_cells(experiments, settings, out / "cells", tell)
     missing = {recipe: config for recipe, config in configs.items() if recipe not in results}
@@ -108,7 +110,7 @@ def _reproduce(name: str, experiments: Mapping[str, Experiment], settings: Train
     plan = _make_plan(experiments, configs, missing, families, settings)
     if planned is not None:
         planned(plan)
-    results |= _run_cells(missing, out / "cells", tell, progress)
+    results |= _run_cells(missing, out / "cells", workers, tell, progress)
     verdicts = tuple(judge(figure, claim, results) for figure, experiment in experiments.items() for claim in experiment.claims)
     files = [path for figure, experiment in experiments.items() for path in _write_experiment(out, figure, experiment, results)]
     chosen = data_sets[0] if data_sets else settings.data
@@ -117,7 +119,7 @@ def _reproduce(name: str, experiments: Mapping[str, Experiment], settings: Train
     if experiments:
         files += _write_summary(out, command, experiments, results, verdicts)
     if families is not None:
-        files += run_families(settings, families.data_sets, out, command, tell=tell, progress=progress)
+        files += run_families(settings, families.data_sets, out, command, workers=workers, tell=tell, progress=progress)
     return Reproduction(out, plan, verdicts, tuple(files))
 
 
@@ -191,10 +193,29 @@ def _work(config: TrainConfig) -> int:
     return sum(n * (1 + units) for n, units in zip(config.hidden or (10,), inner, strict=True))
 
 
-def _run_cells(configs: Mapping[TrainConfig, TrainConfig], folder: Path, tell: Tell,
+def _run_cells(configs: Mapping[TrainConfig, TrainConfig], folder: Path, workers: int, tell: Tell,
                progress: Progress | None) -> dict[TrainConfig, CellResult]:
-    """Compute the cells one by one, each into its file."""
+    """Compute the cells, each into its file."""
     results: dict[TrainConfig, CellResult] = {}
+    for recipe, result in _compute_cells(configs, workers, progress):
+        save_cell(folder, result)
+        results[recipe] = result
+        config, done = result.config, f"cell {len(results)} of {len(configs)}: {describe(recipe)}"
+        speed = config.replicates * config.epochs / max(result.seconds, 1e-9)
+        tell(f"{done}: test accuracy {result.test.mean():.4f}, {result.seconds:.1f} s, {speed:.1f} networks x epochs per second")
+        if progress is not None:
+            progress(len(results) / len(configs), done)
+    return results
+
+
+def _compute_cells(configs: Mapping[TrainConfig, TrainConfig], workers: int,
+                   progress: Progress | None) -> Iterator[tuple[TrainConfig, CellResult]]:
+    """Each recipe with the result of its cell, as they are finished."""
+    if workers > 1:
+        recipes = list(configs)
+        for number, result in run_in_workers(run_cell, [(config,) for config in configs.values()], workers):
+            yield recipes[number], result
+        return
     for number, (recipe, config) in enumerate(configs.items()):
         label = f"cell {number + 1} of {len(configs)}: {describe(recipe)}"
 
@@ -203,12 +224,7 @@ def _run_cells(configs: Mapping[TrainConfig, TrainConfig], folder: Path, tell: T
                 share = (at.epoch - 1 + at.step / at.steps) / at.epochs
                 progress((number + share) / len(configs), f"{label}, epoch {at.epoch} of {at.epochs}")
 
-        result = run_cell(config, watch)
-        save_cell(folder, result)
-        results[recipe] = result
-        speed = config.replicates * config.epochs / max(result.seconds, 1e-9)
-        tell(f"{label}: test accuracy {result.test.mean():.4f}, {result.seconds:.1f} s, {speed:.1f} networks x epochs per second")
-    return results
+        yield recipe, run_cell(config, watch)
 
 
 def describe(config: TrainConfig) -> str:

@@ -216,7 +216,7 @@ def fast_layout(neurons: int) -> Layout:
 def emit_linear_table(builder: GraphBuilder, value: Value, intercept: Array, slope: Array, name: str) -> Value:
     """Intercept[n, k] + slope[n, k] · s in interval k = floor(s), the first or last one outside; s is the given value.
 
-    The index is clipped again after the cast, because NaN casts to anything; NaN then comes back through s.
+    NaN casts to 0 or to the lowest integer, of which Max makes 0; it then comes back through s.
 
     Args:
         builder: collects the nodes.
@@ -227,10 +227,7 @@ def emit_linear_table(builder: GraphBuilder, value: Value, intercept: Array, slo
     """
     axis = int(value.layout == "feature_first")
     last = intercept.shape[1] - 1
-    clipped = builder.node("Clip", [value.name, builder.constant(0), builder.constant(last)], f"{name}/clipped")
-    any_index = builder.node("Cast", [clipped], f"{name}/any_index", to=onnx.TensorProto.INT32)
-    limits = [builder.constant(0, np.int32), builder.constant(last, np.int32)]
-    index = builder.node("Clip", [any_index, *limits], f"{name}/index")
+    index = _table_index(builder, value.name, last, name)
 
     def look_up(table: Array, label: str) -> str:
         stored = builder.initializer(f"{name}/{label}", table if axis else table.T)
@@ -238,6 +235,13 @@ def emit_linear_table(builder: GraphBuilder, value: Value, intercept: Array, slo
 
     rise = builder.node("Mul", [value.name, look_up(slope, "slope")], f"{name}/rise")
     return replace(value, name=builder.node("Add", [rise, look_up(intercept, "intercept")], name))
+
+
+def _table_index(builder: GraphBuilder, s: str, last: int, name: str) -> str:
+    """Floor(s), but 0 below and `last` above; one of these for NaN."""
+    clipped = builder.node("Clip", [s, builder.constant(0), builder.constant(last)], f"{name}/clipped")
+    any_index = builder.node("Cast", [clipped], f"{name}/any_index", to=onnx.TensorProto.INT32)
+    return builder.node("Max", [any_index, builder.constant(0, np.int32)], f"{name}/index")  # Clip has no such kernel on CUDA
 
 
 def emit_polynomial(

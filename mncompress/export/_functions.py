@@ -41,7 +41,8 @@ more than the two transpositions."""
 
 # Per neuron, the table holds the K pieces and the continuation above. Below, the first piece serves: `inside` is t clipped
 # to [0, 1], so all but the linear term vanish there; above, it keeps the zeros of the continuation from meeting an infinity,
-# since 0 * infinity would be NaN. The index is clipped again after the cast, because NaN casts to anything. The boundary
+# since 0 * infinity would be NaN. After the cast, Max takes care of NaN, which casts to 0 or to the lowest integer; ONNX Runtime
+# has no kernel of Clip for integers of 32 bits on CUDA. The boundary
 # slope is summed in double, because it can be small beside its terms. Of all nodes in a file only those that bring X into
 # two dimensions and back reshape with `allowzero`: `inline_functions` knows them by it.
 _TABLES = """
@@ -57,7 +58,6 @@ _TABLES = """
     interval_shape = Shape <start = 1, end = 2> (coefficients)
     intervals = Squeeze (interval_shape)
     above_f32 = Cast <to = 1> (intervals)
-    above_i32 = Cast <to = 6> (intervals)
     last_interval = Sub (interval_shape, axis_1)
     last = Slice (coefficients, last_interval, interval_shape, axis_1)
     last_f64 = Cast <to = 11> (last)
@@ -87,7 +87,7 @@ _LOOK_UP = """
     t = Sub (s, piece)
     inside = Clip (t, zero, one)
     any_index = Cast <to = 6> (piece)
-    index = Clip (any_index, zero_i32, above_i32)
+    index = Max (any_index, zero_i32)
     c3 = GatherElements <axis = AXIS> (table3, index)
     c3_t = Mul (c3, inside)
     c2 = GatherElements <axis = AXIS> (table2, index)

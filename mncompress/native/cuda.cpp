@@ -8,6 +8,7 @@
 #include <limits>
 #include <map>
 #include <mutex>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -26,6 +27,13 @@ namespace {
 
 constexpr size_t kThreads = 256;  // of a block
 constexpr size_t kRows = 4;       // of a thread, as in kernels.cu
+constexpr size_t kMostColumns = 65535;
+
+// With tables in shared memory, see kernels.cu.
+constexpr size_t kStagedThreads = 1024;  // of a block
+constexpr size_t kStagedNeurons = 32;    // the most of a block, as in kernels.cu
+constexpr size_t kSharedMemory = 48 * 1024;  // of a block on every GPU, unless it opts in to more
+constexpr size_t kStagedRows = 4;  // of a block, for each piece: its rows, read and written, are twice the bytes of its tables
 
 void* find_symbol(const char* name) {
 #if defined(_WIN32)
@@ -65,6 +73,8 @@ struct Driver {
   Call<Handle*> get_current{"cuCtxGetCurrent"};
   Call<Handle> push{"cuCtxPushCurrent_v2"};
   Call<Handle*> pop{"cuCtxPopCurrent_v2"};
+  Call<int*> get_device{"cuCtxGetDevice"};
+  Call<int*, int, int> get_attribute{"cuDeviceGetAttribute"};
   Call<> synchronize{"cuCtxSynchronize"};
   Call<Handle*, const void*> load{"cuModuleLoadData"};
   Call<Handle*, Handle, const char*> find_kernel{"cuModuleGetFunction"};
@@ -118,14 +128,15 @@ void append_pairs(std::vector<float>& content, const float* first, const float* 
 
 std::vector<float> content_of(const mnc::CubicSpline<float>& op) {
   std::vector<float> content;
-  append(content, op.rows.data(), op.neurons * (op.intervals + 1) * 4);
+  for (size_t piece = 0; piece <= op.intervals; ++piece)  // neurons side by side, as threads are
+    for (size_t n = 0; n < op.neurons; ++n) append(content, op.rows.data() + (n * (op.intervals + 1) + piece) * 4, 4);
   append_pairs(content, op.start.data(), op.inverse_step.data(), op.neurons);
   return content;
 }
 
 std::vector<float> content_of(const mnc::PiecewiseLinear<float>& op) {
   std::vector<float> content;
-  for (size_t k = 0; k < op.knots; ++k)  // neurons side by side, as threads are
+  for (size_t k = 0; k < op.knots; ++k)
     for (size_t n = 0; n < op.neurons; ++n) append(content, op.by_neuron.data() + (n * op.knots + k) * 2, 2);
   append_pairs(content, op.intercept.data(), op.slope.data(), op.neurons);
   for (size_t n = 0; n < op.neurons; ++n) {
@@ -144,13 +155,36 @@ unsigned narrow(const char* what, size_t count) {
   return static_cast<unsigned>(count);
 }
 
+// The grid of a kernel whose threads read tables from memory. Where a block can have all neurons it does, however odd their number;
+// else whole warps share them evenly.
+Grid make_grid(size_t rows, size_t neurons) {
+  Grid grid;
+  grid.across = neurons <= kThreads ? neurons : padded(divide_up(neurons, divide_up(neurons, kThreads)), 32);
+  grid.down = std::min(rows, kThreads / grid.across);
+  grid.tiles = std::min<size_t>(divide_up(rows, grid.down * kRows), std::numeric_limits<int>::max());
+  grid.columns = std::min(divide_up(neurons, grid.across), kMostColumns);
+  return grid;
+}
+
+// The grid with tables in shared memory, which a multiprocessor copies once, or none: where tables do not fit, or are no small part
+// of what is read and written, or some threads would have no rows.
+std::optional<Grid> make_staged_grid(size_t rows, size_t neurons, size_t pieces, size_t multiprocessors) {
+  Grid grid;
+  grid.columns = divide_up(neurons, kStagedNeurons);
+  grid.across = divide_up(neurons, grid.columns);
+  grid.down = kStagedThreads / grid.across;
+  grid.tiles = std::max<size_t>(multiprocessors / grid.columns, 1);
+  grid.shared = pieces * kStagedNeurons * 4 * sizeof(float);
+  const bool fits = grid.shared <= kSharedMemory && grid.columns <= kMostColumns;
+  return fits && rows / grid.tiles >= std::max(grid.down * kRows, kStagedRows * pieces) ? std::optional(grid) : std::nullopt;
+}
+
 }  // namespace
 
-Tables::Tables(const char* kernel, const std::vector<float>& content) : context_(nullptr), kernel_(nullptr), memory_(0) {
+Tables::Tables(const std::vector<float>& content) : context_(nullptr), memory_(0) {
   const Driver& cuda = driver();
   cuda.get_current(&context_);
   if (!context_) throw std::runtime_error("no CUDA context is current on the thread that makes the session");
-  kernel_ = find_kernel(context_, kernel);
   if (content.empty()) return;
   cuda.allocate(&memory_, content.size() * sizeof(float));
   try {
@@ -162,7 +196,7 @@ Tables::Tables(const char* kernel, const std::vector<float>& content) : context_
   }
 }
 
-Tables::Tables(Tables&& other) noexcept : context_(other.context_), kernel_(other.kernel_), memory_(std::exchange(other.memory_, 0)) {}
+Tables::Tables(Tables&& other) noexcept : context_(other.context_), memory_(std::exchange(other.memory_, 0)) {}
 
 Tables::~Tables() {
   if (!memory_) return;
@@ -174,34 +208,48 @@ Tables::~Tables() {
   }
 }
 
-void Tables::launch(const float* x, float* y, size_t rows, size_t neurons, void* stream, std::vector<void*> parameters) const {
-  // Where a block can have all neurons it does, however odd their number; else whole warps share them evenly.
-  const size_t across = neurons <= kThreads ? neurons : padded(divide_up(neurons, divide_up(neurons, kThreads)), 32);
-  const size_t down = std::min(rows, kThreads / across);
-  const size_t tiles = std::min<size_t>(divide_up(rows, down * kRows), std::numeric_limits<int>::max());
-  const size_t columns = std::min<size_t>(divide_up(neurons, across), 65535);
+void* Tables::find(const char* kernel) const { return find_kernel(context_, kernel); }
+
+void Tables::launch(void* kernel, const Grid& grid, const float* x, float* y, size_t rows, size_t neurons, void* stream,
+                    std::vector<void*> parameters) const {
   unsigned long long counts[] = {rows, neurons};
   parameters.insert(parameters.begin(), {&x, &y, &counts[0], &counts[1]});
   const Current current(context_);
-  driver().launch(kernel_, static_cast<unsigned>(tiles), static_cast<unsigned>(columns), 1, static_cast<unsigned>(across),
-                  static_cast<unsigned>(down), 1, 0, stream, parameters.data(), nullptr);
+  const auto size = [](size_t count) { return static_cast<unsigned>(count); };
+  driver().launch(kernel, size(grid.tiles), size(grid.columns), 1, size(grid.across), size(grid.down), 1, size(grid.shared), stream,
+                  parameters.data(), nullptr);
 }
 
 CubicSpline::CubicSpline(const mnc::CubicSpline<float>& op)
-    : neurons(op.neurons), intervals_(narrow("intervals", op.intervals)), tables_("mnc_cubic_spline", content_of(op)) {}
+    : neurons(op.neurons),
+      intervals_(narrow("intervals", op.intervals)),
+      tables_(content_of(op)),
+      kernel_(tables_.find("mnc_cubic_spline")),
+      staged_(tables_.find("mnc_cubic_spline_staged")) {
+  constexpr int kMultiprocessorCount = 16;  // CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT
+  int device = 0, count = 0;
+  driver().get_device(&device);
+  driver().get_attribute(&count, kMultiprocessorCount, device);
+  multiprocessors_ = static_cast<size_t>(count);
+}
 
 void CubicSpline::evaluate(const float* x, float* y, size_t rows, void* stream) const {
   uint64_t table = tables_.at(0), origins = tables_.at(neurons * (size_t{intervals_} + 1) * 4);
   unsigned intervals = intervals_;
-  tables_.launch(x, y, rows, neurons, stream, {&table, &origins, &intervals});
+  const std::optional<Grid> staged = make_staged_grid(rows, neurons, size_t{intervals_} + 1, multiprocessors_);
+  tables_.launch(staged ? staged_ : kernel_, staged ? *staged : make_grid(rows, neurons), x, y, rows, neurons, stream,
+                 {&table, &origins, &intervals});
 }
 
 PiecewiseLinear::PiecewiseLinear(const mnc::PiecewiseLinear<float>& op)
-    : neurons(op.neurons), knots_(narrow("knots", op.knots)), tables_("mnc_piecewise_linear", content_of(op)) {}
+    : neurons(op.neurons),
+      knots_(narrow("knots", op.knots)),
+      tables_(content_of(op)),
+      kernel_(tables_.find("mnc_piecewise_linear")) {}
 
 void PiecewiseLinear::evaluate(const float* x, float* y, size_t rows, void* stream) const {
   uint64_t kinks = tables_.at(0), lines = tables_.at(neurons * knots_ * 2), counts = tables_.at(neurons * (knots_ + 1) * 2);
-  tables_.launch(x, y, rows, neurons, stream, {&kinks, &lines, &counts});
+  tables_.launch(kernel_, make_grid(rows, neurons), x, y, rows, neurons, stream, {&kinks, &lines, &counts});
 }
 
 }  // namespace mnc::cuda

@@ -8,22 +8,29 @@
 
 namespace mnc::cuda {
 
-// What the kernels read, in one piece of device memory, and the kernel that reads it.
+// Blocks (tiles of rows, columns of neurons) of threads (neurons across, rows down), and bytes of shared memory of each block.
+struct Grid {
+  size_t tiles = 0, columns = 0, across = 0, down = 0, shared = 0;
+};
+
+// What the kernels read, in one piece of device memory.
 class Tables {
  public:
-  Tables(const char* kernel, const std::vector<float>& content);
+  explicit Tables(const std::vector<float>& content);
   Tables(Tables&& other) noexcept;
   ~Tables();  // waits for whatever still reads them
 
-  // Queues the kernel on a stream: no allocation, no waiting, so that a CUDA graph can capture it. x and y (rows, neurons) are
+  // A kernel by its name, for launch().
+  void* find(const char* kernel) const;
+  // Queues a kernel on a stream: no allocation, no waiting, so that a CUDA graph can capture it. x and y (rows, neurons) are
   // device memory and may be the same; behind them the kernel is given rows, neurons, and the address of each of `parameters`.
-  void launch(const float* x, float* y, size_t rows, size_t neurons, void* stream, std::vector<void*> parameters) const;
+  void launch(void* kernel, const Grid& grid, const float* x, float* y, size_t rows, size_t neurons, void* stream,
+              std::vector<void*> parameters) const;
   // The address of a float of the content.
   uint64_t at(size_t offset) const { return memory_ + offset * sizeof(float); }
 
  private:
   void* context_;
-  void* kernel_;
   uint64_t memory_;
 };
 
@@ -35,6 +42,8 @@ struct CubicSpline {
  private:
   unsigned intervals_;
   Tables tables_;
+  void *kernel_, *staged_;  // with tables in memory, and in shared memory
+  size_t multiprocessors_;
 };
 
 struct PiecewiseLinear {
@@ -45,6 +54,7 @@ struct PiecewiseLinear {
  private:
   size_t knots_;
   Tables tables_;
+  void* kernel_;
 };
 
 }  // namespace mnc::cuda

@@ -2,6 +2,9 @@
 
 from mncompress.nn._cost import count_macs as count_macs
 from mncompress.nn._cost import count_parameters as count_parameters
+from mncompress.nn._families import FIXED_ENDS as FIXED_ENDS
+from mncompress.nn._families import INNER_PARAMETERS as INNER_PARAMETERS
+from mncompress.nn._families import LEARNED_ENDS as LEARNED_ENDS
 from mncompress.nn._families import AGSig as AGSig
 from mncompress.nn._families import End as End
 from mncompress.nn._families import Fixed as Fixed
@@ -18,6 +21,7 @@ from mncompress.nn._forms import Polynomial as Polynomial
 from mncompress.nn._forms import Scale as Scale
 from mncompress.nn._fused import fused_activation as fused_activation
 from mncompress.nn._fused import fused_available as fused_available
+from mncompress.nn._fused import triton_runs as triton_runs
 from mncompress.nn._init import initialize_ as initialize_
 from mncompress.nn._init import initialize_activation_ as initialize_activation_
 from mncompress.nn._init import mismatch as mismatch

@@ -233,6 +233,17 @@ FAMILY_CLASSES: dict[Family, type[LearnedActivation]] = {
 }
 
 
+INNER_PARAMETERS: dict[Family, tuple[str | None, str | None, str | None, str | None]] = {
+    "fixed": (None, None, None, None),
+    "meta": ("first_weight", "first_bias", "out_weight", "out_bias"),
+    "vaf": ("first_weight", "first_bias", "out_weight", "out_bias"),
+    "agsig": ("beta", None, "alpha", None),
+    "frelu": (None, "delta", None, "eta"),
+    "warp": ("beta", "delta", "alpha", "eta"),
+}
+"""Each family as inner networks v.act(w1 x + b1) + c: its names of w1, b1, v and c; None where they are 1, 0, 1 and 0."""
+
+
 def make_activation(spec: ActivationSpec, n: int) -> LearnedActivation:
     """Build the activation of a layer of `n` neurons with zero parameters; `initialize_` fills them."""
     return FAMILY_CLASSES[spec.family](spec, n)

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from mncompress.nn._families import FIXED_ENDS, LEARNED_ENDS, LearnedActivation
+from mncompress.nn._families import FIXED_ENDS, INNER_PARAMETERS, LEARNED_ENDS, LearnedActivation
 from mncompress.types import Act, ActivationSpec
 
 MAX_WIDTH = 32
@@ -40,18 +40,20 @@ Kinds = tuple[str, str]
 def fused_available(device: torch.device, spec: ActivationSpec) -> bool:
     """Whether `fused_activation` can compute these activations on this device.
 
-    It takes a CUDA device, triton, and what triton needs to compile (a C compiler, Python's headers). The first call for a
-    device finds out by running a kernel, so it must come before CUDA graph capture. `fixed` activations are a single kernel
-    anyway and not available.
+    `fixed` activations are a single kernel anyway and not available. See `triton_runs`.
     """
-    if device.type != "cuda" or spec.family == "fixed" or spec.width > MAX_WIDTH or find_spec("triton") is None:
-        return False
-    return _kernels_run(device)
+    return spec.family != "fixed" and spec.width <= MAX_WIDTH and triton_runs(device)
 
 
 @functools.cache
-def _kernels_run(device: torch.device) -> bool:
-    """Whether a kernel compiles and runs; a warning says why not."""
+def triton_runs(device: torch.device) -> bool:
+    """Whether Triton's kernels compile and run on a device; if not on a CUDA device, a warning says why.
+
+    It takes triton, and what triton needs to compile (a C compiler, Python's headers). The first call for a device finds out by
+    running a kernel, so it must come before CUDA graph capture.
+    """
+    if device.type != "cuda" or find_spec("triton") is None:
+        return False
     try:
         one = torch.ones(1, 1, device=device)
         _Inner.apply(one, "relu", ("linear", "linear"), one, one, one, one[0], *[None] * 6)
@@ -83,12 +85,13 @@ def fused_activation(activation: LearnedActivation, parameters: Mapping[str, Ten
 
 def _make_layer(spec: ActivationSpec, parameters: Mapping[str, Tensor]) -> list[Tensor]:
     """w1, b1, v (N, H) and c (N,)."""
-    if spec.family in ("meta", "vaf"):
-        return [parameters[name] for name in ("first_weight", "first_bias", "out_weight", "out_bias")]
+    names = INNER_PARAMETERS[spec.family]
+    if spec.width:
+        return [parameters[name] for name in names if name is not None]
     some = next(iter(parameters.values())).detach()
-    one, zero = torch.ones_like(some), torch.zeros_like(some)
-    first = [parameters.get("beta", one), parameters.get("delta", zero), parameters.get("alpha", one)]
-    return [*(value.unsqueeze(-1) for value in first), parameters.get("eta", zero)]
+    absent = [torch.full_like(some, value) for value in (1.0, 0.0, 1.0, 0.0)]
+    w, b, v, c = (like if name is None else parameters[name] for name, like in zip(names, absent, strict=True))
+    return [w.unsqueeze(-1), b.unsqueeze(-1), v.unsqueeze(-1), c]
 
 
 def _make_stack(spec: ActivationSpec, parameters: Mapping[str, Tensor]) -> list[Tensor | None]:

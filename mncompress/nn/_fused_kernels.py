@@ -25,70 +25,7 @@ Importing this needs triton. Its interpreter (TRITON_INTERPRET=1) runs all of it
 import triton
 import triton.language as tl
 
-
-@triton.jit
-def _expm1(z):
-    """exp(z) - 1; below 1/2 by its series, where the difference would cancel (next term: 1e-8 of the result)."""
-    series = z * 0.125 + 1.0
-    for k in tl.static_range(6):
-        series = z * series * (1.0 / (7 - k)) + 1.0
-    return tl.where(tl.abs(z) < 0.5, z * series, tl.exp(z) - 1.0)
-
-
-@triton.jit
-def _log1p_exp(z):
-    """log(1 + exp(z)) for z <= 0, as 2 atanh(e / (2 + e)) with e = exp(z) (next term: 1e-9 of the result)."""
-    e = tl.exp(z)
-    s = e / (e + 2.0)
-    square = s * s
-    series = square * (1.0 / 15) + 1.0 / 13
-    for k in tl.static_range(6):
-        series = series * square + 1.0 / (11 - 2 * k)
-    return 2.0 * s * series
-
-
-@triton.jit
-def _sigmoid(z):
-    """sigmoid(z) and 1 - sigmoid(z), both to full precision."""
-    q = tl.exp(-tl.abs(z))
-    large = 1.0 / (1.0 + q)
-    small = q * large
-    return tl.where(z < 0.0, small, large), tl.where(z < 0.0, large, small)
-
-
-@triton.jit
-def _act(z, ACT: tl.constexpr):
-    """The activation and its derivative; at kinks the derivative that torch has. NaN stays NaN."""
-    if ACT == "relu":
-        value = tl.where(z <= 0.0, 0.0, z)
-        slope = tl.where(z <= 0.0, 0.0, 1.0)
-    elif ACT == "leaky_relu":
-        slope = tl.where(z > 0.0, 1.0, 0.01)
-        value = z * slope
-    elif ACT == "sigmoid":
-        value, rest = _sigmoid(z)
-        slope = value * rest
-    elif ACT == "tanh":
-        share, rest = _sigmoid(2.0 * tl.abs(z))
-        size = -_expm1(-2.0 * tl.abs(z)) * share
-        value = tl.where(z < 0.0, -size, size)
-        slope = 4.0 * share * rest
-    elif ACT == "silu":
-        share, rest = _sigmoid(z)
-        value = z * share
-        slope = share * (1.0 + z * rest)
-    elif ACT == "gelu":
-        share = 0.5 * (1.0 + tl.erf(z * 0.7071067811865476))
-        value = z * share
-        slope = share + z * tl.exp(-0.5 * z * z) * 0.3989422804014327
-    elif ACT == "softplus":
-        value = tl.where(z <= 0.0, 0.0, z) + _log1p_exp(-tl.abs(z))
-        slope, _ = _sigmoid(z)
-    else:
-        tl.static_assert(ACT == "elu")
-        value = tl.where(z > 0.0, z, _expm1(z))
-        slope = tl.where(z > 0.0, 1.0, tl.exp(z))
-    return value, slope
+from mncompress.nn.act_kernels import act
 
 
 @triton.jit
@@ -103,7 +40,7 @@ def _load_end(scale, skip, neuron, END: tl.constexpr):
 @triton.jit
 def _end(t, scale, skip, ACT: tl.constexpr, END: tl.constexpr):
     """e(t), its derivative, and act(t), which is the derivative by the scale."""
-    value, slope = _act(t, ACT)
+    value, slope = act(t, ACT)
     if END == "linear":
         return t, tl.full(t.shape, 1.0, tl.float32), value
     elif END == "act":
@@ -136,7 +73,7 @@ def _shallow_output(x, first_weight, first_bias, out_weight, out_bias, neuron, H
     z = tl.zeros(x.shape, tl.float32) + tl.load(out_bias + neuron)
     for h in tl.static_range(H):
         i = neuron * H + h
-        value, _ = _act(x * tl.load(first_weight + i) + tl.load(first_bias + i), ACT)
+        value, _ = act(x * tl.load(first_weight + i) + tl.load(first_bias + i), ACT)
         z += value * tl.load(out_weight + i)
     return z
 
@@ -175,7 +112,7 @@ def shallow_backward(u, first_weight, first_bias, out_weight, out_bias, in_scale
     for h in tl.static_range(H):
         i = neuron * H + h
         weight = tl.load(first_weight + i)
-        value, slope = _act(x * weight + tl.load(first_bias + i), ACT)
+        value, slope = act(x * weight + tl.load(first_bias + i), ACT)
         g = dz * tl.load(out_weight + i) * slope
         dx += g * weight
         tl.store(partials + i, tl.sum(g * x, 0))
@@ -211,11 +148,11 @@ def _load_matrix(weights, layer, H: tl.constexpr, HP: tl.constexpr):
 def _hidden(x, first_weight, first_bias, weights, biases, neuron, LAYERS: tl.constexpr, STACK: tl.constexpr,
             H: tl.constexpr, HP: tl.constexpr, ACT: tl.constexpr):
     """The hidden layer after the first one and LAYERS further ones, (BLOCK, HP); padded columns hold anything finite."""
-    h, _ = _act(x[:, None] * _load_vector(first_weight, neuron, H, HP) + _load_vector(first_bias, neuron, H, HP), ACT)
+    h, _ = act(x[:, None] * _load_vector(first_weight, neuron, H, HP) + _load_vector(first_bias, neuron, H, HP), ACT)
     for k in tl.static_range(LAYERS):
         layer = neuron * STACK + k
         z = _product(h, tl.trans(_load_matrix(weights, layer, H, HP))) + _load_vector(biases, layer, H, HP)
-        value, _ = _act(z, ACT)
+        value, _ = act(z, ACT)
         h += value
     return h
 
@@ -267,14 +204,14 @@ def deep_backward(u, first_weight, first_bias, out_weight, out_bias, weights, bi
         # Computed anew for each layer: to keep all of them takes more registers than there are.
         h = _hidden(x, first_weight, first_bias, weights, biases, neuron, STACK - 1 - back, STACK, H, HP, ACT)
         weight = _load_matrix(weights, layer, H, HP)
-        _, slope = _act(_product(h, tl.trans(weight)) + _load_vector(biases, layer, H, HP), ACT)
+        _, slope = act(_product(h, tl.trans(weight)) + _load_vector(biases, layer, H, HP), ACT)
         g = dh * slope
         matrix = matrices + layer * (H * H) + index[:, None] * H + index[None, :]
         tl.store(matrix, _product(tl.trans(g), h), valid[:, None] & valid[None, :])
         tl.store(vectors + layer * H + index, tl.sum(g, 0), valid)
         dh += _product(g, weight)
     w = _load_vector(first_weight, neuron, H, HP)
-    _, slope = _act(x[:, None] * w + _load_vector(first_bias, neuron, H, HP), ACT)
+    _, slope = act(x[:, None] * w + _load_vector(first_bias, neuron, H, HP), ACT)
     g = dh * slope
     tl.store(own, tl.sum(g * x[:, None], 0), valid)
     tl.store(own + neurons * H, tl.sum(g, 0), valid)

@@ -10,8 +10,8 @@ dispatcher, unless something listens there; its second derivatives are those of 
 differentiation and `torch.jit.trace` take the plain code altogether.
 
 On the CPU they call the library of `mncompress.native`, which splits large batches over `torch.get_num_threads()` threads.
-On CUDA they launch the Triton kernels of `_operator_kernels`, which are tested in Triton's interpreter against float64 autograd
-and compiled ahead of time for sm_90; **they have not run on a GPU yet**. There the gradient by `coefficients` is summed in an
+On CUDA they launch the Triton kernels of `_operator_kernels`, which are tested against float64 autograd, in Triton's interpreter
+where there is no GPU. There the gradient by `coefficients` is summed in an
 order that varies, so with `torch.use_deterministic_algorithms` the plain code runs.
 """
 
@@ -26,7 +26,7 @@ from torch import Tensor
 
 from mncompress.native import load_library
 from mncompress.nn import _plain
-from mncompress.nn._fused import _kernels_run
+from mncompress.nn._fused import triton_runs
 
 ROWS, NEURONS = 128, 16
 """What a Triton program has at a time."""
@@ -68,7 +68,7 @@ def _is_transformed() -> bool:
 
 
 def _triton_runs(device: torch.device) -> bool:
-    return find_spec("triton") is not None and _kernels_run(device)
+    return find_spec("triton") is not None and triton_runs(device)
 
 
 # What torch.compiler.assume_constant_result does, which would import the compiler, and that takes seconds.

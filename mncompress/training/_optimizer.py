@@ -9,31 +9,40 @@ from mncompress.training._population import Population
 from mncompress.types import Schedule, TrainConfig
 
 
-def make_optimizer(population: Population, configs: Sequence[TrainConfig]) -> torch.optim.AdamW:
-    """One parameter group for each learning rate and weight decay, made of as few slices of the vector as there can be.
+class Adam(torch.optim.AdamW):
+    """AdamW with a parameter group for each learning rate and weight decay, made of as few slices of the vector as there can be.
 
     Args:
         population: networks in the order of `configs`.
         configs: each stands for its `replicates` networks.
+
+    Attributes:
+        first, second: the moments, vectors like `population.flat`; what the optimizer keeps of its slices are views of them.
     """
-    groups: dict[tuple[float, float], list[list[int]]] = {}
-    start = 0
-    for name, value in population.parameters.items():
-        size = value.numel() // population.replicates
-        for config in configs:
-            rate = config.lr * (config.activation_lr if ".activation." in name else 1.0)
-            decay = config.weight_decay if name.endswith("linear.weight") else 0.0
-            stop = start + size * config.replicates
-            slices = groups.setdefault((rate, decay), [])
-            if slices and slices[-1][1] == start:
-                slices[-1][1] = stop
-            else:
-                slices.append([start, stop])
-            start = stop
-    device = population.flat.device
-    return torch.optim.AdamW(
-        [{"params": [_slice(population.flat, a, b) for a, b in slices], "lr": torch.tensor(rate, device=device), "rate": rate,
-          "weight_decay": decay} for (rate, decay), slices in groups.items()], fused=True, capturable=device.type == "cuda")
+
+    def __init__(self, population: Population, configs: Sequence[TrainConfig]) -> None:
+        groups: dict[tuple[float, float], list[list[int]]] = {}
+        start = 0
+        for name, value in population.parameters.items():
+            size = value.numel() // population.replicates
+            for config in configs:
+                stop = start + size * config.replicates
+                slices = groups.setdefault(rate_and_decay(name, config), [])
+                if slices and slices[-1][1] == start:
+                    slices[-1][1] = stop
+                else:
+                    slices.append([start, stop])
+                start = stop
+        flat = population.flat
+        super().__init__(
+            [{"params": [_slice(flat, a, b) for a, b in slices], "lr": torch.tensor(rate, device=flat.device), "rate": rate,
+              "weight_decay": decay} for (rate, decay), slices in groups.items()],
+            fused=True, capturable=flat.device.type == "cuda")
+        self.first, self.second = torch.zeros_like(flat), torch.zeros_like(flat)
+        for value in (value for group in self.param_groups for value in group["params"]):
+            start = value.storage_offset()
+            self.state[value] = {"step": torch.zeros((), device=flat.device), "exp_avg": self.first[start:start + len(value)],
+                                 "exp_avg_sq": self.second[start:start + len(value)]}
 
 
 def _slice(flat: Tensor, start: int, stop: int) -> Tensor:
@@ -41,6 +50,12 @@ def _slice(flat: Tensor, start: int, stop: int) -> Tensor:
     view = flat[start:stop].requires_grad_()
     view.grad = flat.grad[start:stop]
     return view
+
+
+def rate_and_decay(name: str, config: TrainConfig) -> tuple[float, float]:
+    """The learning rate, before the schedule, and the weight decay of the parameter of that name."""
+    return (config.lr * (config.activation_lr if ".activation." in name else 1.0),
+            config.weight_decay if name.endswith("linear.weight") else 0.0)
 
 
 def rate_factor(schedule: Schedule, step: Tensor, steps: int, warmup_steps: int) -> Tensor:

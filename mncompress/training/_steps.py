@@ -6,13 +6,14 @@ code runs as it stands.
 """
 
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from mncompress.training._metrics import loss_per_replicate
-from mncompress.training._optimizer import rate_factor
+from mncompress.training._optimizer import Adam, rate_factor
 from mncompress.training._population import Population
 from mncompress.types import Task, TrainConfig
 
@@ -29,16 +30,17 @@ class DeviceSplit:
 
 
 class Stepper:
-    """Trains a population on a split, step by step."""
+    """Trains a population on a split, step by step.
 
-    def __init__(self, population: Population, optimizer: torch.optim.Optimizer, split: DeviceSplit, config: TrainConfig,
-                 task: Task) -> None:
+    Attributes:
+        sizes: rows of each step of an epoch.
+        total: each network's sum of the losses of the epoch's rows so far, (M,).
+    """
+
+    def __init__(self, population: Population, optimizer: Adam, split: DeviceSplit, config: TrainConfig, task: Task) -> None:
         self.population, self.optimizer, self.split, self.task = population, optimizer, split, task
-        self.batch_size = min(config.batch_size, len(split.x))
-        self.sizes = [self.batch_size] * (len(split.x) // self.batch_size)
-        if remainder := len(split.x) % self.batch_size:
-            self.sizes.append(remainder)
-        steps = len(self.sizes)
+        self.sizes = batch_sizes(len(split.x), config.batch_size)
+        self.batch_size, steps = self.sizes[0], len(self.sizes)
         self.schedule, self.scheduled = config.schedule, config.schedule != "constant" or config.warmup > 0
         self.steps, self.warmup_steps = config.epochs * steps, config.warmup * steps
         device = population.flat.device
@@ -58,9 +60,13 @@ class Stepper:
         self.step_count.fill_(epoch * len(self.sizes))
         self.total.zero_()
 
-    def run(self, step: int) -> None:
-        """The step number `step` of the epoch; steps come in order."""
-        size = self.sizes[step]
+    def run_epoch(self) -> Iterator[int]:
+        """The steps of the epoch that was started; yields how many are done."""
+        for step, size in enumerate(self.sizes):
+            self._run(size)
+            yield step + 1
+
+    def _run(self, size: int) -> None:
         if self.graph is not None and size == self.batch_size:
             self.graph.replay()
         elif self.eager_steps == 0 and size == self.batch_size:
@@ -100,3 +106,9 @@ class Stepper:
         else:
             self.graph = graph
             graph.replay()
+
+
+def batch_sizes(rows: int, batch_size: int) -> list[int]:
+    """How many rows each step of an epoch has: all but the last the same, none more than there are."""
+    batch_size = min(batch_size, rows)
+    return [batch_size] * (rows // batch_size) + [rows % batch_size] * (rows % batch_size > 0)

@@ -178,15 +178,16 @@ def _run_epoch_(trainer: Trainer, progress: Progress | None) -> list[EpochMetric
     metric = _best_metric(trainer.rows[-replicates:], trainer)
     name = METRIC_NAMES[task]
     epoch = trainer.epoch + 1
-    for step, steps, losses in trainer.run_epoch():
+    for step, steps in trainer.run_epoch():
         now = time.perf_counter()
         if progress is not None and now - reported > REPORT_SECONDS and step < steps:
             reported = now
-            loss = float(losses.nanmean())
+            loss = float(trainer.losses(step).nanmean())
             progress(TrainProgress(epoch, config.epochs, step, steps, loss, metric, name, now - started, replicates))
+    losses = trainer.losses(steps).tolist()
     validation_loss, validation_metric = trainer.validate()
     seconds = time.perf_counter() - started
-    rows = [EpochMetrics(epoch, k, float(losses[k]), float(validation_loss[k]), float(validation_metric[k]), seconds)
+    rows = [EpochMetrics(epoch, k, losses[k], float(validation_loss[k]), float(validation_metric[k]), seconds)
             for k in range(replicates)]
     trainer.add_rows(rows)
     if all(result is None for result in trainer.results()):
@@ -194,7 +195,8 @@ def _run_epoch_(trainer: Trainer, progress: Progress | None) -> list[EpochMetric
                             f"lower --lr (now {config.lr:g}) or choose another --init (now {config.init})")
     if progress is not None:
         metric = _best_metric(rows, trainer)
-        progress(TrainProgress(epoch, config.epochs, steps, steps, float(losses.nanmean()), metric, name, seconds, replicates))
+        loss = float(trainer.losses(steps).nanmean())
+        progress(TrainProgress(epoch, config.epochs, steps, steps, loss, metric, name, seconds, replicates))
     return rows
 
 

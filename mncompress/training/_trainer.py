@@ -8,11 +8,12 @@ from torch import Tensor
 from mncompress.checkpoint import Run, make_network, select_replicate
 from mncompress.data import Dataset, Split, standardization_of
 from mncompress.training._device import choose_device
+from mncompress.training._fused_steps import make_stepper
 from mncompress.training._memory import check_memory
 from mncompress.training._metrics import follow, is_finite, loss_per_replicate, metric_per_replicate
-from mncompress.training._optimizer import make_optimizer
+from mncompress.training._optimizer import Adam
 from mncompress.training._population import Population, make_population
-from mncompress.training._steps import DeviceSplit, Stepper
+from mncompress.training._steps import DeviceSplit
 from mncompress.types import Device, EpochMetrics, Task, TrainConfig
 
 EVALUATION_ROWS = 65_536
@@ -37,9 +38,9 @@ class Trainer:
         inits = [(config.init, replicate) for config in configs for replicate in range(config.replicates)]
         self.population, self.initial_errors = make_population(
             self.spec, inits, self.config.seed, features, targets, self.device, self.config.batch_norm)
-        self.optimizer = make_optimizer(self.population, configs)
+        self.optimizer = Adam(self.population, configs)
         train_split = to_device(self.population, dataset.train)
-        self.stepper = Stepper(self.population, self.optimizer, train_split, self.config, self.spec.task)
+        self.stepper = make_stepper(self.population, self.optimizer, train_split, configs, self.spec.task)
         self.validation_split = to_device(self.population, dataset.validation)
         self.rows: list[EpochMetrics] = []
         self.epoch = 0
@@ -51,15 +52,16 @@ class Trainer:
         """Networks in the stack."""
         return self.population.replicates
 
-    def run_epoch(self) -> Iterator[tuple[int, int, Tensor]]:
-        """Train for one epoch, yielding (step, steps, mean loss per replicate so far) after each step."""
-        stepper, seen = self.stepper, 0
-        stepper.start_epoch(self._make_order(), self.epoch)
-        for step, size in enumerate(stepper.sizes):
-            stepper.run(step)
-            seen += size
-            yield step + 1, len(stepper.sizes), stepper.total / seen
+    def run_epoch(self) -> Iterator[tuple[int, int]]:
+        """Train for one epoch, yielding (step, steps) after every step or few."""
+        self.stepper.start_epoch(self._make_order(), self.epoch)
+        for step in self.stepper.run_epoch():
+            yield step, len(self.stepper.sizes)
         self.epoch += 1
+
+    def losses(self, step: int) -> Tensor:
+        """Each network's mean training loss over the first `step` steps of the epoch, (M,)."""
+        return self.stepper.total / sum(self.stepper.sizes[:step])
 
     def _make_order(self) -> Tensor:
         rows, seed = len(self.dataset.train), self.config.seed
@@ -125,19 +127,20 @@ class Trainer:
         expected |= {f"best.{name}": value for name, value in networks.items()}
         for name, like in expected.items():
             _check(name, state[name], like.shape)
-        slots = {}
-        for index, value in enumerate(value for group in self.optimizer.param_groups for value in group["params"]):
-            shapes = {"step": torch.Size(), "exp_avg": value.shape, "exp_avg_sq": value.shape}
-            slots[index] = {key: _check(f"optimizer.{index}.{key}", state[f"optimizer.{index}.{key}"], shape)
-                            for key, shape in shapes.items()}
+        slots = self.optimizer.state_dict()["state"]
+        for index, slot in slots.items():
+            for key, value in slot.items():
+                _check(f"optimizer.{index}.{key}", state[f"optimizer.{index}.{key}"], value.shape)
         with torch.no_grad():
             for name, like in expected.items():
                 if not name.startswith("best."):
                     like.copy_(state[name])
+            for index, slot in slots.items():
+                for key, value in slot.items():
+                    value.copy_(state[f"optimizer.{index}.{key}"])
         self.best_networks = {name: state[f"best.{name}"].to(self.device) for name in networks}
         if not finite_networks(self.networks()).any():
             raise ValueError("no network has finite weights")
-        self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": slots})
 
 
 def finite_networks(parameters: Mapping[str, Tensor]) -> Tensor:

@@ -297,6 +297,23 @@ void check_shapes(const ort::SessionOptions& options) {
       check(options, make_cubic(neurons, 1 + random_below(70)), rows, constant, in_place);
       check(options, make_piecewise(neurons, random_below(13)), rows, constant, in_place);
     }
+  const auto launches = driver<int(const char*)>("fake_launches");
+  const auto multiprocessors = driver<void(int)>("fake_multiprocessors");
+  for (size_t neurons : {1, 7, 32, 33, 100, 257})  // with tables in shared memory
+    for (size_t intervals : {1, 40, 95}) {
+      const size_t count = 1 + random_below(9), columns = (neurons + 31) / 32, across = (neurons + columns - 1) / columns;
+      const size_t rows = std::max<size_t>(count / columns, 1) * std::max(1024 / across * 4, 4 * (intervals + 1));
+      multiprocessors(static_cast<int>(count));
+      const int before = launches("mnc_cubic_spline_staged");
+      check(options, make_cubic(neurons, intervals), rows + random_below(200), random_below(2), random_below(2));
+      demand(launches("mnc_cubic_spline_staged") == before + 2, "both runs have enough rows");
+      check(options, make_cubic(neurons, intervals), rows - 1, random_below(2), random_below(2));
+      demand(launches("mnc_cubic_spline_staged") == before + 2, "a row less is not enough");
+    }
+  const int before = launches("mnc_cubic_spline_staged");
+  check(options, make_cubic(2, 96), 6000, true, false);
+  demand(launches("mnc_cubic_spline_staged") == before, "tables that do not fit");
+  multiprocessors(3);
   check(options, make_cubic(0, 3), 4, true, false);
   check(options, make_piecewise(0, 3), 4, true, false);
 }
@@ -318,6 +335,10 @@ void check_failures(const ort::SessionOptions& options) {
   fail_once("cuModuleLoadData", 222);
   expect_text(creation_error(options, make_cubic(3, 4)), "CubicSpline: the CUDA driver's cuModuleLoadData failed: unknown error (error 222)");
   expect_text(creation_error(options, make_cubic(3, 4)), "");  // and is tried again
+  fail_once("cuCtxGetDevice", 101);
+  expect_text(creation_error(options, make_cubic(3, 4)), "CubicSpline: the CUDA driver's cuCtxGetDevice failed: unknown error (error 101)");
+  fail_once("cuDeviceGetAttribute", 101);
+  expect_text(creation_error(options, make_cubic(3, 4)), "CubicSpline: the CUDA driver's cuDeviceGetAttribute failed: unknown error (error 101)");
   fail_once("cuMemAlloc_v2", 2);
   expect_text(creation_error(options, make_cubic(3, 4)), "CubicSpline: the CUDA driver's cuMemAlloc_v2 failed: out of memory (error 2)");
   fail_once("cuMemcpyHtoD_v2", 1);
