@@ -12,18 +12,19 @@
 
 The first three are about MNIST.
 A *drop* is in percentage points of test accuracy, positive where accuracy is lost; flips are test samples whose class changes; a ±
-is the standard error over replicates. Trained networks are kept in `--runs` and used again. There is one CPU thread.
+is the standard error over replicates. Trained networks are kept in `--runs` and used again; what was made of them is kept in
+`--out`, so another `--out` compresses them anew. There is one CPU thread.
 """
 
 import argparse
 import copy
 import itertools
-import tempfile
+import json
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,8 @@ SIZES = (16, 24, 32, 48, 64, 96, 128, 192, 256)
 EPOCHS = 5          # of distillation on the frontier
 CLOSED, DISTILLED, PRUNED, PLAIN = "closed form", f"{EPOCHS} epochs", "neurons by magnitude", "plain ReLU"
 BATCH = 32
-LARGEST = 96        # neurons a layer of the largest ReLU network on functions
+VAF = (("vaf tanh", 8), ("vaf tanh", 16))                       # on functions, with the neurons of each of two layers
+RELU = tuple(("relu", width) for width in (4, 8, 16, 24, 32, 48, 96))
 STYLES: dict[str, tuple[str, str, Any]] = {
     PLAIN: ("#8a919c", "s", "-"), PRUNED: (PALETTE[3], "^", (0, (5, 1.5))), CLOSED: (PALETTE[5], "o", "-"),
     DISTILLED: (PALETTE[0], "o", "-"), "original": (DARK, "D", "none")}
@@ -123,7 +125,7 @@ def show_targets(setting: Setting) -> None:
 
 
 def show_default(setting: Setting) -> None:
-    tell("default budget", "became", "kept", "multiply-adds", "drop", "flips", "planning, s", head=True)
+    tell("default budget", "became", "kept", "multiply-adds", "drop", "flips", "planning, s of CPU time", head=True)
     for inner, family, width in itertools.product(("tanh", "sigmoid"), ("meta", "vaf"), (7, 64, 256)):
         network = setting.find_run(activation=family, inner=inner, hidden=(width,), epochs=5, replicates=1).network()
         show_case(f"784-{width}-10 {family} {inner}", network, setting)
@@ -136,9 +138,9 @@ def show_default(setting: Setting) -> None:
 
 
 def show_case(name: str, network: Network, setting: Setting) -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     found = compress_network(network, setting.dataset, mn.Budget())
-    seconds = time.perf_counter() - started
+    seconds = time.process_time() - started
     macs, _, _, drop, flips = setting.compare(network, found.network)
     tell(name, *count_kinds(found.plan), f"{macs:.1f} % | {drop:.2f} | {flips:.2f} % | {seconds:.1f}")
 
@@ -171,22 +173,29 @@ class Entry:
     latency: float = 0.0
 
 
-def make_contenders(setting: Setting) -> Iterator[tuple[tuple[str, str, int, int], Network]]:
-    """Every network of the frontier with its inner activation, contender, step and replicate."""
+def make_contenders(setting: Setting) -> Iterator[tuple[tuple[str, str, int, int], Callable[[], Network]]]:
+    """Every network of the frontier by its inner activation, contender, step and replicate; made when it is asked for."""
     for k in range(setting.replicates):
         for size in SIZES:
-            yield ("", PLAIN, size, k), setting.find_run(activation="fixed:relu", hidden=(size,)).network(k)
+            yield ("", PLAIN, size, k), partial(lambda k, size: setting.find_run(
+                activation="fixed:relu", hidden=(size,)).network(k), k, size)
         for inner in ("relu", "tanh"):
-            network = setting.find_run(inner=inner).network(k)
-            yield (inner, "original", 100, k), network
-            forms = compress_network(network, setting.dataset, mn.Budget(target_macs="100%"))
+            original = cache(partial(lambda k, inner: setting.find_run(inner=inner).network(k), k, inner))
+            forms = make_cached(setting, original, 100)
+            yield (inner, "original", 100, k), original
             for share in SHARES:
-                budget = mn.Budget(target_macs=f"{share}%")
-                found = compress_network(network, setting.dataset, budget)
-                yield (inner, CLOSED, share, k), found.network
-                distilled = compress_network(network, setting.dataset, budget, plan=found.plan, epochs=EPOCHS)
-                yield (inner, DISTILLED, share, k), distilled.network
-                yield (inner, PRUNED, share, k), prune(network, forms, share / 100, setting.dataset)
+                found = make_cached(setting, original, share)
+                yield (inner, CLOSED, share, k), partial(lambda found: found().network, found)
+                yield (inner, DISTILLED, share, k), partial(lambda original, found, share: compress_network(
+                    original(), setting.dataset, mn.Budget(target_macs=f"{share}%"), plan=found().plan, epochs=EPOCHS).network,
+                    original, found, share)
+                yield (inner, PRUNED, share, k), partial(lambda original, forms, share: prune(
+                    original(), forms(), share / 100, setting.dataset), original, forms, share)
+
+
+def make_cached(setting: Setting, original: Callable[[], Network], share: int) -> Callable[[], Compressed]:
+    """The original down to a share of its multiply-adds, in per cent: computed once, when it is asked for."""
+    return cache(lambda: compress_network(original(), setting.dataset, mn.Budget(target_macs=f"{share}%")))
 
 
 @torch.no_grad()
@@ -211,15 +220,24 @@ def prune(network: Network, forms: Compressed, share: float, dataset: Dataset) -
 
 
 def measure_frontier(setting: Setting, seconds: float = 30.0) -> list[Entry]:
-    """All contenders; their latencies come from one interleaved run."""
+    """All contenders, read where they are there; their latencies come from one interleaved run."""
     entries: list[Entry] = []
     paths: dict[str, Path] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        for key, network in make_contenders(setting):
-            entries.append(Entry(*key, setting.compare(network, network)[1], count_macs(network)))
-            paths[str(key)] = Path(folder) / f"{len(paths)}.onnx"
-            write_onnx(network, paths[str(key)], opset_version=18, inline=False, metadata={})
-        found = benchmark.measure(paths, batch=BATCH, seconds=seconds, inputs=setting.dataset.test.x[:BATCH])
+    folder = setting.out / "frontier"
+    folder.mkdir(parents=True, exist_ok=True)
+    for key, make in make_contenders(setting):
+        path = folder / f"{'-'.join(map(str, key)).replace(' ', '_')}.onnx"
+        known = path.with_suffix(".json")
+        if known.exists():
+            entry = Entry(**json.loads(known.read_text(encoding="utf-8")))
+        else:
+            network = make()
+            entry = Entry(*key, setting.compare(network, network)[1], count_macs(network))
+            write_onnx(network, path, opset_version=18, inline=False, metadata={})
+            write_json(known, asdict(entry))
+        entries.append(entry)
+        paths[str(key)] = path
+    found = benchmark.measure(paths, batch=BATCH, seconds=seconds, inputs=setting.dataset.test.x[:BATCH])
     return [replace(entry, latency=float(np.median(samples))) for entry, samples in zip(entries, found.samples_us, strict=True)]
 
 
@@ -290,20 +308,23 @@ def make_frontier(setting: Setting) -> None:
 
 
 def show_regression(setting: Setting) -> None:
-    advantages: dict[tuple[str, int], Advantage] = {}
+    """First what compression changes in all vaf networks, then what ReLU networks need for the same."""
     changes: list[float] = []
-    tell("target", "network", "nRMSE", "of one network", "compressed", "change, %", "multiply-adds", "times as many for ReLU",
-         head=True)
+    tell("target", "network", "nRMSE", "of one network", "compressed", "change, %", "multiply-adds", head=True)
     for name in FUNCTION_NAMES:
-        points = find_points(f"function:{name}", setting.runs / "regression")
-        for each in compare(points, {}, COSTS[0]):
-            point = each.point
-            advantages[name, point.width] = each
+        for point in find_points(f"function:{name}", setting, VAF):
             changes.append(100 * (point.error_compressed / point.error_original - 1))
             tell(name, f"{point.width}-{point.width}", *(f"{value:.4g}" for value in (
-                point.error, point.error_original, point.error_compressed)), f"{changes[-1]:+.2f}", point.macs, each.text())
+                point.error, point.error_original, point.error_compressed)), f"{changes[-1]:+.2f}", point.macs)
     within = sum(change <= 1 for change in changes)
     print(f"\nlargest rise of the error {max(changes):.2f} %; {within} of {len(changes)} within 1 %")
+    advantages: dict[tuple[str, int], Advantage] = {}
+    tell("target", "network", "multiply-adds", "times as many for ReLU", head=True)
+    for name in FUNCTION_NAMES:
+        for each in compare(find_points(f"function:{name}", setting, (*VAF, *RELU)), {}, COSTS[0]):
+            advantages[name, each.point.width] = each
+            tell(name, f"{each.point.width}-{each.point.width}", each.point.macs, each.text())
+    print()
     for widths in ((8,), (16,), (8, 16)):
         reached, certain = (sum(any(count(advantages[name, width]) for width in widths) for name in FUNCTION_NAMES)
                             for count in (lambda each: each.ratio >= 4, lambda each: (each.low or 0) >= 4))
@@ -311,15 +332,16 @@ def show_regression(setting: Setting) -> None:
               f"{len(FUNCTION_NAMES)} functions, with 95 % confidence on {certain}")
 
 
-def find_points(data: str, folder: Path) -> list[Point]:
-    """The vaf tanh and ReLU networks on a function: read where they are there, else trained and compressed."""
-    settings = mn.TrainConfig(data=data, replicates=5, epochs=20, seed=1, device="cpu")
-    dataset, points = load_data(settings, data), []
-    configs = make_points(settings, dataset)
-    chosen = {key: config for key, config in configs.items() if key[0] == "relu" or key in (("vaf tanh", 8), ("vaf tanh", 16))}
-    chosen["relu", LARGEST] = replace(configs["relu", 48], hidden=(LARGEST, LARGEST))
-    for (name, _), config in chosen.items():
-        points.append(load_point(config, dataset.content_hash, folder) or run_point(name, config, dataset, folder))
+def find_points(data: str, setting: Setting, contenders: Sequence[tuple[str, int]]) -> list[Point]:
+    """Contenders on a function, compressed: read where they are there, else trained and compressed."""
+    base = mn.TrainConfig(data=data, replicates=5, epochs=20, seed=1, device="cpu")
+    dataset, points = load_data(base, data), []
+    configs = make_points(base, dataset)
+    for name, width in contenders:
+        config = replace(configs[name, min(width, 48)], hidden=(width, width))
+        folders = setting.out / "regression", setting.runs / "regression"
+        points.append(load_point(config, dataset.content_hash, folders[0])
+                      or run_point(name, config, dataset, folders[0], trained=folders[1]))
     return points
 
 

@@ -1,6 +1,7 @@
 """Which form of an activation is fastest in ONNX Runtime: the measurements behind the bodies and `choose_form`.
 
-    python benchmarks/forms.py [--section cubic|lines|kinks|inner|polynomial] [--features 64] [--neurons 7,64] [--provider cpu|cuda]
+    python benchmarks/forms.py [--section cubic|lines|kinks|inner|polynomial|act_and_line] [--features 64] [--neurons 7,64]
+                               [--provider cpu|cuda]
 
 Prints markdown tables of whole networks `features`-N-10 with one thread: median microseconds per run, all columns of a row
 interleaved in one process, inputs and outputs bound, after a warm-up. On the CPU provider it is processor time, so that other
@@ -31,6 +32,7 @@ from mncompress.export._activations import (
     emit_linear_table,
     emit_op,
     emit_polynomial,
+    fast_layout,
 )
 from mncompress.export._functions import make_functions
 from mncompress.export._graph import DOMAIN, INPUT, GraphBuilder, Layout, Value
@@ -364,7 +366,37 @@ def polynomial(setup: Setup) -> None:
     print_table("Polynomial", setup, rows)
 
 
-SECTIONS = {"cubic": cubic, "lines": lines, "kinks": kinks, "inner": inner_networks, "polynomial": polynomial}
+def act_and_line(setup: Setup) -> None:
+    """A sigmoid plus a line of the pre-activation, which no folding takes away, beside what is there for it."""
+    rows, features = {}, setup.features
+    for neurons in setup.choose(8, 16, 64, 256):
+        rng = np.random.default_rng(0)
+        inner = InnerNetwork(rng.standard_normal((neurons, 5)), (rng.standard_normal((neurons, 5)),), (),
+                             rng.standard_normal((neurons, 5)), rng.standard_normal(neurons))
+        form, slope = choose_form(neurons, 5, 1, shared=False), rng.standard_normal(neurons)
+        table = rng.standard_normal((2, neurons, 64))
+
+        def emit(builder: GraphBuilder, value: Value, slope: np.ndarray = slope) -> Value:
+            line = builder.node("Mul", [value.name, builder.initializer("slope", slope)])
+            return Value(builder.node("Add", [emit_act(builder, value, "sigmoid").name, line]))
+
+        def emit_table(builder: GraphBuilder, value: Value, table: np.ndarray = table) -> Value:
+            return emit_linear_table(builder, value, *table, "act")
+
+        original = make_network(features, neurons, lambda b, v, p=inner, n=neurons, f=form: emit_vaf(b, v, "tanh", p, n, f, "act"),
+                                form_layout(form))
+        rows[f"{features}-{neurons}-10"] = {
+            "ReLU": make_network(features, neurons, relu),
+            "original, H = 5": merge_linears(original),
+            "sigmoid": make_network(features, neurons, lambda b, v: emit_act(b, v, "sigmoid")),
+            "sigmoid and line": make_network(features, neurons, emit),
+            "table of 64 lines": make_network(features, neurons, emit_table, fast_layout(neurons)),
+        }
+    print_table("An activation with a line", setup, rows)
+
+
+SECTIONS = {"cubic": cubic, "lines": lines, "kinks": kinks, "inner": inner_networks, "polynomial": polynomial,
+            "act_and_line": act_and_line}
 
 
 def main() -> None:

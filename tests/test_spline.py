@@ -98,7 +98,6 @@ FORMS = {
     "constant": make_polynomials(2, 0, 4)[0].form,
     **{act: sp.Native(act, np.arange(1, 5.0), np.array([1, -1, 2, -0.5]), np.arange(4.0), np.ones(4)) for act in ACTS},
     "affine": sp.Affine(np.arange(4.0), np.ones(4)),
-    "with line": sp.NativeWithLine(sp.Native("tanh", *np.ones((4, 4))), np.arange(4.0)),
 }
 
 
@@ -444,7 +443,6 @@ FITS = {
     "polynomial": lambda f, lo, hi: sp.fit_polynomial(f, lo, hi, 3),
     "tanh": lambda f, lo, hi: sp.fit_native(f, lo, hi, "tanh"),
     "relu": lambda f, lo, hi: sp.fit_native(f, lo, hi, "relu"),
-    "with line": lambda f, lo, hi: sp.fit_native_with_line(f, lo, hi, "silu"),
     "pieces": lambda f, lo, hi: fit_pieces(f, lo, hi),
 }
 
@@ -571,24 +569,6 @@ def test_with_a_histogram_natives_and_polynomials_are_recovered(act):
     line, lo, hi = make_polynomials(3, 4)
     polynomial = sp.approximate_polynomial(sp.make_target(line, lo, hi, make_histogram(lo, hi)[0]), 4)
     np.testing.assert_allclose(polynomial.coefficients, line.form.coefficients, rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.parametrize("act", ACTS)
-def test_natives_with_a_line_are_recovered(act):
-    true, lo, hi = make_native(act, 12)
-    rho = np.random.default_rng(0).standard_normal(true.n)
-    sum_of_both = sp.NativeWithLine(true, rho)
-    fit, error = sp.fit_native_with_line(Functions(sum_of_both), lo, hi, act)
-    u = np.linspace(lo, hi, 300)
-    spread = np.ptp(sum_of_both.evaluate(u), axis=0)
-    measured = np.abs(fit.evaluate(u) - sum_of_both.evaluate(u)).max(0)
-    wide = np.abs(true.beta) * (hi - lo) > 1        # below, an act is a polynomial of degree 2 or 3, but for its kink
-    assert (measured[wide] <= 1e-6 * spread[wide] + 0.02 * error[wide]).mean() > 0.95
-    assert (measured <= error * (1 + 1e-3)).all()
-    few = np.array([3, 1])
-    np.testing.assert_array_equal(fit.select(few).evaluate(u[:, few]), fit.evaluate(u)[:, few])
-    _, without = sp.fit_native(Functions(sum_of_both), lo, hi, act)
-    assert np.median(error / without) < 0.1
 
 
 def make_lines(seed, n=9, knots=12):

@@ -1,5 +1,6 @@
 """Neurons that leave, bypasses, the closed-form repair, and plans that are given back."""
 
+import copy
 import dataclasses
 import itertools
 
@@ -162,7 +163,7 @@ def test_distribution_prefers_the_layer_where_it_costs_less():
 def test_repair_is_ridge_regression_towards_the_start():
     rng = np.random.default_rng(3)
     h, z = rng.normal(size=(500, 4)) @ rng.normal(size=(4, 4)), rng.normal(size=(500, 3))
-    start = Solution([rng.normal(size=(3, 4))], np.zeros(3), None)
+    start = Solution([rng.normal(size=(3, 4))], np.zeros(3))
     solution = Refit(Samples([torch.as_tensor(h)], torch.as_tensor(z)), start).solve(0.1)
     centered, targets = h - h.mean(0), z - z.mean(0)
     penalty = 0.1 * np.square(centered).mean(0).mean()
@@ -176,7 +177,7 @@ def test_repair_never_makes_the_checked_rows_worse():
     rng = np.random.default_rng(4)
     h, weight = rng.normal(size=(30, 20)), rng.normal(size=(2, 20))      # few rows: refitting would follow the noise
     noise = 3 * rng.normal(size=(30, 2))
-    start = Solution([weight], np.zeros(2), None)
+    start = Solution([weight], np.zeros(2))
     refit = Refit(Samples([torch.as_tensor(h)], torch.as_tensor(h @ weight.T + noise)), start)
     fresh = rng.normal(size=(500, 20))
     check = Samples([torch.as_tensor(fresh).float()], torch.as_tensor(fresh @ weight.T).float())
@@ -260,17 +261,37 @@ def test_edited_plans_are_checked():
     network = make_network(rng, (3, 4, 2))
     dataset = make_dataset(rng, network)
     plan = compress_network(network, dataset, Budget()).plan
-    first, *rest = plan.decisions
-    cases = {
-        "only affine neurons leave": dataclasses.replace(first, kind="kept", left=True, settings={}),
-        "which it cannot become": dataclasses.replace(first, kind="native", left=False, settings={"act": "swish"}),
-        "needs the setting intervals": dataclasses.replace(first, kind="cubic_spline", left=False, settings={}),
-    }
-    for message, decision in cases.items():
+    first, second, *rest = plan.decisions
+    spline = dataclasses.replace(first, kind="cubic_spline", left=False, settings={"intervals": 9})
+    degree = dataclasses.replace(first, kind="polynomial", left=False)
+    gone = tuple(dataclasses.replace(each, kind="affine", left=True, settings={}) for each in plan.decisions)
+
+    def with_first(decision):
+        return {"decisions": (decision, second, *rest)}
+
+    cases = [
+        ("only affine neurons leave", with_first(dataclasses.replace(first, kind="kept", left=True, settings={}))),
+        ("which it cannot become", with_first(dataclasses.replace(first, kind="native", left=False, settings={"act": "swish"}))),
+        *(("needs the setting intervals", with_first(dataclasses.replace(spline, settings=settings)))
+          for settings in ({}, {"intervals": 0}, {"intervals": True}, {"intervals": 9.0}, {"intervals": "9"})),
+        ("degree, a number from 1 to 7", with_first(dataclasses.replace(degree, settings={"degree": 40}))),
+        ("has 0 decisions for neuron 0 of layer 0", {"decisions": (second, *rest)}),
+        ("has 2 decisions for neuron 1 of layer 0", {"decisions": (first, second, second, *rest)}),
+        ("neuron 0 of layer 5, and the network has 0", {"decisions": (first, second, *rest, dataclasses.replace(first, layer=5))}),
+        *(("there may be one entry for each of the layers 0 to 0", {"layers": layers})
+          for layers in ((LayerPlan(1),), (LayerPlan(-1),), (LayerPlan(0), LayerPlan(0)))),
+        *(("takes neurons that leave, and a rank of 0 to 2", {"layers": (LayerPlan(0, rank, 0.1),), "decisions": gone})
+          for rank in (-1, 3)),
+        ("takes neurons that leave", {"layers": (LayerPlan(0, 1, 0.1),), **with_first(spline)}),
+        ("must not be negative", {"layers": (LayerPlan(0, 1, -0.1),), "decisions": gone}),
+        *(("a rank of 1 to the 4 neurons that stay", {"layers": (LayerPlan(0, factored=factored),)}) for factored in (-1, 5)),
+        ("a rank of 1 to the 0 neurons that stay", {"layers": (LayerPlan(0, 0, 0.1, 1),), "decisions": gone}),
+        ("epochs of distillation are negative", {"finetuned": -3}),
+    ]
+    for message, changes in cases:
         with pytest.raises(ConfigError, match=message):
-            compress_network(network, dataset, Budget(), plan=dataclasses.replace(plan, decisions=(decision, *rest)))
-    with pytest.raises(ConfigError, match="not one for each"):
-        compress_network(network, dataset, Budget(), plan=dataclasses.replace(plan, decisions=tuple(rest)))
+            compress_network(network, dataset, Budget(), plan=dataclasses.replace(plan, **{
+                "decisions": tuple(dataclasses.replace(each, left=False) for each in plan.decisions), "layers": (), **changes}))
 
 
 def test_targets_that_cannot_be_reached_are_refused():
@@ -278,6 +299,11 @@ def test_targets_that_cannot_be_reached_are_refused():
     network = make_network(rng, (6, 12, 3))
     with pytest.raises(ConfigError, match="cannot be reached; the smallest network found has"):
         compress_network(network, make_dataset(rng, network), Budget(target_macs=1))
+    with pytest.raises(ConfigError, match=r"target of 3 us cannot be reached; the fastest network found takes 3\.5"):
+        compress_network(network, make_dataset(rng, network), Budget(target_latency=3), measure_latency=lambda network: 3.5)
+    times = iter([9.0, *[2.0] * 99])
+    found = compress_network(network, make_dataset(rng, network), Budget(target_latency=3), measure_latency=lambda _: next(times))
+    assert count_macs(found.network) < count_macs(network)
 
 
 @pytest.mark.parametrize("value", ["0", "-3", "120%", "x", "1e3", ""])
@@ -296,6 +322,9 @@ def test_excluded_layers_stay_as_they_are():
         assert "kept" not in {decision.kind for decision in decisions if decision.layer != fixed}
     with pytest.raises(ConfigError, match="leave no layer to change"):
         compress_network(network, dataset, Budget(exclude=("*",)))
+    for budget in (Budget(exclude=("7",)), Budget(include=("0", "7"))):     # a slip that would let the wrong layers change
+        with pytest.raises(ConfigError, match="the pattern '7' is that of no layer"):
+            compress_network(network, dataset, budget)
 
 
 @pytest.mark.parametrize(("act", "task"), [("tanh", "classification"), ("relu", "classification"), ("silu", "regression")])
@@ -321,6 +350,57 @@ def test_distillation_comes_closer_and_splines_stay_smooth(act, task):
     certificate = certify(network, tuned, dataset.test.x)
     assert certificate.bounds is None
     assert "fine-tuning" in certificate.reason
+    # As many epochs are trained again, although fewer may have been kept.
+    again = compress_network(network, dataset, Budget(), plan=dataclasses.replace(tuned.plan, finetuned=1))
+    assert (again.plan.finetuned, again.plan.finetune_epochs) == (tuned.plan.finetuned, 4)
+    np.testing.assert_array_equal(run_network(again.network, dataset.test.x), run_network(tuned.network, dataset.test.x))
+
+
+def make_lines_(network, layer, where):
+    """Let relu units cancel in pairs: s relu(a u + b) - s relu(-a u - b) = s (a u + b) for every u."""
+    signs = torch.tensor([1.0, -1.0, 1.0, -1.0])
+    state = network.layers[layer].activation.state_dict()
+    for name in ("first_weight", "first_bias", "out_weight"):
+        state[name][where] = state[name][where][:, [0, 0, 1, 1]] * signs
+
+
+@pytest.mark.parametrize(("lines", "is_cheaper"), [(0, False), (40, False), (140, True), (150, True)])
+def test_exact_lines_leave_where_that_is_cheaper(lines, is_cheaper):
+    """20 x 10 multiply-adds of a bypass and a node of 1300 against 34 for each line; and nothing but rounding changes."""
+    rng = np.random.default_rng(lines)
+    network = make_network(rng, (20, 150, 10), act="relu")
+    dataset = make_dataset(rng, network)
+    where = rng.permutation(150)[:lines]
+    make_lines_(network, 0, where)
+    found = compress_network(network, dataset, Budget(preset="exact"))
+    decisions = found.plan.decisions
+    left = [decision.index for decision in decisions if decision.left]
+    assert left == (sorted(where.tolist()) if is_cheaper else [])
+    assert all(decision.max_abs_error == 0 for decision in decisions)
+    assert all(each.ridge is None for each in found.plan.layers)
+    x = np.concatenate([dataset.test.x, 1e3 * dataset.test.x])          # exact far outside of the domain as well
+    before = run_network(copy.deepcopy(network).double(), x.astype(np.float64))
+    # The rounding to float32 of sums of 21 and 151 terms, of the size of the outputs up to a factor of a few.
+    np.testing.assert_allclose(run_network(found.network, x), before, rtol=1e-5, atol=1e-5 * np.abs(before).max())
+    certificate = certify(network, found, dataset.test.x)
+    assert certificate.replacement_bound < 1e-10
+    again = compress_network(network, dataset, Budget(preset="exact"), plan=found.plan)
+    np.testing.assert_array_equal(run_network(again.network, x), run_network(found.network, x))
+
+
+def test_a_layer_of_exact_lines_is_gone_and_excluded_ones_stay():
+    rng = np.random.default_rng(1)
+    network = make_network(rng, (5, 8, 8, 3), act="relu")
+    dataset = make_dataset(rng, network)
+    for layer in (0, 1):
+        make_lines_(network, layer, np.arange(8))
+    found = compress_network(network, dataset, Budget(preset="exact"))
+    assert [layer.linear.weight.shape for layer in found.network.layers] == [(3, 5)]
+    found = compress_network(network, dataset, Budget(preset="exact", exclude=("0",)))
+    assert [decision.left for decision in found.plan.decisions] == [False] * 8 + [True] * 8
+    network = make_network(rng, (5, 8, 8, 3), act="relu", residual=True)
+    make_lines_(network, 1, np.arange(8))
+    assert not any(decision.left for decision in compress_network(network, dataset, Budget(preset="exact")).plan.decisions)
 
 
 def test_plans_know_the_layers_behind():

@@ -8,6 +8,7 @@ from mncompress.analysis._choose import choose as choose
 from mncompress.analysis._choose import keep_all as keep_all
 from mncompress.analysis._convert import make_inner_networks as make_inner_networks
 from mncompress.analysis._inner import InnerNetworks as InnerNetworks
+from mncompress.analysis._options import DEGREES as DEGREES
 from mncompress.analysis._options import LayerOptions as LayerOptions
 from mncompress.analysis._options import Replacement as Replacement
 from mncompress.analysis._options import find_options as find_options

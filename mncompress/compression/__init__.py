@@ -1,6 +1,8 @@
 """From decisions to a compressed network within a budget."""
 
+from mncompress.compression._budget import Verdict as Verdict
 from mncompress.compression._budget import check_budget as check_budget
+from mncompress.compression._budget import go_while_ok as go_while_ok
 from mncompress.compression._build import Assignment as Assignment
 from mncompress.compression._build import Study as Study
 from mncompress.compression._build import build as build

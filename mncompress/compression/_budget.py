@@ -1,25 +1,33 @@
 """Does a compressed network keep the budget?
 
 A budget is a statement about all samples, the validation split is a finite one. For classification the paired change
-counts: samples that became wrong minus samples that became right. Its upper bound at confidence `CONFIDENCE` takes exact
-binomial limits (Clopper, Pearson 1934) of the two counts, each at half the remaining risk. Where the split is so small
+counts: samples that became wrong minus samples that became right. Its upper bound takes exact binomial limits (Clopper, Pearson
+1934) of the two counts, with two thirds of the risk for what became wrong. Where the split is so small
 that even without a single flip the bound exceeds the budget, nothing can be shown on it. Then no validation sample may
 become wrong, and no sample of the training and calibration splits may change its class: a flip needs no label to be seen,
 and the drop cannot exceed the share of flips. Besides, an estimate of that share must keep the budget: how often the change
 that one validation sample sees would exceed the top-1 margin of another, over all pairs. The verdict says so.
 
-For regression the bound is that of the mean paired difference of squared errors (normal approximation).
+For regression the bound is that of the mean paired difference of squared errors (Student's t). It is held against a cautious
+mean of the original's squared errors: few rows often carry most of their sum, a finite split does not tell how often there are
+such rows, and one of them must not make room for changing all others. So the largest hundredth counts no more than what is
+below it.
 
 A network can also come *closer* to the labels or targets by chance while it no longer is the network that was trained. So
 the accuracy must not rise by more than the budget either; and for regression the change of the outputs must be no larger than
 one that would use up the budget if it were independent of the residuals,
-rms(change)^2 <= ((1 + p)^2 - 1) rmse^2.
+rms(change)^2 <= ((1 + p)^2 - 1) rmse^2, with the cautious mean here too.
 
-The planner looks at one split several times; the confidence is that of each look, not of the choice among them.
+Who takes the best of many candidates on one split takes what is good by chance. So the planner looks at them in sequences from
+the safest to the cheapest, in an order that the split does not decide, and each sequence ends at the first candidate that fails:
+then the first bad one would have to pass by chance, whatever their number (fixed sequence testing: Maurer, Hothorn, Lehmacher 1995;
+as a search, "Learn then Test": Angelopoulos et al., arXiv:2110.01052). There are `SEQUENCES` of them, which share the risk; so
+the confidence, `CONFIDENCE`, is that of the network that is chosen.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +37,11 @@ from mncompress.native import load_library
 from mncompress.types import Budget, Task
 
 CONFIDENCE = 0.95
+SEQUENCES = 4
+"""In which candidates are looked at: forms, structures in large and in small steps, numbers of intervals."""
+RISK = (1 - CONFIDENCE) / SEQUENCES
+FAR = 0.01
+"""Share of the squared errors that count no more than the largest below them."""
 DEFAULT_MAX_DROP: Mapping[str, float] = {"default": 0.1, "aggressive": 0.5}
 """Where the user names neither limit; per cent of RMSE for regression."""
 
@@ -52,6 +65,27 @@ class Verdict:
     ok: bool
     reason: str
     evidence: Evidence
+
+
+class HasVerdict(Protocol):
+    """A network that was held against the budget."""
+
+    @property
+    def verdict(self) -> Verdict:
+        """What came of it."""
+
+
+Candidate = TypeVar("Candidate", bound=HasVerdict)
+
+
+def go_while_ok(candidates: Iterable[Candidate]) -> tuple[Candidate | None, int]:
+    """Look at candidates, the safest first, up to the first that fails; the one before it, and how many there are before it."""
+    last, count = None, 0
+    for candidate in candidates:
+        if not candidate.verdict.ok:
+            break
+        last, count = candidate, count + 1
+    return last, count
 
 
 def complete_budget(budget: Budget) -> Budget:
@@ -132,24 +166,25 @@ def _paired_classification(original: Floats, compressed: Floats, y: NDArray[np.g
 
 
 def _paired_regression(original: Floats, compressed: Floats, y: NDArray[np.generic]) -> dict[str, float]:
-    """Relative increase of the RMSE, and the outputs' own change relative to it, in per cent."""
-    before, after = ((outputs - y.astype(np.float64)) ** 2 for outputs in (original, compressed))
-    difference = (after - before).mean(1)
-    mse = max(float(before.mean()), float(np.finfo(np.float32).tiny))
+    """Relative increase of the RMSE, and the outputs' own change relative to a cautious one, in per cent."""
+    before, after = (((outputs - y.astype(np.float64)) ** 2).mean(1) for outputs in (original, compressed))
+    difference, tiny = after - before, float(np.finfo(np.float32).tiny)
+    mse, cautious = (max(float(errors.mean()), tiny) for errors in (before, np.minimum(before, np.quantile(before, 1 - FAR))))
     spread = float(difference.std(ddof=1) / np.sqrt(len(y))) if len(y) > 1 else UNKNOWN * mse * bool(difference.any())
     mean = float(difference.mean())
-    drop, upper = (100 * float(np.sqrt(max(1 + value / mse, 0.0)) - 1)
-                   for value in (mean, mean + float(stats.norm.ppf(CONFIDENCE)) * spread))
-    change = 100 * float(np.sqrt(np.square(compressed - original).mean() / mse))
+    limit = mean + float(stats.t.ppf(1 - RISK, max(len(y) - 1, 1))) * spread
+    drop, upper = (100 * float(np.sqrt(max(1 + value, 0.0)) - 1)
+                   for value in (mean / mse, limit / (cautious if limit > 0 else mse)))
+    change = 100 * float(np.sqrt(np.square(compressed - original).mean() / cautious))
     return {"drop": drop, "drop_upper_bound": upper, "change_percent": change,
             "rmse": float(np.sqrt(mse)), "rmse_compressed": float(np.sqrt(after.mean()))}
 
 
 def _upper(count: int, n: int) -> float:
-    risk = (1 - CONFIDENCE) / 2
+    risk = RISK * 2 / 3
     return 1.0 if count == n else float(stats.beta.ppf(1 - risk, count + 1, n - count))
 
 
 def _lower(count: int, n: int) -> float:
-    risk = (1 - CONFIDENCE) / 2
+    risk = RISK / 3
     return 0.0 if count == 0 else float(stats.beta.ppf(risk, count, n - count + 1))

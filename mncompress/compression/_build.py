@@ -37,7 +37,8 @@ class Assignment:
         rungs: by key the degree or the number of intervals.
         left: the neurons that leave, (n,); their key is `affine`.
         rank: of the bypass for these; 0 for none, and the smaller of its two sizes for one that is not factored.
-        ridge: of the repair of the layer behind; `search` for the best on the validation rows, None for no repair.
+        ridge: of the repair of the layer behind; `search` for the best on the validation rows, None for no repair. What a bypass
+            that is cut to its rank needs then is searched for in any case.
         factored: the rank at which the layer's own weights are carried out in two factors, 0 for none; not with a bypass.
     """
 
@@ -192,22 +193,24 @@ def _connect_(maps: list[LinearMap], position: int, groups: Sequence[Group], ass
             bypass = bypass + passed @ np.concatenate([block[group.indices] for block in own.weights.values()], 1)
             bias = bias + passed @ own.bias[group.indices] + weight[:, group.indices] @ group.form.intercept
     weight = weight * ~assignment.left
-    start = Solution([weight, bypass], bias, None)
+    start = Solution([weight, bypass], bias)
     if values is None or assignment.ridge is None:
         maps[position + 1] = _make_map(position, sources if assignment.left.any() else [], own, start)
         return None
     return _repair_(maps, position, start, assignment, values)
 
 
-def _repair_(maps: list[LinearMap], position: int, start: Solution, assignment: Assignment, values: _Values) -> float | None:
+def _repair_(maps: list[LinearMap], position: int, start: Solution, assignment: Assignment, values: _Values) -> float:
     own, kept, sources = maps[position], np.flatnonzero(~assignment.left), list(maps[position].weights)
     rank = assignment.rank if assignment.left.any() else 0
     metric, rows = values.study.metrics[position + 1], values.study.rows
     targets = rows.fit.preactivations[position + 1], rows.check.preactivations[position + 1]
     outputs, inputs = values.read([position], kept), values.read(sources)
     parts = [outputs, inputs] if rank else [outputs]
-    first = Solution([start.weights[0][:, kept], start.weights[1]][:len(parts)], start.bias, None)
+    first = Solution([start.weights[0][:, kept], start.weights[1]][:len(parts)], start.bias)
+    assert assignment.ridge is not None
     refit, solution = _solve(parts, targets, first, metric, assignment.ridge)
+    ridge = solution.ridge
     if 0 < rank < min(start.weights[1].shape):
         bypass, moments = solution.weights[1], refit.conditional_moments(1)
         units = cut_rank(bypass, moments, metric, rank)
@@ -218,22 +221,19 @@ def _repair_(maps: list[LinearMap], position: int, start: Solution, assignment: 
         maps[position] = LinearMap({source: np.concatenate([block, unit]) for (source, block), unit
                                     in zip(own.weights.items(), blocks, strict=True)},
                                    np.concatenate([own.bias, np.zeros(rank)]), rank)
-        _, solution = _solve([outputs, added], targets, Solution([solution.weights[0], through], solution.bias, None), metric,
-                             assignment.ridge)
+        _, solution = _solve([outputs, added], targets, Solution([solution.weights[0], through], solution.bias), metric, "search")
         weight = _scatter(solution.weights[0], kept, start.weights[0].shape)
         maps[position + 1] = LinearMap({position: np.concatenate([weight, solution.weights[1]], 1)}, solution.bias)
-        return solution.ridge
+        return ridge
     weights = [_scatter(solution.weights[0], kept, start.weights[0].shape), *solution.weights[1:]]
-    maps[position + 1] = _make_map(position, sources if rank else [], own, Solution(weights, solution.bias, None))
-    return solution.ridge
+    maps[position + 1] = _make_map(position, sources if rank else [], own, Solution(weights, solution.bias))
+    return ridge
 
 
 def _solve(parts: Sequence[tuple[Tensor, Tensor]], targets: tuple[Tensor, Tensor], start: Solution, metric: Floats,
-           ridge: float | Literal["search"] | None) -> tuple[Refit, Solution]:
+           ridge: float | Literal["search"]) -> tuple[Refit, Solution]:
     fit, check = (Samples([part[place] for part in parts], targets[place]) for place in (0, 1))
     refit = Refit(fit, start)
-    if ridge is None:
-        return refit, start
     return refit, refit.best(check, metric) if ridge == "search" else refit.solve(ridge)
 
 

@@ -55,6 +55,9 @@ class Departure:
     factored: int = 0
 
 
+NOTHING = Departure(np.zeros(0, np.intp), 0, 0.0)
+
+
 def find_departures(h: Tensor, x: Tensor, weight: Floats, metric: Floats, variance: float, removable: Indices) -> list[Departure]:
     """Every stage of emptying a layer.
 
@@ -66,8 +69,7 @@ def find_departures(h: Tensor, x: Tensor, weight: Floats, metric: Floats, varian
         variance: of the outputs, summed over them.
         removable: the neurons that may leave.
     """
-    nothing = Departure(np.zeros(0, np.intp), 0, 0.0)
-    stages = [nothing]
+    stages = [NOTHING]
     for bypassed in (False, True):
         moments = _second_moments([h, x] if bypassed else [h])
         read = metric @ np.concatenate([weight, np.zeros((len(weight), len(moments) - len(weight[0])))], 1)
@@ -154,7 +156,7 @@ class Shape:
             outputs = kept[position] + units
             total += departure.factored * (inputs + outputs) if departure.factored else outputs * inputs
             total += ELEMENT_MACS * kept[position] * (following > 0)
-            nodes += bool(departure.rank) + 2 * bool(units) + bool(departure.factored)
+            nodes += bool(departure.rank and outputs) + 2 * bool(units) + bool(departure.factored)   # else the layer is gone
             inputs = kept[position] + units + (inputs if dense else 0)
         if nodes and self.is_small:
             nodes += 2 * len(kept)

@@ -1,22 +1,24 @@
 """Decisions in words, and plans back into assignments."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mncompress.analysis import Choice, LayerOptions, kind_of
+from mncompress.analysis import DEGREES, Choice, LayerOptions, kind_of
 from mncompress.calibration import LayerCalibration
 from mncompress.compression._build import Assignment
 from mncompress.compression._rewrite import Group, is_free
 from mncompress.errors import ConfigError
 from mncompress.nn import Network
 from mncompress.spline import max_abs_error
-from mncompress.types import Decision, Plan
+from mncompress.types import Decision, LayerPlan, Plan
 
 Floats = NDArray[np.float64]
 RUNGS = {"cubic_spline": "intervals", "polynomial": "degree"}
 """The setting by which a kind of form is finer or coarser."""
+MOST = {"degree": DEGREES[-1]}
 
 
 def read_plan(plan: Plan, network: Network, options: Sequence[LayerOptions]) -> list[Assignment]:
@@ -26,11 +28,18 @@ def read_plan(plan: Plan, network: Network, options: Sequence[LayerOptions]) -> 
         ConfigError: it is not a plan for this network, or asks for what is not possible.
     """
     rows = {(decision.layer, decision.index): decision for decision in plan.decisions}
-    wanted = [(layer, index) for layer, option in enumerate(options) for index in range(option.n)]
-    if sorted(rows) != wanted or len(plan.decisions) != len(wanted):
-        raise ConfigError(f"the plan has {len(plan.decisions)} decisions, and not one for each of the network's {len(wanted)} "
-                          "learned activations; give the plan of the same network")
+    counts = Counter((decision.layer, decision.index) for decision in plan.decisions)
+    wanted = Counter((layer, index) for layer, option in enumerate(options) for index in range(option.n))
+    if wrong := sorted((counts - wanted) | (wanted - counts)):
+        layer, index = wrong[0]
+        raise ConfigError(f"the plan has {counts[layer, index]} decisions for neuron {index} of layer {layer}, and the network has "
+                          f"{wanted[layer, index]} such neurons; give the plan of the same network")
     behind = {each.layer: each for each in plan.layers}
+    if len(behind) < len(plan.layers) or not behind.keys() <= set(range(len(options))):
+        raise ConfigError(f"the plan's layers are {', '.join(str(each.layer) for each in plan.layers)}; there may be one entry for "
+                          f"each of the layers 0 to {len(options) - 1}")
+    if plan.finetuned < 0 or plan.finetune_epochs < 0:
+        raise ConfigError("the plan's epochs of distillation are negative; 0 is for none")
     assignments = []
     for layer, option in enumerate(options):
         decisions = [rows[layer, index] for index in range(option.n)]
@@ -40,15 +49,28 @@ def read_plan(plan: Plan, network: Network, options: Sequence[LayerOptions]) -> 
         left = np.array([decision.left for decision in decisions], bool)
         if left.any() and not is_free(network, layer):
             raise ConfigError(f"the plan lets neurons of layer {layer} leave, which something else than the next layer reads")
-        rank, ridge = (behind[layer].rank, behind[layer].ridge) if layer in behind else (0, None)
-        if left.any() and ridge is None:
-            rank = option.n         # nothing is refitted, so all that they passed on must be read
-        factored = behind[layer].factored if layer in behind else 0
-        if factored and (network.layers[layer].residual or (left.any() and rank)):
-            raise ConfigError(f"the plan carries out layer {layer} in two factors, which a layer with a bypass or a residual "
-                              "connection cannot be")
-        assignments.append(Assignment(keys, rungs, left, rank, ridge, factored))
+        own = behind.get(layer, LayerPlan(layer))
+        _check_layer(own, network, left)
+        # Where nothing is refitted, all that neurons that left passed on must be read.
+        rank = option.n if left.any() and own.ridge is None else own.rank
+        if own.factored and left.any() and rank:
+            raise ConfigError(f"the plan carries out layer {layer} in two factors, which a layer with a bypass cannot be")
+        assignments.append(Assignment(keys, rungs, left, rank, own.ridge, own.factored))
     return assignments
+
+
+def _check_layer(plan: LayerPlan, network: Network, left: NDArray[np.bool_]) -> None:
+    """Refuse what cannot be done with a layer as a whole, `left` (n,) being the neurons that leave."""
+    layers, where = network.layers, f"the plan's entry for layer {plan.layer}"
+    widest = layers[plan.layer + 1].linear.out_features if plan.layer + 1 < len(layers) else 0
+    if not 0 <= plan.rank <= widest or (plan.rank and not left.any()):
+        raise ConfigError(f"{where} has a bypass of rank {plan.rank}; it takes neurons that leave, and a rank of 0 to {widest}")
+    if plan.ridge is not None and plan.ridge < 0:
+        raise ConfigError(f"{where} has a ridge of {plan.ridge:g}; it must not be negative")
+    stay = int((~left).sum())
+    if plan.factored and (layers[plan.layer].residual or not 0 < plan.factored <= stay):
+        raise ConfigError(f"{where} is to be carried out at rank {plan.factored}, which takes a layer without a residual "
+                          f"connection, and a rank of 1 to the {stay} neurons that stay")
 
 
 def _find_key(decision: Decision, options: LayerOptions) -> str:
@@ -67,10 +89,10 @@ def _find_key(decision: Decision, options: LayerOptions) -> str:
 
 def _read_rung(decision: Decision, key: str) -> int:
     name = RUNGS.get(kind_of(key), "knots")
-    value = decision.settings.get(name)
-    if not isinstance(value, int) or not 1 <= value <= 4096:
+    value, most = decision.settings.get(name), MOST.get(name, 4096)
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
         raise ConfigError(f"the plan's decision for neuron {decision.index} of layer {decision.layer} needs the setting {name}, a "
-                          f"positive number for a {decision.kind}, got {value!r}")
+                          f"number from 1 to {most} for a {decision.kind}, got {value!r}")
     return value
 
 

@@ -1,32 +1,34 @@
 """The planner: the cheapest network within the budget, or the best one at a given cost.
 
 First the forms. One number, the planner's tolerance, is how much a single neuron may contribute to the outputs (root mean
-square, in the outputs' units); a neuron's own tolerance is that divided by its measured sensitivity. From loose to tight, each
-tolerance gives a choice for every layer and so a network, which is run on the validation split; the first one that keeps the
-budget is taken. Then comes what is exact for every input; and where even its float32 rounding exceeds the budget, nothing is
-replaced.
+square, in the outputs' units); a neuron's own tolerance is that divided by its measured sensitivity. From tight to loose, each
+tolerance gives a choice for every layer and so a network, which is run on the validation split, up to the first that does not
+keep the budget (`_budget` says why in this order); the one before it is taken. If there is none, what is exact for every input; and
+where even its float32 rounding exceeds the budget, nothing is replaced.
 
 Then the structure: which neurons leave (`_departures`), and which layers are carried out at a lower rank (`_factors`). A price of
 multiply-adds against errors of the outputs decides between and within layers; raised step by step it gives ever cheaper networks,
-each with the layers behind refitted (`_repair`). Of these, the cheapest that keeps the budget is taken, or the most expensive that
-reaches the target.
+each with the layers behind refitted (`_repair`). They are looked at from expensive to cheap as well, in large steps and then in
+small ones, as long as the budget holds; with a target, the most expensive that reaches it is taken. Where only what is exact will
+do, neurons that are lines for every input may leave behind a bypass that is not refitted.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
+from math import isqrt
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mncompress.analysis import Choice, Histogram, LayerOptions, choose, find_options, keep_all, make_inner_networks
 from mncompress.calibration import LayerCalibration, calibrate, run_network
-from mncompress.compression._budget import DEFAULT_MAX_DROP, Verdict, check_budget, complete_budget
+from mncompress.compression._budget import DEFAULT_MAX_DROP, Verdict, check_budget, complete_budget, go_while_ok
 from mncompress.compression._build import Assignment, Blueprint, Study, build
 from mncompress.compression._finetune import finetune
 from mncompress.compression._plan import describe, read_plan
 from mncompress.compression._rewrite import Group, LinearMap, rewrite
-from mncompress.compression._structure import find_levels
+from mncompress.compression._structure import find_levels, let_lines_leave
 from mncompress.data import Dataset
 from mncompress.errors import ConfigError
 from mncompress.nn import LearnedActivation, Network, count_macs
@@ -90,15 +92,18 @@ def compress_network(network: Network, dataset: Dataset, budget: Budget, progres
     tell = progress or (lambda line: None)
     budget = complete_budget(budget)
     names = [name for name, module in network.named_modules() if isinstance(module, LearnedActivation)]
-    if (budget.include or budget.exclude) and not any(budget.may_change(*each) for each in enumerate(names)):
-        raise ConfigError(f"the patterns leave no layer to change; its activated layers are {', '.join(names) or 'none'}")
+    idle = [pattern for pattern in (*budget.include, *budget.exclude)
+            if not any(replace(budget, include=(pattern,), exclude=()).may_change(*each) for each in enumerate(names))]
+    if idle or ((budget.include or budget.exclude) and not any(budget.may_change(*each) for each in enumerate(names))):
+        what = f"the pattern {idle[0]!r} is that of no layer" if idle else "the patterns leave no layer to change"
+        raise ConfigError(f"{what}; the network's activated layers are {', '.join(names) or 'none'}")
     tell("calibrating on the calibration split")
     calibration = calibrate(network, dataset.calibration.x, dataset.train.x)
     tell("analyzing the learned activations")
     options = tuple(_options_of(layer.activation, found, budget)
                     for layer, found in zip(network.activated_layers, calibration, strict=True))
     movable = tuple(budget.may_change(*each) for each in enumerate(names))
-    epochs = epochs or (plan.finetuned if plan is not None else 0)
+    epochs = epochs or (plan.finetune_epochs or plan.finetuned if plan is not None else 0)
     search = _Search(network, dataset, budget, options, calibration, movable, epochs, measure_latency, tell)
     return search.carry_out(plan) if plan is not None else search.run()
 
@@ -134,22 +139,32 @@ class _Search:
         self.classes = cache(partial(_classes, network, dataset))     # needed for small validation splits alone
         self.study = cache(partial(Study.of, network, dataset))
         self.trials: list[Trial] = []
+        self.latencies: list[float] = []
 
     def run(self) -> Compressed:
         """The forms, then the structure."""
         found = self.find_forms()
-        if self.budget.preset != "exact" and found.tolerance > 0:
+        if found.tolerance > 0:
             if max(self.network.spec.sizes) <= WIDEST_SEARCHED:
                 found = self.find_structure(found)
             else:
                 self.tell(f"a layer has more than {WIDEST_SEARCHED} neurons or inputs: activations are replaced, but none leaves")
             if self.budget.max_logit_error is None:
                 found = self.find_coarser(found)
-        limit = self.budget.macs_limit(count_macs(self.network))
+        else:
+            found = self.find_lines(found)
+        self.check_target(found)
+        return self.finish(found)
+
+    def check_target(self, found: _Candidate) -> None:
+        """Refuse a network that is dearer than what was asked for; a latency was measured before intervals became fewer."""
+        limit, latency = self.budget.macs_limit(count_macs(self.network)), self.budget.target_latency
         if limit is not None and count_macs(found.network) > limit:
             raise ConfigError(f"the target of {limit:.0f} multiply-adds cannot be reached; the smallest network found has "
                               f"{count_macs(found.network)}")
-        return self.finish(found)
+        if latency is not None and min(self.latencies, default=np.inf) > latency and not self.is_reached(found):
+            raise ConfigError(f"the target of {latency:g} us cannot be reached; the fastest network found takes "
+                              f"{min(self.latencies):.1f}")
 
     def carry_out(self, plan: Plan) -> Compressed:
         """A plan as it is."""
@@ -160,43 +175,62 @@ class _Search:
         return self.finish(found)
 
     def find_forms(self) -> _Candidate:
-        """The loosest tolerance whose network keeps the budget."""
+        """The loosest tolerance up to which all networks keep the budget."""
         budget = self.budget
         if budget.has_target and budget.max_drop is None and budget.max_logit_error is None:
             budget = replace(budget, max_drop=DEFAULT_MAX_DROP[budget.preset])
         scale = float(np.sqrt(np.var(self.original, axis=0).mean())) or 1.0
-        steps = [] if budget.preset == "exact" else [scale * tolerance for tolerance in TOLERANCES]
-        for tolerance, pick in (*((step, choose) for step in steps), (0.0, choose), (0.0, keep_all)):
-            tolerances = [_tolerances(tolerance, found.sensitivity) for found in self.calibration]
-            choices = [(pick if movable else keep_all)(*pair)
-                       for pair, movable in zip(zip(self.options, tolerances, strict=True), self.movable, strict=True)]
-            assignments = [_assign(*each) for each in zip(self.options, choices, tolerances, strict=True)]
-            candidate = self.try_out(budget, tolerance, tolerances, choices, assignments)
-            self.tell(f"tolerance {tolerance:.2g}: {candidate.verdict.reason}")
-            if candidate.verdict.ok:
-                break
+        steps = [] if budget.preset == "exact" else [scale * tolerance for tolerance in reversed(TOLERANCES)]
+        found, _ = go_while_ok(self.try_forms(budget, tolerance, choose) for tolerance in steps)
+        return found or go_while_ok([self.try_forms(budget, 0.0, choose)])[0] or self.try_forms(budget, 0.0, keep_all)
+
+    def try_forms(self, budget: Budget, tolerance: float, pick: Callable[[LayerOptions, Floats], Choice]) -> _Candidate:
+        """A tolerance, carried out."""
+        tolerances = [_tolerances(tolerance, found.sensitivity) for found in self.calibration]
+        choices = [(pick if movable else keep_all)(*pair)
+                   for pair, movable in zip(zip(self.options, tolerances, strict=True), self.movable, strict=True)]
+        assignments = [_assign(*each) for each in zip(self.options, choices, tolerances, strict=True)]
+        candidate = self.try_out(budget, tolerance, tolerances, choices, assignments)
+        self.tell(f"tolerance {tolerance:.2g}: {candidate.verdict.reason}")
         return candidate
 
     def find_structure(self, start: _Candidate) -> _Candidate:
-        """The cheapest network that keeps the budget, or the most expensive one that reaches the target."""
+        """The cheapest network up to which all keep the budget, or the most expensive one that reaches the target."""
         levels = find_levels(self.network, start.assignments, self.options, self.movable, self.study)
+        if self.budget.has_target:
+            return self.reach_target(start, levels)
+        step = max(1, isqrt(len(levels)))
+        large, steps = go_while_ok(self.try_level(start, level) for level in levels[step - 1::step])
+        rest = levels[steps * step:steps * step + step - 1]
+        small, _ = go_while_ok(self.try_level(start, level) for level in rest)
+        return small or large or start
+
+    def reach_target(self, start: _Candidate, levels: Sequence[list[Assignment]]) -> _Candidate:
+        """Bisect the structures."""
         best, low, high = start, 0, len(levels) - 1
-        reached = self.is_reached(start) if self.budget.has_target else False
-        while low <= high and not reached:
+        if self.is_reached(start):
+            return start
+        while low <= high:
             middle = (low + high) // 2
-            candidate = self.try_out(self.budget, start.tolerance, start.tolerances, start.choices, levels[middle])
-            left = sum(int(assignment.left.sum()) for assignment in levels[middle])
-            self.tell(f"{left} neurons leave, {count_macs(candidate.network)} multiply-adds: {candidate.verdict.reason}")
-            if self.budget.has_target:
-                if self.is_reached(candidate):
-                    best, high = candidate, middle - 1
-                else:
-                    best, low = (candidate if low == high and best is start else best), middle + 1
-            elif candidate.verdict.ok:
-                best, low = candidate, middle + 1
+            candidate = self.try_level(start, levels[middle])
+            if self.is_reached(candidate):
+                best, high = candidate, middle - 1
             else:
-                high = middle - 1
+                best, low = (candidate if low == high and best is start else best), middle + 1
         return best
+
+    def try_level(self, start: _Candidate, assignments: list[Assignment]) -> _Candidate:
+        """A structure, carried out."""
+        candidate = self.try_out(self.budget, start.tolerance, start.tolerances, start.choices, assignments)
+        left = sum(int(assignment.left.sum()) for assignment in assignments)
+        self.tell(f"{left} neurons leave, {count_macs(candidate.network)} multiply-adds: {candidate.verdict.reason}")
+        return candidate
+
+    def find_lines(self, start: _Candidate) -> _Candidate:
+        """Without the neurons that are lines for every input, where that is cheaper."""
+        assignments = let_lines_leave(self.network, start.assignments, self.options, self.movable)
+        found, _ = go_while_ok([self.try_level(start, assignments)] if assignments is not None else [])
+        return found or start
 
     def find_coarser(self, start: _Candidate) -> _Candidate:
         """With fewer intervals and lower degrees, as long as the budget holds.
@@ -228,6 +262,7 @@ class _Search:
             return True
         assert self.measure_latency is not None
         measured = self.measure_latency(candidate.network)
+        self.latencies.append(measured)
         self.tell(f"{measured:.1f} us for a batch of one")
         return measured <= latency
 
@@ -264,13 +299,13 @@ class _Search:
         layers = [LayerPlan(layer, assignment.rank, ridge, assignment.factored) for layer, (assignment, ridge)
                   in enumerate(zip(found.assignments, found.blueprint.ridges, strict=True))
                   if ridge is not None or assignment.factored]
-        network, verdict, epochs = found.network, found.verdict, self.epochs
-        if epochs:
-            network, epochs = finetune(self.network, network, self.dataset, epochs, self.tell)
+        network, verdict, kept = found.network, found.verdict, 0
+        if self.epochs:
+            network, kept = finetune(self.network, network, self.dataset, self.epochs, self.tell)
             verdict = self.check(self.budget, network)
         self.tell(f"taken: {verdict.reason}")
         evidence = {"verdict": verdict.reason, **verdict.evidence}
-        plan = Plan(self.budget, tuple(decisions), found.tolerance, evidence, tuple(layers), epochs)
+        plan = Plan(self.budget, tuple(decisions), found.tolerance, evidence, tuple(layers), kept, self.epochs)
         trials = tuple(replace(trial, taken=trial is found.trial) for trial in self.trials)
         return Compressed(network, plan, found.blueprint.groups, found.blueprint.maps, self.options, self.calibration, trials)
 

@@ -19,6 +19,8 @@ Floats = NDArray[np.float64]
 
 RIDGES = (1e-4, 1e-2, 1e-1)
 """Of the mean second moment of a kind of feature."""
+KEEPS = 1e300
+"""A ridge from which on nothing is refitted at all."""
 
 
 @dataclass(frozen=True)
@@ -34,12 +36,12 @@ class Solution:
     """z = sum of weights @ features + bias; a weight (m, p) for each kind of feature.
 
     Attributes:
-        ridge: with which it was found; None where nothing was refitted.
+        ridge: with which it was found; `KEEPS` where nothing was refitted.
     """
 
     weights: list[Floats]
     bias: Floats
-    ridge: float | None
+    ridge: float = KEEPS
 
 
 class Refit:
@@ -63,6 +65,8 @@ class Refit:
 
     def solve(self, ridge: float) -> Solution:
         """The solution with a ridge."""
+        if ridge >= KEEPS:
+            return self.start
         start = np.concatenate(self.start.weights, 1)
         diagonal = np.diag(self._scales()) * ridge
         change = np.linalg.solve(self.moments + diagonal, self.cross - self.moments @ start.T).T

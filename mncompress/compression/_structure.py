@@ -8,7 +8,7 @@ import numpy as np
 
 from mncompress.analysis import LayerOptions
 from mncompress.compression._build import Assignment, Study
-from mncompress.compression._departures import Departure, Shape, distribute, find_departures, is_dense
+from mncompress.compression._departures import NOTHING, Departure, Shape, distribute, find_departures, is_dense
 from mncompress.compression._factors import find_factors
 from mncompress.compression._rewrite import is_free
 from mncompress.nn import Network
@@ -43,14 +43,13 @@ def find_levels(network: Network, assignments: Sequence[Assignment], options: Se
     if not any(free) and not any(can_factor):
         return []
     study = make_study()
-    spec = network.spec
-    shape = Shape(spec.sizes, sum(layer.residual for layer in layers) == 0 and max(spec.sizes) <= SMALL_WIDTH)
+    spec, shape = network.spec, _shape_of(network)
     signals = study.rows.fit
     outputs = signals.outputs[-1].double() if network.targets is None else network.targets.invert(signals.outputs[-1]).double()
     variance = float(outputs.var(0, correction=0).sum()) or 1.0
     stages: list[list[Departure]] = []
     for position in range(len(layers)):
-        stages.append([Departure(np.zeros(0, np.intp), 0, 0.0)])
+        stages.append([NOTHING])
         x = signals.outputs[position - 1] if position else signals.features
         if free[position]:
             read = layers[position + 1].linear.weight.detach().double().numpy()
@@ -64,6 +63,29 @@ def find_levels(network: Network, assignments: Sequence[Assignment], options: Se
     step = STEP if max(a + b for a, b in itertools.pairwise(spec.sizes)) <= WIDE else WIDE_STEP
     most = (1 - WORTHWHILE) * shape.cost([each[0] for each in stages])
     return [_assign(level.departures, assignments, spec.sizes, free) for level in _select(levels, most, step)]
+
+
+def let_lines_leave(network: Network, assignments: Sequence[Assignment], options: Sequence[LayerOptions], movable: Sequence[bool]
+                    ) -> list[Assignment] | None:
+    """Assignments in which neurons that are lines for every input leave, and a bypass passes on all that they passed on.
+
+    Nothing is refitted, so the network stays the same function. None where that saves nothing.
+    """
+    shape, sizes = _shape_of(network), network.spec.sizes
+    stages = [[NOTHING] for _ in network.layers]
+    for position, (assignment, option) in enumerate(zip(assignments, options, strict=True)):
+        lines = np.flatnonzero(option.exact.get("affine", np.zeros(option.n, bool)) & (assignment.keys != "kept"))
+        if lines.size and movable[position] and is_free(network, position):
+            stages[position].append(Departure(lines, sizes[position + 2], 0.0))
+    chosen = distribute(stages, shape, 1.0)
+    if shape.cost(chosen) > (1 - WORTHWHILE) * shape.cost([NOTHING] * len(stages)):
+        return None
+    return _assign(chosen, assignments, sizes, [False] * len(stages))
+
+
+def _shape_of(network: Network) -> Shape:
+    is_residual = any(layer.residual for layer in network.layers)
+    return Shape(network.spec.sizes, not is_residual and max(network.spec.sizes) <= SMALL_WIDTH)
 
 
 class _Level:

@@ -5,6 +5,7 @@ best on validation. What it costs is counted, and its latency measured, on the c
 on validation; what it achieves is the median test error over all replicates at that rate.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -18,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from mncompress import benchmark
-from mncompress.checkpoint import Run
+from mncompress.checkpoint import Run, load_run, save_run
 from mncompress.compression import compress_network
 from mncompress.data import Dataset, load_dataset
 from mncompress.errors import CheckpointError, ConfigError, TrainingError
@@ -109,11 +110,19 @@ def make_key(config: TrainConfig, data_hash: str) -> str:
 
 
 def run_point(name: str, config: TrainConfig, dataset: Dataset, folder: Path,
-              progress: Callable[[TrainProgress], None] | None = None) -> Point:
-    """Train, choose the rate, compress, and write the compressed network and then the result into `folder`."""
+              progress: Callable[[TrainProgress], None] | None = None, *, trained: Path | None = None) -> Point:
+    """Train, choose the rate, compress, and write the compressed network and then the result into `folder`.
+
+    Args:
+        name: of the contender.
+        config: its configuration, with the first of the rates.
+        dataset: what it is trained on.
+        folder: of the results.
+        progress: called after every epoch.
+        trained: the folder of the trained networks: read where they are there, else written.
+    """
     started = time.perf_counter()
-    runs = _train(config, progress)
-    run = min(runs, key=_validation_error)
+    run = _train_best(config, progress, trained and trained / make_key(config, dataset.content_hash))
     scale = _target_scale(dataset)
     network = run.network()
     compressed = compress_network(network, dataset, Budget(max_drop=DROP[dataset.task]))
@@ -177,6 +186,18 @@ def measure_latency(points: Sequence[Point], dataset: Dataset, folder: Path) -> 
 def load_data(settings: TrainConfig, data: str) -> Dataset:
     """The data set of that name, split by the settings' seed."""
     return load_dataset(data, data_dir=settings.data_dir, seed=settings.seed)
+
+
+def _train_best(config: TrainConfig, progress: Callable[[TrainProgress], None] | None, folder: Path | None) -> Run:
+    """The run whose rate is best on validation, kept in a folder if there is one."""
+    if folder is not None:
+        with contextlib.suppress(CheckpointError):
+            return load_run(folder)
+    run = min(_train(config, progress), key=_validation_error)
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        save_run(folder, run)
+    return run
 
 
 def _train(config: TrainConfig, progress: Callable[[TrainProgress], None] | None) -> list[Run]:

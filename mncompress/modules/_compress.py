@@ -1,8 +1,8 @@
 """Compressing any torch module: find its activations, probe them, calibrate, choose within the budget, rewrite.
 
 As for mncompress's own networks: one number, the contribution that a single channel may make to the outputs, divided by each
-channel's sensitivity gives its tolerance; from loose to tight, the first network that keeps the budget on the validation data is
-taken. Activations of mncompress's families are analyzed exactly, others through their sampled values.
+channel's sensitivity gives its tolerance; from tight to loose, the last network before the first that breaks the budget on the
+validation data is taken. Activations of mncompress's families are analyzed exactly, others through their sampled values.
 """
 
 import copy
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from mncompress import spline
 from mncompress.analysis import Choice, LayerOptions, choose, find_options, keep_all, kind_of
 from mncompress.calibration import LayerCalibration
-from mncompress.compression import Group, check_budget
+from mncompress.compression import Group, Verdict, check_budget, go_while_ok
 from mncompress.errors import ConfigError, DataError
 from mncompress.modules._functions import ModuleFunctions, as_inner_networks, as_learned, make_functions
 from mncompress.modules._observe import Observation, measure_sensitivity, observe, run_module
@@ -62,6 +62,18 @@ class ModuleResult:
     task: Task
 
 
+@dataclass(frozen=True)
+class _Attempt:
+    """A network that was tried."""
+
+    tolerance: float
+    tolerances: list[Floats]
+    choices: list[Choice]
+    groups: list[list[Group]]
+    network: nn.Module
+    verdict: Verdict
+
+
 def compress_module(module: nn.Module, x_calibration: Rows, validation: tuple[Rows, Rows], budget: Budget | None = None, *,
                     task: Task = "classification", progress: Callable[[str], None] | None = None) -> ModuleResult:
     """Replace the learned activations of any torch module by the cheapest forms within a budget.
@@ -75,7 +87,7 @@ def compress_module(module: nn.Module, x_calibration: Rows, validation: tuple[Ro
         progress: called with a line for each step.
 
     Raises:
-        ConfigError: the module is an activation itself.
+        ConfigError: the module is an activation itself, or the budget has a target or patterns.
         DataError: there are no rows, the labels do not fit, or the module fails on the data.
     """
     tell = progress or (lambda line: None)
@@ -92,7 +104,8 @@ def compress_module(module: nn.Module, x_calibration: Rows, validation: tuple[Ro
     tell(f"{len(sites)} activations can be replaced: {', '.join(site.name for site in sites) or 'none'}")
     scale = float(np.sqrt(np.var(original, axis=0).mean())) or 1.0
     steps = [] if budget.preset == "exact" else [scale * tolerance for tolerance in TOLERANCES]
-    for tolerance, pick in (*((step, choose) for step in steps), (0.0, choose), (0.0, keep_all)):
+
+    def attempt(tolerance: float, pick: Callable[[LayerOptions, Floats], Choice]) -> _Attempt:
         tolerances = [_tolerances(tolerance, site.calibration.sensitivity) for site in sites]
         choices = [_choose(site, allowed, pick) for site, allowed in zip(sites, tolerances, strict=True)]
         groups = [_make_groups(*each) for each in zip(sites, choices, tolerances, strict=True)]
@@ -100,12 +113,15 @@ def compress_module(module: nn.Module, x_calibration: Rows, validation: tuple[Ro
         verdict = check_budget(budget, task, original, run_module(compressed, x_validation), y,
                                partial(_count_flips, network, compressed, x))
         tell(f"tolerance {tolerance:.2g}: {verdict.reason}")
-        if verdict.ok:
-            break
+        return _Attempt(tolerance, tolerances, choices, groups, compressed, verdict)
+
+    found, _ = go_while_ok(attempt(tolerance, choose) for tolerance in reversed(steps))
+    found = found or go_while_ok([attempt(0.0, choose)])[0] or attempt(0.0, keep_all)
     decisions = {parts[0].name: _decide(number, *parts)
-                 for number, parts in enumerate(zip(sites, choices, tolerances, groups, strict=True))}
-    return ModuleResult(compressed, decisions, left, {"ok": verdict.ok, "verdict": verdict.reason, **verdict.evidence}, tolerance,
-                        task)
+                 for number, parts in enumerate(zip(sites, found.choices, found.tolerances, found.groups, strict=True))}
+    verdict = found.verdict
+    return ModuleResult(found.network, decisions, left, {"ok": verdict.ok, "verdict": verdict.reason, **verdict.evidence},
+                        found.tolerance, task)
 
 
 def prepare(network: nn.Module, x: Tensor, budget: Budget) -> tuple[nn.Module, list[Site], dict[str, str]]:
@@ -229,7 +245,11 @@ def _count_flips(network: nn.Module, compressed: nn.Module, x: Tensor) -> int:
 
 
 def _complete(budget: Budget) -> Budget:
-    """Fill in the preset's limit where the user gave none, and what `auto` targets here."""
+    """Fill in the preset's limit where the user gave none, and what `auto` targets here; refuse what only a search could do."""
+    for name in ("target_macs", "target_latency", "include", "exclude"):
+        if getattr(budget, name) not in (None, ()):
+            raise ConfigError(f"{name} is for mncompress's own networks; of a torch module all activations may change and the "
+                              "structure stays")
     target = ("native" if load_library() else "portable") if budget.target == "auto" else budget.target
     if budget.preset == "exact" or budget.max_drop is not None or budget.max_logit_error is not None:
         return replace(budget, target=target)

@@ -13,8 +13,6 @@ without warning.
 
 *Native*: alpha·act(beta·u + delta) + eta.
 
-*Native with line*: alpha·act(beta·u + delta) + eta + rho·u.
-
 Every `fit_*` takes `ScalarFunctions` and domains `lo`, `hi` and returns what it found with the largest absolute error
 of each neuron; a domain that is a single point is allowed. Every `approximate_*` takes a
 `Target` instead, functions that are sampled already, perhaps with a `Histogram` of what they are given, and returns
@@ -43,11 +41,8 @@ from mncompress.spline._functions import make_target as make_target
 from mncompress.spline._functions import max_abs_error as max_abs_error
 from mncompress.spline._histogram import Histogram as Histogram
 from mncompress.spline._native import Native as Native
-from mncompress.spline._native import NativeWithLine as NativeWithLine
 from mncompress.spline._native import approximate_native as approximate_native
-from mncompress.spline._native import approximate_native_with_line as approximate_native_with_line
 from mncompress.spline._native import fit_native as fit_native
-from mncompress.spline._native import fit_native_with_line as fit_native_with_line
 from mncompress.spline._piecewise import PiecewiseLinear as PiecewiseLinear
 from mncompress.spline._polyline import KNOTS as KNOTS
 from mncompress.spline._polyline import Polylines as Polylines

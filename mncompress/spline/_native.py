@@ -62,42 +62,14 @@ class Native:
         return Native(self.act, self.alpha[indices], self.beta[indices], self.delta[indices], self.eta[indices])
 
 
-@dataclass(frozen=True, eq=False)
-class NativeWithLine:
-    """N functions alpha·act(beta·u + delta) + eta + rho·u with one `act`.
-
-    Raises:
-        ValueError: the shapes are not all (N,), or an element is not finite.
-    """
-
-    native: Native
-    rho: Array
-    """(N,)"""
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "rho", as_finite("rho", self.rho, (self.n,)))
-
-    @property
-    def n(self) -> int:
-        """Number of functions."""
-        return self.native.n
-
-    def evaluate(self, u: Array) -> Array:
-        """The values at `u` (..., N): NaN at NaN; at ±∞ what the arithmetic gives."""
-        with np.errstate(over="ignore", invalid="ignore"):
-            return self.native.evaluate(u) + self.rho * u
-
-    def derivative(self, u: Array) -> Array:
-        """The derivatives by `u` at `u` (..., N)."""
-        return self.native.derivative(u) + self.rho
-
-    def select(self, indices: Indices) -> "NativeWithLine":
-        """The functions at `indices` (M,)."""
-        return NativeWithLine(self.native.select(indices), self.rho[indices])
+def _rounded_size(act: Act, atoms: Array) -> Array:
+    """What float32 rounding is relative to, (N,): runtimes compute exp(z) - 1 and 1 + erf(z), so 1 if not a relu."""
+    size: Array = np.abs(atoms).max(axis=1)
+    return size if act in RELU_LIKE else np.maximum(size, 1.0)
 
 
-def _fit(target: Target, act: Act, degree: int) -> tuple[NativeWithLine, Array]:
-    """The fit with a polynomial of degree 0 or 1, and a bound of its rounding (N,)."""
+def approximate_native(target: Target, act: Act) -> tuple[Native, Array]:
+    """As `fit_native`, of functions that are sampled already; the second result is the bound of the rounding alone."""
     center, half_width = center_and_half_width(target.lo, target.hi)
     x = -np.cos(np.linspace(0, np.pi, FIT_POINTS))  # denser at the ends, where a knee has few points behind it
     y = sample_finite(target.function, center + half_width * x[:, None]).T
@@ -109,33 +81,15 @@ def _fit(target: Target, act: Act, degree: int) -> tuple[NativeWithLine, Array]:
     mean = y.mean(axis=1)
     spread = np.maximum(np.abs(y - mean[:, None]).max(axis=1), TINY)
     rows = (y - mean[:, None]) / spread[:, None]
-    parts = [fit_act(act, x, rows[block], weights if len(weights) == 1 else weights[block], degree)
+    parts = [fit_act(act, x, rows[block], weights if len(weights) == 1 else weights[block])
              for block in neuron_blocks(len(y), 4 * FIT_POINTS)]
-    alpha, b, d, line = (np.concatenate(values) for values in zip(*parts, strict=True))
-    alpha, line = alpha * spread, line * spread[:, None]
+    alpha, b, d, offset = (np.concatenate(values) for values in zip(*parts, strict=True))
+    alpha = alpha * spread
     rounding = FLOAT32_ROUNDING * np.abs(alpha) * _rounded_size(act, ACT_VALUES[act](b[:, None] * x + d[:, None]))
-    rho = line[:, 1] / half_width if degree else np.zeros(target.n)
-    beta, delta, eta = b / half_width, d - b * center / half_width, mean + line[:, 0] - rho * center
+    beta, delta, eta = b / half_width, d - b * center / half_width, mean + offset * spread
     if act in RELU_LIKE:
         alpha, delta, beta = alpha * np.abs(beta), delta / np.abs(beta), np.sign(beta)
-    return NativeWithLine(Native(act, alpha, beta, delta, eta), rho), rounding
-
-
-def _rounded_size(act: Act, atoms: Array) -> Array:
-    """What float32 rounding is relative to, (N,): runtimes compute exp(z) - 1 and 1 + erf(z), so 1 if not a relu."""
-    size: Array = np.abs(atoms).max(axis=1)
-    return size if act in RELU_LIKE else np.maximum(size, 1.0)
-
-
-def approximate_native(target: Target, act: Act) -> tuple[Native, Array]:
-    """As `fit_native`, of functions that are sampled already; the second result is the bound of the rounding alone."""
-    form, rounding = _fit(target, act, 0)
-    return form.native, rounding
-
-
-def approximate_native_with_line(target: Target, act: Act) -> tuple[NativeWithLine, Array]:
-    """As `fit_native_with_line`, of functions that are sampled already; the second result is the bound of the rounding."""
-    return _fit(target, act, 1)
+    return Native(act, alpha, beta, delta, eta), rounding
 
 
 def fit_native(function: ScalarFunctions, lo: npt.ArrayLike, hi: npt.ArrayLike, act: Act) -> tuple[Native, Array]:
@@ -162,10 +116,3 @@ def fit_native(function: ScalarFunctions, lo: npt.ArrayLike, hi: npt.ArrayLike, 
     target = make_target(function, lo, hi)
     native, rounding = approximate_native(target, act)
     return native, target.measure(native)[0] + rounding
-
-
-def fit_native_with_line(function: ScalarFunctions, lo: npt.ArrayLike, hi: npt.ArrayLike, act: Act) -> tuple[NativeWithLine, Array]:
-    """Fit alpha·act(beta·u + delta) + eta + rho·u, (n,) of each, by least squares; otherwise as `fit_native`."""
-    target = make_target(function, lo, hi)
-    form, rounding = approximate_native_with_line(target, act)
-    return form, target.measure(form)[0] + rounding

@@ -1,4 +1,4 @@
-"""Fitting one activation with stretched axes plus a constant or a line, many functions side by side: variable projection."""
+"""Fitting one activation with stretched axes plus a constant, many functions side by side: variable projection."""
 
 from dataclasses import dataclass
 from typing import Self
@@ -24,40 +24,36 @@ TINY = 1e-280
 
 @dataclass(frozen=True)
 class _Rows:
-    """P functions to fit at the same points x (G,): weighted, and with what an offset (and a line) can do taken out."""
+    """P functions to fit at the same points x (G,): weighted, and with what an offset can do taken out."""
 
     x: Array
     root: Array
     """Square roots of the weights, (P, G), or (1, G) if all are the same."""
-    linear: Array
-    """Orthonormal basis of the constants, or of the lines, times the roots, (P, L, G) or (1, L, G)."""
+    constant: Array
+    """The roots, of length one, (P, G) or (1, G)."""
     y: Array
-    """Values times the roots, orthogonal to `linear`, (P, G)."""
+    """Values times the roots, orthogonal to `constant`, (P, G)."""
 
     def take(self, indices: Indices) -> "_Rows":
         if len(self.root) == 1:
-            return _Rows(self.x, self.root, self.linear, self.y[indices])
-        return _Rows(self.x, self.root[indices], self.linear[indices], self.y[indices])
+            return _Rows(self.x, self.root, self.constant, self.y[indices])
+        return _Rows(self.x, self.root[indices], self.constant[indices], self.y[indices])
 
     def project(self, atoms: Array) -> Array:
-        """Functions at x (P, K, G), weighted and orthogonal to `linear`."""
+        """Functions at x (P, K, G), weighted and orthogonal to `constant`."""
         atoms = atoms * self.root[:, None]
-        return atoms - (atoms @ self.linear.transpose(0, 2, 1)) @ self.linear
+        return atoms - (atoms @ self.constant[:, :, None]) * self.constant[:, None]
 
 
-def _make_rows(x: Array, y: Array, weights: Array, degree: int) -> _Rows:
+def _make_rows(x: Array, y: Array, weights: Array) -> _Rows:
     root = np.sqrt(weights)
-    rows = _Rows(x, root, np.empty((len(root), 0, len(x))), y)
-    for power in range(degree + 1):
-        new = rows.project(x[None, None] ** power)
-        new = new / np.maximum(np.linalg.norm(new, axis=2, keepdims=True), TINY)
-        rows = _Rows(x, root, np.concatenate([rows.linear, new], axis=1), y)
-    return _Rows(x, root, rows.linear, rows.project(y[:, None])[:, 0])
+    rows = _Rows(x, root, root / np.linalg.norm(root, axis=1, keepdims=True), y)
+    return _Rows(x, root, rows.constant, rows.project(y[:, None])[:, 0])
 
 
 @dataclass(frozen=True)
 class _Problems:
-    """P least-squares problems at their current b, d, with alpha and the linear part solved for (variable projection)."""
+    """P least-squares problems at their current b, d, with alpha and the constant solved for (variable projection)."""
 
     b: Array
     d: Array
@@ -77,9 +73,9 @@ class _Problems:
 
 
 def _project(act: Act, rows: _Rows, b: Array, d: Array) -> _Problems:
-    """Solve for alpha and the linear part, and linearise what is left in b and d.
+    """Solve for alpha and the constant, and linearise what is left in b and d.
 
-    Eliminating the linear part makes everything orthogonal to it; eliminating alpha projects the derivatives on what is
+    Eliminating the constant makes everything orthogonal to it; eliminating alpha projects the derivatives on what is
     orthogonal to the activation (Kaufman's form of variable projection, doi:10.1007/BF01932995).
     """
     z = b[:, None] * rows.x + d[:, None]
@@ -143,9 +139,7 @@ def _make_starts(act: Act, rows: _Rows) -> tuple[Array, Array]:
     atoms = (atoms / np.maximum(np.sqrt(np.einsum("sg,sg->s", atoms, atoms)), 1e-9)[:, None]).astype(np.float32).T
 
     root = rows.root.astype(np.float32)
-    norm = (root * root) @ (atoms * atoms)
-    for line in rows.linear.transpose(1, 0, 2).astype(np.float32):
-        norm -= ((root * line) @ atoms) ** 2
+    norm = (root * root) @ (atoms * atoms) - ((root * rows.constant.astype(np.float32)) @ atoms) ** 2
     score = ((root * rows.y.astype(np.float32)) @ atoms) ** 2 / np.maximum(norm, 1e-5 / len(rows.x))
     score = score.reshape(len(rows.y), len(scales), len(CENTERS))
     place = score.argmax(axis=2)
@@ -154,34 +148,22 @@ def _make_starts(act: Act, rows: _Rows) -> tuple[Array, Array]:
     return b[start], -b[start] * centers[start]
 
 
-def fit_act(act: Act, x: Array, y: Array, weights: Array, degree: int) -> tuple[Array, Array, Array, Array]:
-    """Fit alpha·act(b·x + d) plus a polynomial of degree 0 or 1 by weighted least squares: the best of the refined starts.
+def fit_act(act: Act, x: Array, y: Array, weights: Array) -> tuple[Array, Array, Array, Array]:
+    """Fit alpha·act(b·x + d) + c by weighted least squares: the best of the refined starts.
 
     Args:
         act: the activation.
         x: points in [-1, 1], (G,).
         y: values (P, G), of size 1.
         weights: of the points, (P, G) or (1, G); they sum up to 1.
-        degree: 0 for a constant, 1 for a line.
 
     Returns:
-        alpha, b and d, each (P,), and the polynomial's coefficients, lowest power first, (P, degree + 1).
+        alpha, b, d and c, each (P,).
     """
-    rows = _make_rows(x, y, weights, degree)
+    rows = _make_rows(x, y, weights)
     b, d = _make_starts(act, rows)
     starts = b.shape[1]
     refined = _refine(act, rows.take(np.repeat(np.arange(len(y)), starts)), b.ravel(), d.ravel())
     best = refined.take(refined.cost.reshape(-1, starts).argmin(axis=1) + starts * np.arange(len(y)))
     rest = y - best.alpha[:, None] * ACT_VALUES[act](best.b[:, None] * x + best.d[:, None])
-    return best.alpha, best.b, best.d, _fit_polynomial(x, rest, weights, degree)
-
-
-def _fit_polynomial(x: Array, y: Array, weights: Array, degree: int) -> Array:
-    """Coefficients (P, degree + 1) of the constant or line closest to `y` (P, G) by weighted least squares."""
-    mean = (weights * y).sum(axis=1)
-    if degree == 0:
-        return np.asarray(mean[:, None])
-    center = weights @ x
-    away = weights * (x - center[:, None])
-    slope = (away * y).sum(axis=1) / (away @ x)
-    return np.stack([mean - slope * center, slope], axis=1)
+    return best.alpha, best.b, best.d, (weights * rest).sum(axis=1)

@@ -141,7 +141,8 @@ class Trial:
 class Plan:
     """The decisions for a whole network, and the evidence on the validation split that they keep the budget.
 
-    A plan that is given back is carried out as it is: its decisions' `kind`, `settings` and `left`, and `layers`. The rest informs.
+    A plan that is given back is carried out as it is: its decisions' `kind`, `settings` and `left`, `layers`, and the epochs of
+    distillation. The rest informs.
     """
 
     budget: Budget
@@ -153,5 +154,7 @@ class Plan:
     """Samples, flips, drop with its upper confidence bound, and largest output change on the validation split."""
     layers: tuple[LayerPlan, ...] = ()
     finetuned: int = 0
-    """Epochs of distillation that followed."""
+    """Epochs of distillation that followed: those after which the network was best."""
+    finetune_epochs: int = 0
+    """How many were asked for; as many are trained where the plan is given back."""
     schema: Literal["mncompress.plan/1"] = "mncompress.plan/1"

@@ -1,12 +1,15 @@
 """Random networks through a training step, compression and export: torch, ONNX Runtime and the reference evaluator agree.
 
 A case draws family, inner activation, ends, depth, width, sharing, hidden layers, residual connections, an output activation,
-the task, initialization, budget and target. It fails if a file does not compute what its torch network does in float64 (within the
-tolerance that `check_export` reports), in ONNX Runtime with and without optimization or in onnx's reference evaluator; if
-the largest change of an output, as ONNX Runtime runs the two files, exceeds the certified bound; if kinds do not sum up; or if
-anything is raised.
+the task, initialization, budget and target; whether it has to come down to a share of the multiply-adds, so that neurons leave and
+layers are refitted; and whether its plan is then edited by hand, so that layers take lower ranks. It fails if a file does not
+compute what its torch network does in float64 (within the tolerance that `check_export` reports), in ONNX Runtime with and without
+optimization or in onnx's reference evaluator; if the largest change of an output, as ONNX Runtime runs the two files, exceeds the
+certified bound; if kinds do not sum up; if the plan, written and read, gives another network; or if anything is raised.
 """
 
+import dataclasses
+import json
 import random
 import tempfile
 import traceback
@@ -19,7 +22,7 @@ import numpy as np
 from scenarios.result import Result
 from scenarios.server import Server
 
-FEATURES, ROWS = (1, 2, 5), 120
+FEATURES, WIDTHS, ROWS = (1, 2, 5, 16), (1, 2, 3, 5, 8, 16), 120
 FAMILIES = ("meta", "meta", "meta", "vaf", "vaf", "agsig", "frelu", "warp", "fixed")
 
 
@@ -43,7 +46,7 @@ def run(server: Server, scratch: Path, count: int, seed: int) -> Iterator[Result
 
 def run_case(seed: int, number: int) -> tuple[str, tuple[str | None, float | None, Counter[str]]]:
     """The case's recipe, and what is wrong (or None), the share of the bound that was used, and the kinds chosen."""
-    from mncompress.errors import TrainingError
+    from mncompress.errors import ConfigError, TrainingError
     from mncompress.types import Budget
 
     rng = random.Random(f"{seed} networks {number}")
@@ -53,6 +56,8 @@ def run_case(seed: int, number: int) -> tuple[str, tuple[str | None, float | Non
         return text, _check(recipe, Budget(**budget), rng)
     except TrainingError:       # diverged, and says so
         return text, (None, None, Counter())
+    except ConfigError as error:
+        return text, (None if "cannot be reached" in str(error) else f"refused: {error}", None, Counter())
     except Exception:
         return text, (" ".join(traceback.format_exc()[-600:].split()), None, Counter())
 
@@ -61,7 +66,7 @@ def draw_recipe(rng: random.Random) -> dict[str, object]:
     """The fields of a configuration, and of its data."""
     from mncompress.types import ACTS, ENDS
 
-    hidden = tuple(rng.choice((1, 2, 3, 5, 8)) for _ in range(rng.choice((0, 1, 1, 2, 2, 3))))
+    hidden = tuple(rng.choice(WIDTHS) for _ in range(rng.choice((0, 1, 1, 2, 2, 3, 4))))
     residual = len(hidden) > 1 and rng.random() < 0.5
     if residual:
         hidden = (hidden[0],) * len(hidden)
@@ -87,6 +92,8 @@ def draw_budget(rng: random.Random) -> dict[str, object]:
                                  "target": rng.choice(("auto", "native", "portable"))}
     if budget["preset"] != "exact" and rng.random() < 0.6:
         budget[rng.choice(("max_drop", "max_logit_error"))] = rng.choice((1e-4, 0.1, 1.0, 30.0))
+    if budget["preset"] != "exact" and rng.random() < 0.5:
+        budget["target_macs"] = rng.choice(("80%", "60%", "40%", "25%"))
     return budget
 
 
@@ -104,11 +111,12 @@ def make_data(path: Path, rng: random.Random, task: str, features: int, outputs:
 
 def _check(recipe: dict[str, object], budget: object, rng: random.Random) -> tuple[str | None, float | None, Counter[str]]:
     from mncompress import runtime
+    from mncompress.calibration import run_network
     from mncompress.compression import certify, compress_network
     from mncompress.data import load_dataset
     from mncompress.export import check_export, write_onnx
     from mncompress.training import train
-    from mncompress.types import TrainConfig
+    from mncompress.types import Plan, TrainConfig, from_json, to_json
 
     fields = dict(recipe)
     task, features, outputs, scale = (fields.pop(name) for name in ("task", "features", "outputs", "scale"))
@@ -118,6 +126,8 @@ def _check(recipe: dict[str, object], budget: object, rng: random.Random) -> tup
         network = train(config).network()
         dataset = load_dataset(config.data, seed=config.seed)
         compressed = compress_network(network, dataset, budget)
+        if rng.random() < 0.3:
+            compressed = compress_network(network, dataset, budget, plan=edit_plan(compressed.plan, network, rng))
         files = {"original": (network, False), "compressed": (compressed.network, False), "portable": (compressed.network, True)}
         values = {}
         for name, (module, inline) in files.items():
@@ -126,17 +136,51 @@ def _check(recipe: dict[str, object], budget: object, rng: random.Random) -> tup
             check_export(path, module, dataset.test.x)      # raises where one of the three differs
             values[name] = runtime.run(runtime.make_session(path), dataset.test.x)
         certificate = certify(network, compressed, dataset.test.x)
+        plan = from_json(Plan, json.loads(json.dumps(to_json(compressed.plan), allow_nan=False)), where="plan")
+        again = compress_network(network, dataset, budget, plan=plan)
+        same = np.array_equal(run_network(again.network, dataset.test.x), run_network(compressed.network, dataset.test.x))
     kinds = Counter(decision.kind for decision in compressed.plan.decisions)
     expected = sum((*fields["hidden"], *([dataset.out_features] if fields["output_activation"] else [])))
     if kinds.total() != expected:
         return f"{kinds.total()} decisions for {expected} neurons", None, kinds
+    found = kinds + count_structures(network, compressed)
+    if not same:
+        return "its plan gives another network", None, found
     if not all(np.isfinite(output).all() for output in values.values()):
-        return "an output is not finite", None, kinds
+        return "an output is not finite", None, found
     if certificate.bounds is None:
-        return None, None, kinds
+        return None, None, found
     changes = [np.abs(values[name] - values["original"].astype(np.float64)) for name in ("compressed", "portable")]
     used = max(_share(change, certificate.bounds) for change in changes)
-    return (f"a change is {used:.3g} of its bound" if used > 1 else None), used, kinds
+    return (f"a change is {used:.3g} of its bound" if used > 1 else None), used, found
+
+
+def edit_plan(plan: object, network: object, rng: random.Random) -> object:
+    """Layers at random ranks, and refitted at random."""
+    from mncompress.types import LayerPlan
+
+    known, layers = {each.layer: each for each in plan.layers}, []
+    left = {decision.layer for decision in plan.decisions if decision.left}
+    for number, layer in enumerate(network.activated_layers):
+        own = known.get(number, LayerPlan(number))
+        if number not in left and not layer.residual:
+            own = LayerPlan(number, ridge=rng.choice((None, 1e-4, 0.1)), factored=rng.randint(0, layer.linear.out_features))
+        layers += [own] if own != LayerPlan(number) else []
+    return dataclasses.replace(plan, layers=tuple(layers))
+
+
+def count_structures(network: object, compressed: object) -> Counter[str]:
+    """Networks by what is special about them."""
+    plan, spec = compressed.plan, network.spec
+    special = {
+        "that lost neurons": any(decision.left for decision in plan.decisions),
+        "with a bypass": any(each.rank for each in plan.layers),
+        "with layers of low rank": any(each.factored for each in plan.layers),
+        "with refitted layers": any(each.ridge is not None for each in plan.layers),
+        "of 3 or 4 hidden layers": len(spec.sizes) > 4,
+        "with residual connections": any(layer.residual for layer in network.layers),
+        **{f"with {family}": any(each.family == family for each in spec.activations) for family in set(FAMILIES)}}
+    return Counter({f"networks {name}": 1 for name, holds in special.items() if holds})
 
 
 def _share(change: np.ndarray, bounds: np.ndarray) -> float:
