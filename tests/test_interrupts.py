@@ -5,6 +5,9 @@ import subprocess
 import sys
 
 import pytest
+from pydantic_core import SchemaError
+
+from mncompress.types import Budget, _json, to_json
 
 INTERRUPT = "os.kill(os.getpid(), signal.SIGINT)"
 START = "import os, signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
@@ -45,3 +48,17 @@ def test_a_thread_has_no_say() -> None:
                "thread = threading.Thread(target=work)\nthread.start()\nthread.join()")
     assert (done.returncode, done.stdout, done.stderr) == (0, "in\n", "")
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_an_interruption_that_pydantic_wraps_stays_one(monkeypatch):
+    class Interrupted:
+        def __init__(self, cls):
+            raise SchemaError(message)
+
+    monkeypatch.setattr(_json, "TypeAdapter", Interrupted)
+    message = 'Error building "literal" validator:\n  KeyboardInterrupt: '
+    with pytest.raises(KeyboardInterrupt):
+        to_json(Budget())
+    message = "something else"
+    with pytest.raises(SchemaError):
+        to_json(Budget())

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic_core import SchemaError
 
 from mncompress.errors import ConfigError
 
@@ -21,7 +22,7 @@ def from_json(cls: type[T], document: Any, *, where: str) -> T:
         ConfigError: one line naming `where`, the field and what is wrong with it.
     """
     try:
-        return TypeAdapter(cls).validate_python(document)
+        return _adapter(cls).validate_python(document)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         location = ".".join(str(part) for part in first["loc"]) or "document"
@@ -32,4 +33,13 @@ def from_json(cls: type[T], document: Any, *, where: str) -> T:
 
 def to_json(value: Any) -> Any:
     """The JSON form of a dataclass: tuples become lists, paths become strings."""
-    return TypeAdapter(type(value)).dump_python(value, mode="json")
+    return _adapter(type(value)).dump_python(value, mode="json")
+
+
+def _adapter(cls: type[T]) -> TypeAdapter[T]:
+    try:
+        return TypeAdapter(cls)
+    except SchemaError as error:
+        if "KeyboardInterrupt" in str(error):       # pydantic wraps what interrupts it
+            raise KeyboardInterrupt from error
+        raise
