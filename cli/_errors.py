@@ -2,7 +2,7 @@
 
 | what happened | stderr | exit |
 |---|---|---|
-| `MncompressError`, `OSError` (no space, no permission) | one line | 1 |
+| `MncompressError`, `OSError` (no space, no permission), `MemoryError` | one line | 1 |
 | an option whose value cannot be parsed, or cannot be used whatever it meets | usage and one line, by Typer | 2 |
 | Ctrl-C | one line, with how to go on where there is a way | 130 |
 | anything else is a bug | the traceback | 1 |
@@ -49,6 +49,8 @@ def exit_codes() -> Iterator[None]:
             raise
         where = f"{error.filename}: " if error.filename else ""
         fail(f"error: {where}{error.strerror or error}", 1)
+    except MemoryError as error:
+        fail(f"error: not enough memory: {error}" if str(error) else "error: not enough memory", 1)
     except KeyboardInterrupt as interrupt:
         fail("; ".join(["interrupted", *map(str, interrupt.args)]), 130)
 

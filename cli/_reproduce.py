@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mncompress.files import new_folder
-from mncompress.types import TrainConfig, to_json
+from mncompress.types import TrainConfig, null_not_finite, to_json
 
 from ._completion import EXPERIMENTS, data_names, offer, offer_option
 from ._options import DataDir, Json, Out, Quiet, check_options
@@ -54,6 +54,8 @@ def reproduce(
                                              tell=output.status, progress=lambda share, text: update(share, text, line=False),
                                              planned=lambda plan: tell_plan(output, plan, settings))
         except KeyboardInterrupt:
+            if not folder.exists():
+                raise KeyboardInterrupt("nothing was finished yet") from None
             raise KeyboardInterrupt("finished cells are kept; continue with the same options and "
                                     f"--resume --out {shlex.quote(str(folder))}") from None
         output.show(make_document(done), make_table(done.verdicts), f"files: {folder}", essential=str(folder))
@@ -62,8 +64,9 @@ def reproduce(
 def tell_plan(output: Output, plan: "Plan", settings: TrainConfig) -> None:
     """What is about to be computed, and how long it may take."""
     parts = ", ".join(f"{name} {count}" for name, count in plan.experiments.items())
+    duration = f"about {describe_duration(plan.seconds)} of training one cell after the other"
     output.status(f"{plan.cells} cells ({parts}; shared ones count once), {plan.finished} finished; to train: "
-                  f"{plan.networks} networks for {plan.epochs} epochs, about {describe_duration(plan.seconds)} of training")
+                  f"{plan.networks} networks for {plan.epochs} epochs, {duration}")
     if settings.replicates == 1:
         output.status("a single replicate gives no intervals, and every claim stays undecided; use --replicates 2 or more")
 
@@ -77,7 +80,7 @@ def describe_duration(seconds: float) -> str:
 
 def make_document(done: "Reproduction") -> dict[str, Any]:
     """The JSON document."""
-    document: dict[str, Any] = to_json(done)
+    document: dict[str, Any] = null_not_finite(to_json(done))
     return document
 
 

@@ -198,6 +198,8 @@ def inspect(folder: PathLike, out: PathLike, *, overwrite: bool = False, formats
     """
     folder, out = Path(folder), Path(out)
     check_inspection(formats, most)
+    if folder.is_file():
+        raise CheckpointError(f"{folder} is a file; pass the folder that train or compress wrote")
     with hold_folder(out):
         check_output_folder(out, overwrite=overwrite)
         return _inspect(folder, out, formats, most, data_dir)

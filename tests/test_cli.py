@@ -65,6 +65,27 @@ def test_help_is_fast_and_loads_neither_torch_nor_onnxruntime(args):
     assert min(seconds) < 1.5  # of a processor, about 0.3 where little else runs; importing torch alone takes longer than this
 
 
+def test_what_does_not_fit_into_memory_is_told_in_a_line(run, monkeypatch, tmp_path):
+    def allocate(*args, **options):
+        raise MemoryError("Unable to allocate 29.1 TiB")
+
+    monkeypatch.setattr("mncompress.benchmark.benchmark", allocate)
+    path = tmp_path / "a.onnx"
+    path.touch()
+    assert error_line(run("benchmark", path)) == "not enough memory: Unable to allocate 29.1 TiB"
+
+
+def test_benchmark_refuses_more_threads_than_a_session_can_open(run, tmp_path):
+    assert error_line(run("benchmark", tmp_path / "a.onnx", "--threads", 100000)) == "threads must be at most 1024, got 100000"
+
+
+def test_inspect_refuses_a_file(run, tmp_path):
+    path = tmp_path / "report.html"
+    path.touch()
+    assert error_line(run("inspect", path, "--out", tmp_path / "out")) == (
+        f"{path} is a file; pass the folder that train or compress wrote")
+
+
 def test_help_lists_every_command(run):
     result = run("--help")
     assert result.exit_code == 0

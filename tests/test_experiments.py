@@ -5,6 +5,9 @@ import importlib.metadata
 import json
 import math
 import multiprocessing
+import os
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -17,7 +20,7 @@ from typer.testing import CliRunner
 
 from mncompress.calibration import calibrate
 from mncompress.data import load_dataset
-from mncompress.errors import CheckpointError, ConfigError, DataError
+from mncompress.errors import CheckpointError, ConfigError, DataError, TrainingError
 from mncompress.experiments import EXPERIMENTS, CellResult, Experiment, load_cell, reproduce, run_cell, save_cell
 from mncompress.experiments import _statistics as statistics
 from mncompress.experiments._cells import GRID, LearnedActivation, line_fit, make_key, probe_speed
@@ -409,6 +412,39 @@ def test_workers_give_results_errors_and_end():
     for process in multiprocessing.active_children():
         process.join(30)
         assert not process.is_alive()
+
+
+def test_a_worker_that_is_ended_is_told_and_other_processes_stay():
+    other = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(60,))
+    other.start()
+    try:
+        with pytest.raises(TrainingError, match=r"a worker process was ended from outside.*--resume, and fewer --workers"):
+            list(run_in_workers(os._exit, [(3,)], 1))
+        assert other.is_alive()
+    finally:
+        other.terminate()
+        other.join()
+
+
+def test_workers_end_with_a_parent_that_is_killed():
+    program = ("import time; from mncompress.experiments._workers import run_in_workers\n"
+               "for _ in run_in_workers(time.sleep, [(0.0,), (600.0,)], 2): print('one is done', flush=True)")
+    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "one is done\n"
+    process.kill()
+    process.communicate(timeout=60)         # until the last that writes there has ended
+
+
+def test_figures_of_a_single_epoch_have_verdicts(small_experiments, tmp_path, monkeypatch):
+    """Where no measure of change from epoch to epoch has a value."""
+    claim = Claim("They differ in stability", wobble, (Difference("3", meta(3), fixed(3)),), below=0)
+    experiments = {"tiny": dataclasses.replace(TINY, claims=(*TINY.claims, claim))}
+    monkeypatch.setattr("mncompress.experiments._reproduce.EXPERIMENTS", experiments)
+    done = reproduce("tiny", dataclasses.replace(SMALL, epochs=1), tmp_path / "out")
+    assert done.verdicts[-1].outcome == "undecided"
+    written = json.loads((tmp_path / "out" / "verdicts.json").read_text())
+    assert written["verdicts"][-1]["weakest"]["effect"]["value"] is None
 
 
 def test_one_replicate_has_no_intervals_and_no_verdict(small_experiments, tmp_path):

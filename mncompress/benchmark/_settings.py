@@ -10,6 +10,8 @@ from mncompress.errors import ConfigError
 
 BATCH_SIZES = (1, 32, 1024)
 SESSIONS = 8
+MOST_THREADS = 1024
+"""More take a session minutes to open."""
 SPIN_SECONDS = 0.12
 """Longer than the workers of a session wait actively for more work after a run: a tenth of a second."""
 
@@ -58,6 +60,8 @@ class Settings:
         for what, sizes in (("a batch size", self.batch_sizes or ()), ("threads", self.threads)):
             if any(size < 1 for size in sizes):
                 raise ConfigError(f"{what} must be at least 1, got {min(sizes)}")
+        if max(self.threads, default=1) > MOST_THREADS:
+            raise ConfigError(f"threads must be at most {MOST_THREADS}, got {max(self.threads)}")
         if self.rounds is not None and self.rounds < 1:
             raise ConfigError(f"rounds must be at least 1, got {self.rounds}")
         if self.sessions < MIN_GROUPS:

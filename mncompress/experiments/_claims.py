@@ -193,7 +193,9 @@ def _all_of(outcomes: Sequence[Outcome]) -> Outcome:
 
 
 def _margin(effect: Estimate, claim: Claim) -> float:
-    """How far the interval lies inside the claim's range."""
+    """How far the interval lies inside the claim's range; what has no value is farthest outside."""
+    if math.isnan(effect.value):
+        return -math.inf
     low = effect.value if effect.low is None else effect.low
     high = effect.value if effect.high is None else effect.high
     return min(low - claim.above, claim.below - high)

@@ -20,7 +20,7 @@ from mncompress.experiments._workers import run_in_workers
 from mncompress.files import check_output_folder, hold_folder, write_json, write_text
 from mncompress.report import save_figure
 from mncompress.training import TrainProgress
-from mncompress.types import TrainConfig, to_json
+from mncompress.types import TrainConfig, null_not_finite, to_json
 
 ALL, FAMILIES = "all", "families"
 PROBE_SECONDS = 1.5
@@ -252,7 +252,7 @@ def _write_experiment(out: Path, figure: str, experiment: Experiment, results: R
 
 def _write_summary(out: Path, command: str, experiments: Mapping[str, Experiment], results: Results,
                    verdicts: Sequence[Verdict]) -> list[Path]:
-    document = {"schema": SCHEMA, "command": command, "verdicts": [to_json(verdict) for verdict in verdicts]}
+    document = {"schema": SCHEMA, "command": command, "verdicts": [null_not_finite(to_json(verdict)) for verdict in verdicts]}
     write_json(out / "verdicts.json", document)
     write_text(out / "verdicts.md", render_verdicts(verdicts))
     titles = {figure: experiment.title for figure, experiment in experiments.items()}

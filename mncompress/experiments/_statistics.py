@@ -24,7 +24,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value with its 95 % interval, which is None where there are too few replicates for one."""
+    """A value, nan where there is none, with its 95 % interval, which is None where there are too few replicates for one."""
 
     value: float
     low: float | None = None

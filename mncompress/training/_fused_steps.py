@@ -141,12 +141,14 @@ class FusedStepper:
         """Make the kernels, and see that they run, with a step whose results are thrown away."""
         changed = self.population.flat, self.optimizer.first, self.optimizer.second, self.total
         saved = [value.detach().clone() for value in changed]
-        self._step(0, self.sizes[0])
-        self._step(0, self.sizes[-1])
-        torch.cuda.synchronize(self.total.device)
-        with torch.no_grad():
-            for value, before in zip(changed, saved, strict=True):
-                value.copy_(before)
+        try:
+            self._step(0, self.sizes[0])
+            self._step(0, self.sizes[-1])
+            torch.cuda.synchronize(self.total.device)
+        finally:
+            with torch.no_grad():
+                for value, before in zip(changed, saved, strict=True):
+                    value.copy_(before)
 
     def start_epoch(self, order: Tensor, epoch: int) -> None:
         """See `Stepper`."""

@@ -29,7 +29,7 @@ def check_memory(config: TrainConfig, spec: NetworkSpec, networks: int, rows: in
     needed, free = estimate_bytes(config, spec, networks, rows), _free_bytes(device)
     if free is not None and needed > free:
         which = "a network" if networks == 1 else f"{networks} networks"
-        raise TrainingError(f"{which} of {spec.parameters} parameters need about {needed / GIGA:.3g} GB of memory to be trained, "
+        raise TrainingError(f"to train {which} of {spec.parameters} parameters takes about {needed / GIGA:.3g} GB of memory, "
                             f"{free / GIGA:.3g} GB are free; choose fewer replicates, neurons or inner layers")
 
 

@@ -16,6 +16,7 @@ from mncompress.types._compression import Trial as Trial
 from mncompress.types._json import STRICT as STRICT
 from mncompress.types._json import PathLike as PathLike
 from mncompress.types._json import from_json as from_json
+from mncompress.types._json import null_not_finite as null_not_finite
 from mncompress.types._json import to_json as to_json
 from mncompress.types._network import ACTS as ACTS
 from mncompress.types._network import ENDS as ENDS

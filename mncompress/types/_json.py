@@ -1,5 +1,6 @@
 """Values to JSON and back, through pydantic."""
 
+import math
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -34,6 +35,15 @@ def from_json(cls: type[T], document: Any, *, where: str) -> T:
 def to_json(value: Any) -> Any:
     """The JSON form of a dataclass: tuples become lists, paths become strings."""
     return _adapter(type(value)).dump_python(value, mode="json")
+
+
+def null_not_finite(document: Any) -> Any:
+    """A JSON document with null in the place of infinities and NaN, which JSON does not have."""
+    if isinstance(document, dict):
+        return {key: null_not_finite(value) for key, value in document.items()}
+    if isinstance(document, list):
+        return [null_not_finite(value) for value in document]
+    return None if isinstance(document, float) and not math.isfinite(document) else document
 
 
 def _adapter(cls: type[T]) -> TypeAdapter[T]:
