@@ -403,7 +403,6 @@ def test_workers_compute_what_one_process_does(small_experiments, finished, tmp_
 
 
 def test_workers_give_results_errors_and_end():
-    assert sorted(run_in_workers(math.sqrt, [(4.0,), (9.0,)], 2)) == [(0, 2.0), (1, 3.0)]
     with pytest.raises(ValueError, match=r"math domain error|nonnegative"):
         list(run_in_workers(math.sqrt, [(-1.0,)], 1))
     calls = run_in_workers(time.sleep, [(0.0,), (600.0,)], 2)

@@ -29,7 +29,7 @@ from mncompress.training._optimizer import rate_and_decay
 from mncompress.training._population import make_population
 from mncompress.training._steps import Stepper
 from mncompress.training._trainer import Trainer, order_generator
-from mncompress.types import ACTS, TrainConfig
+from mncompress.types import TrainConfig
 
 ROOT = Path(__file__).parent.parent
 HAS_TRITON = find_spec("triton") is not None
@@ -50,9 +50,9 @@ CASES: list[dict[str, Any]] = [
     {"activation": "vaf", "inner": "softplus", "hidden": (), "output_activation": True, "schedule": "linear", "warmup": 1,
      "epochs": 2},
     {"activation": "agsig", "hidden": (2,)}, {"activation": "frelu", "hidden": (6,), "shared": True},
-    *({"activation": activation, "inner": act, "hidden": (3,)} for k, act in enumerate(ACTS)
-      for activation in [("vaf", f"warp:{act}", f"fixed:{act}")[k % 3]]),
+    {"activation": "warp:gelu", "hidden": (3,)}, {"activation": "fixed:relu", "hidden": (3,)},
 ]
+"""Every family, and every part that an activation can have; test_fused.py has every act."""
 
 
 def make_dataset(features: int, rows: int, outputs: int, task: str, seed: int = 0) -> Dataset:
@@ -145,7 +145,7 @@ def test_kernels_train_regressions(changes):
 
 
 @kernels
-@settings(max_examples=3, deadline=None)
+@settings(max_examples=2, deadline=None)
 @given(st.integers(0, 1000), st.integers(1, 40), st.lists(st.integers(1, 20), min_size=1, max_size=3), st.integers(1, 40),
        st.integers(1, 20), st.booleans(), st.sampled_from(("shared", "own")), st.sampled_from(("meta", "vaf", "warp:silu")))
 def test_kernels_train_any_shape(seed, features, hidden, batch, outputs, classify, order, activation):
