@@ -510,12 +510,17 @@ def test_command_errors(run, tmp_path, monkeypatch, args, code, message):
 
 
 def test_interrupted_command_tells_how_to_go_on(run, tmp_path, monkeypatch):
-    def interrupt(*args, **kwargs):
-        raise KeyboardInterrupt
+    def interrupt(config, progress=None):
+        if done:
+            raise KeyboardInterrupt
+        done.append(config)
+        return run_cell(config, progress)
 
+    done, out = [], tmp_path / "out"
     monkeypatch.setattr("mncompress.experiments._reproduce.run_cell", interrupt)
-    result = run("drawn", "--replicates", 2, "--out", tmp_path / "out")
+    result = run("tiny", "--replicates", 2, "--out", out)
     assert result.exit_code == 130
     assert result.stderr.splitlines()[-1] == (
-        f"mncompress: interrupted; finished cells are kept; continue with the same options and --resume --out "
-        f"{tmp_path / 'out'}")
+        f"mncompress: interrupted; finished cells are kept; continue with the same options and --resume --out {out}")
+    result = run("tiny", "--replicates", 2, "--out", tmp_path / "other")
+    assert (result.exit_code, result.stderr.splitlines()[-1]) == (130, "mncompress: interrupted; nothing was finished yet")
