@@ -40,8 +40,6 @@ from mncompress.types import PathLike
 PROVIDERS: Mapping[str, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 """ONNX Runtime's name of each provider."""
 
-PROVIDER_OPTIONS: Mapping[str, Mapping[str, str]] = {"cuda": {"use_tf32": "0"}}
-"""What a session sets beside a provider's defaults, unless told otherwise: a report compares float32 outputs."""
 ELEMENTWISE_ONLY = ("ai.mncompress.elementwise_only", "1")
 """A session's configuration entry with which the kernel library leaves the fused operators to their function bodies."""
 
@@ -150,9 +148,7 @@ def make_session(path: PathLike | bytes, *, providers: Sequence[str] = ("cpu",),
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     if not optimize:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    asked = {"cuda": {**({"enable_cuda_graph": "1"} if cuda_graph else {}), **({"use_tf32": "1"} if tf32 else {})}}
-    full_names = [(PROVIDERS[provider], {**PROVIDER_OPTIONS.get(provider, {}), **asked.get(provider, {})})
-                  for provider in providers]
+    full_names = [(PROVIDERS[provider], _provider_options(provider, cuda_graph, tf32)) for provider in providers]
     if kernels:
         _register_kernels_(options, providers)
     try:
@@ -167,6 +163,13 @@ def make_session(path: PathLike | bytes, *, providers: Sequence[str] = ("cpu",),
             f"provider {missing[0]!r} has a device here but onnxruntime {onnxruntime.__version__} could not start it; "
             "use cpu, or install the CUDA and cuDNN it was built for (pip install 'onnxruntime-gpu[cuda,cudnn]')")
     return session
+
+
+def _provider_options(provider: str, cuda_graph: bool, tf32: bool) -> dict[str, str]:
+    """What a session sets for a provider; TF32 is named either way, since it is ONNX Runtime's default."""
+    if provider != "cuda":
+        return {}
+    return {"use_tf32": "1" if tf32 else "0"} | ({"enable_cuda_graph": "1"} if cuda_graph else {})
 
 
 def _check_file(path: PathLike | bytes, name: str, *, examine: bool) -> None:

@@ -6,7 +6,6 @@ imported, so a test runs this file once more in a process of its own, in which t
 
 import functools
 import os
-import re
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -18,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.func import functional_call
+from triton_tools import check_interpreted, resources
 
 from mncompress.nn import LearnedActivation, make_activation
 from mncompress.nn import _fused as fused
@@ -295,19 +295,11 @@ def compile_kernel(plan: fused.Plan, direction: fused.Direction, capability: int
                                                       (5, 1, "mixed")])
 def test_compiled_code_spills_no_registers(width, stack, ends, direction, tmp_path):
     """With gelu, which takes the most registers, and the largest blocks."""
-    import triton
-
     plan = fused.Plan("gelu", (ends, ends), width, stack, batch=1024)
     compiled_kernel = compile_kernel(plan, direction, capability=90)
-    file = tmp_path / "kernel.cubin"
-    file.write_bytes(compiled_kernel["cubin"])
-    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
-    usage = subprocess.run([tool, "-res-usage", file], capture_output=True, text=True, check=True).stdout
-    found = re.search(r"REG:(\d+) STACK:(\d+) .*LOCAL:(\d+)", usage)
-    assert found is not None, usage
-    registers, stack_bytes, local_bytes = map(int, found.groups())
+    registers, stack, local = resources(compiled_kernel["cubin"], tmp_path / "kernel.cubin")
     assert registers < 255   # the most there are
-    assert stack_bytes == local_bytes == 0
+    assert stack == local == 0
 
 
 @here
@@ -321,11 +313,7 @@ def test_all_acts_compile():
 @here
 @pytest.mark.skipif(not HAS_TRITON, reason="needs triton")
 def test_interpreted_kernels_pass():
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__, "-k", "test_kernels_"]
-    environment = os.environ | {"TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout
-    assert "passed" in done.stdout
+    check_interpreted(__file__)
 
 
 @here

@@ -7,9 +7,6 @@ which the tests named `test_kernels_*` run.
 import dataclasses
 import math
 import os
-import re
-import subprocess
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -20,6 +17,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from triton_tools import check_interpreted, resources
 
 from mncompress.checkpoint import make_network, select_replicate
 from mncompress.data import Dataset, Split, Standardization
@@ -273,13 +271,13 @@ def test_compiled_code_spills_no_registers(precision, tmp_path):
             ("update", {**tile, "R": fused.UPDATE_ROWS, "FLOATS": fused.UPDATE_FLOATS, "GIVEN": False}, 4),
             ("update", {**tile, "R": fused.UPDATE_ROWS, "FLOATS": fused.UPDATE_FLOATS, "GIVEN": True}, 4),
             ("descend", {"LAYER": fused.make_layer(population), "R": 32, "CLASSIFY": True, "PRECISION": precision}, 4)):
-        registers, stack = resources(getattr(_step_kernels, name), constants, warps, tmp_path / "kernel.cubin")
-        assert registers <= 255
-        assert stack == 0, name
+        cubin = compile_kernel(getattr(_step_kernels, name), constants, warps)
+        _, stack, local = resources(cubin, tmp_path / "kernel.cubin")
+        assert stack == local == 0, name
 
 
-def resources(kernel: Any, constants: dict[str, Any], warps: int, file: Path) -> tuple[int, int]:
-    """Registers and bytes of stack of a thread, of a kernel compiled ahead of time for sm_90."""
+def compile_kernel(kernel: Any, constants: dict[str, Any], warps: int) -> bytes:
+    """What Triton makes of a kernel ahead of time for sm_90."""
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
@@ -292,19 +290,11 @@ def resources(kernel: Any, constants: dict[str, Any], warps: int, file: Path) ->
     aligned = {(i,): [["tt.divisibility", 16]] for i, name in enumerate(signature)
                if signature[name].startswith("*") or name in ("batch", "features")}
     source = ASTSource(kernel, signature=signature, constexprs=constants, attrs=aligned)
-    file.write_bytes(triton.compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": warps}).asm["cubin"])
-    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
-    usage = subprocess.run([tool, "-res-usage", file], capture_output=True, text=True, check=True).stdout
-    found = re.search(r"REG:(\d+) STACK:(\d+)", usage)
-    assert found is not None, usage
-    return int(found[1]), int(found[2])
+    cubin: bytes = triton.compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": warps}).asm["cubin"]
+    return cubin
 
 
 @here
 @pytest.mark.skipif(not HAS_TRITON, reason="needs triton")
 def test_interpreted_kernels_pass():
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__, "-k", "test_kernels_"]
-    environment = os.environ | {"TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout
-    assert "passed" in done.stdout
+    check_interpreted(__file__)

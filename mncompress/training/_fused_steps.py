@@ -128,7 +128,7 @@ class FusedStepper:
         self.u = zeros(math.ceil(features / self.split_features), networks * self.layer.neurons, batch)
         self.u_grad = zeros(*self.u.shape[1:])
         self.partials, self.losses = zeros(networks, blocks, self.floats), zeros(networks, blocks)
-        self.rows = zeros(self.groups * batch if self.library else 0, features)
+        self.gathered = zeros(self.groups * batch if self.library else 0, features)
         self.order = zeros(self.groups, len(split.x), dtype=torch.long)
         self.offsets = torch.arange(batch, device=device)
         self.counter, self.schedule = zeros(1, dtype=torch.long), zeros(len(self.sizes), 3)
@@ -222,16 +222,16 @@ class FusedStepper:
         """Gather the step's rows, and multiply them with the first weights."""
         batch = self.sizes[0]
         places = ((self.counter + ahead) * batch + self.offsets).clamp_(max=self.order.shape[1] - 1)    # those behind are not used
-        torch.index_select(self.split.x, 0, self.order.index_select(1, places).flatten(), out=self.rows)
+        torch.index_select(self.split.x, 0, self.order.index_select(1, places).flatten(), out=self.gathered)
         weight = self.population.parameters["0.linear.weight"].detach().view(self.groups, self.columns, -1)
-        torch.bmm(weight, self.rows.view(self.groups, batch, -1).mT, out=self.u.view(self.groups, self.columns, batch))
+        torch.bmm(weight, self.gathered.view(self.groups, batch, -1).mT, out=self.u.view(self.groups, self.columns, batch))
 
     @torch.no_grad()
     def _multiply_gradient(self, size: int) -> None:
         """The gradient of the first weights, into theirs."""
         gradient = self.population.parameters["0.linear.weight"].grad
         assert gradient is not None
-        by_u, rows = self.u_grad.view(self.groups, self.columns, -1), self.rows.view(self.groups, self.sizes[0], -1)
+        by_u, rows = self.u_grad.view(self.groups, self.columns, -1), self.gathered.view(self.groups, self.sizes[0], -1)
         torch.bmm(by_u[..., :size], rows[:, :size], out=gradient.view(self.groups, self.columns, -1))
 
 
