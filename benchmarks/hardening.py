@@ -102,13 +102,18 @@ def render(parts: dict[str, Any]) -> str:
         found = parts[part]
         state = "" if found["finished"] else ", **not finished**"
         lines += ["", f"## {TITLES[part]}", "",
-                  f"`--part {part} --count {found['count']} --seed {found['seed']}`, {found['date']}, "
+                  f"`--part {part} --count {found['count']} --seed {found['seed']}`{of_full(part, found['count'])}, {found['date']}, "
                   f"{found['minutes']:.0f} minutes on {found['environment']}{state}.", "",
                   "| what | cases | failures | |", "|---|---:|---:|---|"]
         lines += [f"| {row['what']} | {row['cases']} | {len(row['failures'])} | {row['measured']} |" for row in found["rows"]]
         failures = [f"- {row['what']}: {failure}" for row in found["rows"] for failure in row["failures"]]
         lines += ["", *(" ".join(failure.split()).replace("|", "\\|") for failure in failures)] if failures else []
     return "\n".join(lines) + "\n"
+
+
+def of_full(part: str, count: int) -> str:
+    """What to say where fewer cases than the full count were run."""
+    return f" ({count} of the full {COUNTS[part]})" if count < COUNTS[part] else ""
 
 
 if __name__ == "__main__":

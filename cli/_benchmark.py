@@ -8,7 +8,7 @@ import typer
 from mncompress.files import write_json
 
 from ._completion import PROVIDERS, offer
-from ._options import Json, Quiet, parse_sizes, split_list
+from ._options import Json, Quiet, check_choice, parse_sizes, split_list, usage
 from ._output import Output, TextTable, open_output
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def benchmark(
     samples: Samples = False, as_json: Json = False, quiet: Quiet = False,
 ) -> None:
     """Measure the latency of ONNX files, interleaved in one process."""
-    names = split_list(providers, "--providers")
+    names = tuple(check_choice(name, PROVIDERS, "--providers") for name in split_list(providers, "--providers"))
     sizes = None if batch_sizes is None else parse_sizes(batch_sizes, "--batch-sizes")
     counts = parse_sizes(threads, "--threads")
     given_dims, given_ranges = parse_dims(dims or []), parse_ranges(ranges or [])
@@ -64,10 +64,11 @@ def benchmark(
 
     from mncompress import benchmark as library
 
-    settings = library.Settings(
-        names, sizes, counts, seconds=seconds, sessions=sessions, seed=seed, baseline=baseline, dims=given_dims,
-        ranges=given_ranges, io_binding=io_binding, cuda_graph=cuda_graph, tf32=tf32, idle_seconds=idle_gap, pin=pin,
-        startup=startup)
+    with usage():
+        settings = library.Settings(
+            names, sizes, counts, seconds=seconds, sessions=sessions, seed=seed, baseline=baseline, dims=given_dims,
+            ranges=given_ranges, io_binding=io_binding, cuda_graph=cuda_graph, tf32=tf32, idle_seconds=idle_gap, pin=pin,
+            startup=startup)
     with open_output(as_json, quiet) as output:
         arrays = None if inputs is None else library.load_inputs(inputs)
         result = library.benchmark(name_models(models), settings, inputs=arrays, progress=output.status)

@@ -8,12 +8,14 @@ import typer
 from mncompress.files import new_folder
 from mncompress.types import to_json
 
-from ._options import DataDir, Json, Out, Overwrite, Quiet, split_list
+from ._options import DataDir, Json, Out, Overwrite, Quiet, check_choice, split_list
 from ._output import Output, TextTable, open_output
 
 if TYPE_CHECKING:
     from mncompress.report import Inspection
 
+FORMATS = ("png", "svg")
+"""Those of `mncompress.report`, which is not imported here."""
 SKETCHES_WIDTH = 100
 """Columns of the pictures where stdout is no terminal."""
 MOST_LISTED = 48
@@ -25,14 +27,15 @@ def inspect(
         metavar="RUN_DIR|COMPRESSED_DIR", help="A folder written by train or by compress.", show_default=False)],
     out: Out = None,
     formats: Annotated[str, typer.Option(metavar="png,svg", help="What the pictures are written as.")] = "png,svg",
-    most: Annotated[int, typer.Option(metavar="N", help="Draw only so many neurons, the most sensitive; 0: all.")] = 240,
+    most: Annotated[int, typer.Option(metavar="N", min=0, help="Draw only so many neurons, the most sensitive; 0: all.")] = 240,
     data_dir: DataDir = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Draw learned activations, training, or what compression cost. List what the activations are."""
-    names, pictures = split_list(formats, "--formats"), out or new_folder(folder, "inspect")
+    names = tuple(check_choice(name, FORMATS, "--formats") for name in split_list(formats, "--formats"))
+    pictures = out or new_folder(folder, "inspect")
 
     from mncompress.pipeline import inspect as inspect_folder
 

@@ -1,5 +1,7 @@
 """The options that several commands share, and the parsing of comma-separated lists."""
 
+import contextlib
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -32,10 +34,32 @@ def check_options(cls: type[T], values: dict[str, Any]) -> T:
     Raises:
         typer.BadParameter: one of them cannot be used.
     """
-    try:
+    with usage():
         return from_json(cls, values, where="options")
+
+
+@contextlib.contextmanager
+def usage() -> Iterator[None]:
+    """Turn what the library says about the values of options into an error of usage.
+
+    Raises:
+        typer.BadParameter: one of them cannot be used.
+    """
+    try:
+        yield
     except ConfigError as error:
         raise typer.BadParameter(str(error).removeprefix("options: ")) from None
+
+
+def check_choice(text: str, choices: Collection[str], option: str) -> str:
+    """The text, which has to be one of `choices`.
+
+    Raises:
+        typer.BadParameter: it is not.
+    """
+    if text not in choices:
+        raise typer.BadParameter(f"{text!r} is not one of {', '.join(choices)}", param_hint=option)
+    return text
 
 
 def split_list(text: str, option: str) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from mncompress.files import new_folder
 from mncompress.types import TrainConfig, null_not_finite, to_json
 
 from ._completion import EXPERIMENTS, data_names, offer, offer_option
-from ._options import DataDir, Json, Out, Quiet, check_options
+from ._options import DataDir, Json, Out, Quiet, check_choice, check_options
 from ._output import Output, TextTable, open_output
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ def reproduce(
     quiet: Quiet = False,
 ) -> None:
     """Compute the paper's figures again. With intervals, and a verdict on each of its claims."""
+    check_choice(name, EXPERIMENTS, "NAME")
     if resume and out is None:
         raise typer.BadParameter("--resume needs the folder to continue in --out", param_hint="--resume")
     options = {"data": data or "mnist", "data_dir": data_dir, "replicates": replicates, "epochs": epochs, "device": device}

@@ -226,9 +226,9 @@ def test_command_prints_tables_for_people(command, tmp_path):
     (["--dim", "s"], 2, "'s' is not NAME=N with a whole number N"), (["--dim", "=3"], 2, "is not NAME=N"),
     (["--range", "x=1"], 2, "'x=1' is not INPUT=LOW:HIGH with two numbers"), (["--range", "x=1:2:3"], 2, "is not INPUT=LOW:HIGH"),
     (["--plot", "x.jpg"], 2, "x.jpg does not end in .png or .svg"),
-    (["--inputs", "none.npz"], 1, "cannot read none.npz as an npz file"), (["--sessions", "2"], 1, "sessions must be at least 6"),
-    (["--tf32"], 1, "TF32 exists on the provider cuda only, got cpu; pass --providers cuda"),
-    (["--cuda-graph"], 1, "CUDA graphs exist on the provider cuda only, got cpu"),
+    (["--inputs", "none.npz"], 1, "cannot read none.npz as an npz file"), (["--sessions", "2"], 2, "sessions must be at least 6"),
+    (["--tf32"], 2, "TF32 exists on the provider cuda only, got cpu; pass --providers cuda"),
+    (["--cuda-graph"], 2, "CUDA graphs exist on the provider cuda only, got cpu"),
     (["--baseline", "z"], 1, "the baseline 'z' is none of the models m"), (["--range", "z=0:1"], 1, "no input is called 'z'"),
 ])
 def test_command_refuses_in_one_line(command, tmp_path, monkeypatch, args, code, message):

@@ -464,7 +464,10 @@ def test_what_cannot_be_reproduced_is_refused(tmp_path):
 
 
 @pytest.fixture
-def run(small_experiments):
+def run(small_experiments, monkeypatch):
+    from mncompress.cli import _reproduce
+
+    monkeypatch.setattr(_reproduce, "EXPERIMENTS", (*_reproduce.EXPERIMENTS, "tiny", "drawn"))
     (entry,) = importlib.metadata.entry_points(group="console_scripts", name="mncompress")
     app = entry.load()
     options = ("--data", "digits", "--device", "cpu", "--epochs", "2")
@@ -498,7 +501,7 @@ def test_command_says_what_one_replicate_cannot_show(run, tmp_path):
 
 @pytest.mark.parametrize(("args", "code", "message"), [
     (("drawn", "--resume"), 2, "--resume needs the folder to continue in --out"),
-    (("fig11",), 1, "unknown experiment 'fig11'"),
+    (("fig11",), 2, "'fig11' is not one of fig4, "),
     (("drawn", "--replicates", "0"), 2, "replicates must be at least 1, got 0"),
 ])
 def test_command_errors(run, tmp_path, monkeypatch, args, code, message):

@@ -3,6 +3,7 @@
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -62,6 +63,30 @@ def test_kept_memory_counts_as_free() -> None:
     kept, after = run(RESIDENT)
     assert kept >= 256 * MIB
     assert after < 16 * MIB
+
+
+GROUPS = {
+    "version 2, of the outer group": ("0::/a/b\n", {
+        "a": {"memory.max": "1000", "memory.current": "700", "memory.stat": "anon 1\ninactive_file 50\n"},
+        "a/b": {"memory.max": "max", "memory.current": "600", "memory.stat": "anon 1\ninactive_file 40\n"}}, [350]),
+    "version 2, seen from inside": ("0::/\n", {
+        ".": {"memory.max": "1000", "memory.current": "700", "memory.stat": "inactive_file 50\n"}}, [350]),
+    "version 1, where the folder of the host is not seen": ("3:cpu:/x\n4:memory:/docker/x\n0::/x\n", {
+        "memory": {"memory.limit_in_bytes": "900", "memory.usage_in_bytes": "700",
+                   "memory.stat": "inactive_file 7\ntotal_inactive_file 50\n"}}, [250]),
+    "no limit": ("0::/\n", {".": {"memory.max": "max", "memory.current": "700", "memory.stat": "inactive_file 50\n"}}, []),
+    "no groups": ("", {}, []),
+}
+
+
+@pytest.mark.parametrize(("membership", "groups", "free"), GROUPS.values(), ids=GROUPS)
+def test_limits_of_control_groups(tmp_path: Path, membership: str, groups: dict[str, dict[str, str]], free: list[int]) -> None:
+    (tmp_path / "cgroup").write_text(membership)
+    for folder, files in groups.items():
+        (tmp_path / "root" / folder).mkdir(parents=True, exist_ok=True)
+        for name, text in files.items():
+            (tmp_path / "root" / folder / name).write_text(text)
+    assert memory._group_limits(tmp_path / "cgroup", tmp_path / "root") == free
 
 
 @pytest.mark.parametrize("system", ["win32", "darwin"])

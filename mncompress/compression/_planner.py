@@ -223,7 +223,7 @@ class _Search:
         """A structure, carried out."""
         candidate = self.try_out(self.budget, start.tolerance, start.tolerances, start.choices, assignments)
         left = sum(int(assignment.left.sum()) for assignment in assignments)
-        self.tell(f"{left} neurons leave, {count_macs(candidate.network)} multiply-adds: {candidate.verdict.reason}")
+        self.tell(f"neurons that leave: {left}, {count_macs(candidate.network)} multiply-adds: {candidate.verdict.reason}")
         return candidate
 
     def find_lines(self, start: _Candidate) -> _Candidate:

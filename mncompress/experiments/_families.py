@@ -38,6 +38,7 @@ from mncompress.experiments._frontier_plot import draw_frontier
 from mncompress.experiments._workers import run_in_workers
 from mncompress.files import write_text
 from mncompress.report import save_figure
+from mncompress.runtime import library_path
 from mncompress.training import TrainProgress
 from mncompress.types import TrainConfig
 
@@ -305,10 +306,11 @@ def render_summary(advantages: Sequence[Advantage], points: Sequence[Point], com
     """One table: for every data set and cost the learned network with the largest advantage, and how many of them win."""
     environment = points[0].environment
     machine = environment["gpu"] if environment["device"] == "cuda" else environment["cpu"]
+    kernels = "with the kernel library" if library_path() else "in standard operators"
     lines = [f"`{command}`, on {machine} (torch {environment['torch']}), {len(points[0].errors)} networks for each point.",
              "Every family has the same number of steps and its own best learning rate of four, by validation. Latencies are those",
-             "of the compressed networks under ONNX Runtime on one CPU thread, in standard operators, from one interleaved run for",
-             "each data set.", "",
+             f"of the compressed networks under ONNX Runtime on one CPU thread, {kernels}, from one interleaved",
+             "run for each data set.", "",
              "How many times its own cost the best fixed networks (ReLU, tanh, silu, gelu) need for the error of a learned one:",
              "for each data set the learned network with the largest advantage, with the 95 % interval from resampling replicates,",
              "and how many of the learned networks have an interval above 1. After a >, no fixed network was as good: the number",
