@@ -32,8 +32,9 @@ def compress(
     max_drop: Annotated[float | None, typer.Option(
         help="Allowed loss on the validation split: points of accuracy, or per cent of RMSE for regression.")] = None,
     max_logit_error: Annotated[float | None, typer.Option(help="Allowed change of any output.")] = None,
-    preset: Annotated[str, typer.Option(
-        help="exact, default or aggressive.", autocompletion=offer_field(Budget, "preset"))] = Budget.preset,
+    preset: Annotated[str | None, typer.Option(
+        help=f"exact, default or aggressive.  [default: {Budget.preset}]", show_default=False,
+        autocompletion=offer_field(Budget, "preset"))] = None,
     target_macs: Annotated[str | None, typer.Option(
         metavar="N|P%", help="Multiply-adds to come down to, or their share of the original's, with the best accuracy.")] = None,
     target_latency: Annotated[float | None, typer.Option(
@@ -43,10 +44,9 @@ def compress(
     exclude: Annotated[list[str] | None, typer.Option(metavar="PATTERN", help="Those that may not; repeatable.")] = None,
     plan: Annotated[Path | None, typer.Option(metavar="FILE", help="Carry out this plan.json, perhaps edited.")] = None,
     finetune: Annotated[int, typer.Option(metavar="N", min=0, help="Epochs of distillation afterwards.")] = 0,
-    target: Annotated[str, typer.Option(
-        help="What is to be fast: native kernels, portable standard operators, or auto: native where they are built.",
-        autocompletion=offer_field(Budget, "target"),
-    )] = Budget.target,
+    target: Annotated[str | None, typer.Option(
+        help="What is to be fast: native kernels, portable standard operators, or auto: native where they are built.  "
+             f"[default: {Budget.target}]", show_default=False, autocompletion=offer_field(Budget, "target"))] = None,
     replicate: Annotated[str, typer.Option(metavar="K|best", help="Which network of the run.")] = "best",
     data: Data = None,
     data_dir: DataDir = None,
@@ -60,9 +60,8 @@ def compress(
     limits = {"max_drop": max_drop, "max_logit_error": max_logit_error, "preset": preset, "target": target,
               "target_macs": target_macs, "target_latency": target_latency, "include": tuple(include or ()),
               "exclude": tuple(exclude or ())}
-    budget = check_options(Budget, limits)
-    if plan is not None and (target_macs is not None or target_latency is not None or include or exclude):
-        raise typer.BadParameter("a plan says what becomes of every neuron; drop the targets and patterns", param_hint="--plan")
+    given = {name: value for name, value in limits.items() if value not in (None, ())}
+    budget = check_options(Budget, given) if given or plan is None else None
     number = parse_replicate(replicate)
     folder = out or new_folder(run_dir, "compressed")
 

@@ -86,12 +86,12 @@ def compress(run: Run, budget: Budget | None = None, *, out: Path | None = None,
         data: calibrate, validate and test on this data set, loaded or not, instead of the run's.
         data_dir: where torchvision data sets are; the run's where None.
         opset_version: of the ONNX files.
-        plan: to carry out instead of looking for one, as `load_plan` reads it; the budget is then only held against it.
+        plan: to carry out instead of looking for one, as `load_plan` reads it; the budget is then the plan's.
         finetune: epochs of distillation on the training rows, behind everything else; then there is no certificate.
         progress: called with a line of text at each step.
 
     Raises:
-        ConfigError: the plan does not fit the network, or the budget's target cannot be reached.
+        ConfigError: the plan does not fit the network or has another budget, or the target cannot be reached within the limits.
         DataError: the data is not what the network was trained on, or does not fit it.
         ExportError: the opset cannot be written, or a file does not compute what the network computes.
         OutputError: `out` is not empty, cannot be written, or is in use by another process.
@@ -114,8 +114,8 @@ def _compress(run: Run, budget: Budget | None, out: Path | None, overwrite: bool
     dataset = _load_data(run, data, data_dir)
     if finetune < 0:
         raise ConfigError(f"finetune is a number of epochs, got {finetune}")
-    compressed = compress_network(network, dataset, budget or (Budget() if plan is None else plan.budget), tell, plan=plan,
-                                  epochs=finetune, measure_latency=partial(_measure_latency, opset_version, dataset.test.x))
+    compressed = compress_network(network, dataset, budget, tell, plan=plan, epochs=finetune,
+                                  measure_latency=partial(_measure_latency, opset_version, dataset.test.x))
     with _folder(out, overwrite) as folder:
         exports = _write_models(folder, network, compressed.network, dataset, run, opset_version, tell)
         options = {"replicate": run.best if replicate is None else replicate,

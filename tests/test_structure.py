@@ -13,7 +13,7 @@ from mncompress.analysis import find_options, make_inner_networks
 from mncompress.calibration import calibrate, measure_metrics, run_network
 from mncompress.checkpoint import make_template
 from mncompress.compression import Assignment, Compressed, Study, build, certify, compress_network, rewrite
-from mncompress.compression._departures import Departure, Shape, distribute, find_departures
+from mncompress.compression._departures import NODE_MACS, Departure, Shape, distribute, find_departures
 from mncompress.compression._factors import factor, find_factors
 from mncompress.compression._repair import RIDGES, Refit, Samples, Solution, cut_rank, measure_error
 from mncompress.compression._rewrite import LinearMap
@@ -252,7 +252,7 @@ def test_plans_given_back_give_the_same_network(task):
     assert [(d.kind, d.left, d.settings) for d in again.plan.decisions] == [(d.kind, d.left, d.settings) for d in plan.decisions]
     kept = dataclasses.replace(plan, decisions=tuple(dataclasses.replace(d, kind="kept", settings={}, left=False)
                                                      for d in plan.decisions), layers=())
-    np.testing.assert_array_equal(run_network(compress_network(network, dataset, Budget(), plan=kept).network, dataset.test.x),
+    np.testing.assert_array_equal(run_network(compress_network(network, dataset, plan=kept).network, dataset.test.x),
                                   run_network(network, dataset.test.x))
 
 
@@ -290,7 +290,7 @@ def test_edited_plans_are_checked():
     ]
     for message, changes in cases:
         with pytest.raises(ConfigError, match=message):
-            compress_network(network, dataset, Budget(), plan=dataclasses.replace(plan, **{
+            compress_network(network, dataset, plan=dataclasses.replace(plan, **{
                 "decisions": tuple(dataclasses.replace(each, left=False) for each in plan.decisions), "layers": (), **changes}))
 
 
@@ -351,7 +351,7 @@ def test_distillation_comes_closer_and_splines_stay_smooth(act, task):
     assert certificate.bounds is None
     assert "fine-tuning" in certificate.reason
     # As many epochs are trained again, although fewer may have been kept.
-    again = compress_network(network, dataset, Budget(), plan=dataclasses.replace(tuned.plan, finetuned=1))
+    again = compress_network(network, dataset, plan=dataclasses.replace(tuned.plan, finetuned=1))
     assert (again.plan.finetuned, again.plan.finetune_epochs) == (tuned.plan.finetuned, 4)
     np.testing.assert_array_equal(run_network(again.network, dataset.test.x), run_network(tuned.network, dataset.test.x))
 
@@ -446,3 +446,108 @@ def test_lower_ranks_cost_what_is_predicted():
         rest = values @ found.weights[-1].T + found.bias - u
         assert np.linalg.matrix_rank(found.weights[-1]) == rank
         assert np.square(rest @ metric.T).sum(1).mean() == pytest.approx(error, rel=1e-6)
+
+
+def everyone_leaves(network, dataset):
+    """A network whose activated layers are empty: what the next layer reads is a constant."""
+    found = compress_network(network, dataset, Budget(max_drop=90.0))
+    decisions = tuple(dataclasses.replace(each, kind="affine", settings={}, left=True) for each in found.plan.decisions)
+    layers = tuple(LayerPlan(position, 0, 1e-4) for position in range(len(found.options)))
+    return compress_network(network, dataset, plan=dataclasses.replace(found.plan, decisions=decisions, layers=layers))
+
+
+def test_sample_bounds_cover_that_evaluations_of_the_original_differ(tmp_path):
+    """The outputs of an empty network are the same for all inputs, so the original's rounding is all that is left to cover."""
+    worst = 0.0
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        network = make_network(rng, (2, 4, 4, 4, 2), family="meta", act="gelu", task="regression")
+        dataset = make_dataset(rng, network, 100)
+        compressed = everyone_leaves(network, dataset)
+        bounds = certify(network, compressed, dataset.test.x).sample_bounds
+        exact = run_network(copy.deepcopy(network).double(), dataset.test.x.astype(np.float64))
+        outputs = []
+        for name, module in (("original", network), ("compressed", compressed.network)):
+            write_onnx(module, tmp_path / f"{name}.onnx", opset_version=18, inline=False, metadata={})
+            outputs.append(runtime.run(runtime.make_session(tmp_path / f"{name}.onnx"), dataset.test.x))
+        after = run_network(copy.deepcopy(compressed.network).double(), dataset.test.x.astype(np.float64))
+        changes = np.abs(outputs[1] - outputs[0]), np.abs(after - exact), np.abs(outputs[1] - exact), np.abs(after - outputs[0])
+        worst = max(worst, *(float((change / bounds).max()) for change in changes))
+    assert 0.99 < worst <= 1        # tight, since nothing but rounding is uncertain
+
+
+def test_a_plan_has_a_budget_of_its_own():
+    """What forms are fitted for is part of it."""
+    rng = np.random.default_rng(17)
+    network = make_network(rng, (5, 12, 3))
+    dataset = make_dataset(rng, network)
+    first = compress_network(network, dataset, Budget(max_logit_error=0.05))
+    again = compress_network(network, dataset, plan=first.plan)
+    for name, value in first.network.state_dict().items():
+        assert torch.equal(value, again.network.state_dict()[name]), name
+    compress_network(network, dataset, Budget(max_logit_error=0.05), plan=first.plan)
+    for other in (Budget(), Budget(max_logit_error=0.06), Budget(max_logit_error=0.05, target="portable")):
+        with pytest.raises(ConfigError, match="a plan has a budget of its own"):
+            compress_network(network, dataset, other, plan=first.plan)
+
+
+def test_distillation_that_breaks_the_budget_is_left_out(monkeypatch):
+    rng = np.random.default_rng(3)
+    network = make_network(rng, (5, 12, 3))
+    dataset = make_dataset(rng, network)
+    limits = Budget(max_logit_error=0.05), Budget(target_macs="80%")
+    plain = [compress_network(network, dataset, budget) for budget in limits]
+
+    def worsen(original, given, *args):
+        worse = copy.deepcopy(given)
+        with torch.no_grad():
+            worse.layers[-1].linear.bias += 0.2
+        return worse, 1
+
+    monkeypatch.setattr("mncompress.compression._planner.finetune", worsen)
+    lines = []
+    limited, aimed = (compress_network(network, dataset, budget, lines.append, epochs=1) for budget in limits)
+    assert any(line.startswith("distillation is left out, since an output changes by 0.2") for line in lines)
+    assert (limited.holds, limited.plan.finetuned, limited.plan.finetune_epochs) == (True, 0, 1)
+    np.testing.assert_array_equal(run_network(limited.network, dataset.test.x), run_network(plain[0].network, dataset.test.x))
+    assert not any("before distillation" in decision.reason for decision in limited.plan.decisions)
+    assert aimed.plan.finetuned == 1                # a target alone limits nothing
+    assert all(decision.reason.endswith("; before distillation") for decision in aimed.plan.decisions)
+
+
+def test_a_target_must_keep_the_limits_beside_it():
+    rng = np.random.default_rng(5)
+    network = make_network(rng, (6, 24, 12, 3))
+    dataset = make_dataset(rng, network, 1500)
+    alone = compress_network(network, dataset, Budget(target_macs="40%"))
+    change = alone.plan.validation["max_abs_logit_error"]
+    assert alone.plan.validation["verdict"] == "a cost was asked for, and no limit"
+    found = compress_network(network, dataset, Budget(target_macs="40%", max_logit_error=10 * change))
+    assert found.plan.validation["verdict"] == "the budget holds on the validation split"
+    with pytest.raises(ConfigError, match=r"the target cannot be reached within the limits: an output changes by .*; drop one"):
+        compress_network(network, dataset, Budget(target_macs="40%", max_logit_error=0.01 * change))
+
+
+@pytest.mark.parametrize("preset", ["default", "exact"])
+def test_constants_that_cannot_leave_do_not_split_a_layer(preset):
+    """Beside a residual connection a constant stays, and would cost a split, a join and an order."""
+    rng = np.random.default_rng(9)
+    network = make_network(rng, (6, 12, 12, 12, 3), act="relu", residual=True)
+    with torch.no_grad():
+        for layer in network.layers[:-1]:
+            layer.activation.out_weight[::3] = 0
+    found = compress_network(network, make_dataset(rng, network), Budget(preset=preset, target="native"))
+    kinds = [{decision.kind for decision in found.plan.decisions if decision.layer == layer} for layer in range(3)]
+    assert all("constant" not in each for each in kinds)
+    assert not {node.op_type for node in make_model(found.network, opset_version=18, metadata={}).graph.node} & {"Split", "Concat"}
+
+
+def test_lower_ranks_cost_a_small_network_no_node():
+    """They run inside its one node, while a bypass ends that."""
+    n, none = np.zeros(0, np.intp), Departure(np.zeros(0, np.intp), 0, 0.0)
+    small, large = Shape((64, 64, 10), True), Shape((64, 64, 10), False)
+    ranked, bypassed = Departure(n, 0, 0.0, 13), Departure(np.arange(3), 10, 0.0)
+    saved = 64 * 64 - 13 * 128
+    assert small.cost([none, none]) - small.cost([ranked, none]) == saved
+    assert large.cost([none, none]) - large.cost([ranked, none]) == saved - NODE_MACS
+    assert small.cost([bypassed, none]) - large.cost([bypassed, none]) == 4 * NODE_MACS

@@ -31,10 +31,16 @@ class Choice:
     refused: tuple[Mapping[str, str], ...]
 
 
-def choose(options: LayerOptions, tolerance: Array) -> Choice:
-    """The cheapest assignment of a layer within the tolerances (n,), by the prices of the options' target."""
+def choose(options: LayerOptions, tolerance: Array, *, can_leave: bool = True) -> Choice:
+    """The cheapest assignment of a layer, by the prices of the options' target.
+
+    Args:
+        options: of the layer.
+        tolerance: per neuron, (n,).
+        can_leave: whether a constant can move into the biases behind. One that cannot would be split off and joined again.
+    """
     prices = PRICES[options.target]
-    names = list(options.errors)
+    names = [name for name in options.errors if can_leave or name != "constant"]
     if not names:
         return keep_all(options, tolerance)
     allowed = np.stack([options.exact[key] | (np.isfinite(options.limited[key]) & (options.limited[key] <= tolerance))

@@ -45,6 +45,7 @@ FAR = 0.01
 DEFAULT_MAX_DROP: Mapping[str, float] = {"default": 0.1, "aggressive": 0.5}
 """Where the user names neither limit; per cent of RMSE for regression."""
 
+HOLDS = "the budget holds on the validation split"
 UNKNOWN = 1e6
 """Stands for the relative spread of squared errors where a single sample tells none."""
 
@@ -89,10 +90,10 @@ def go_while_ok(candidates: Iterable[Candidate]) -> tuple[Candidate | None, int]
 
 
 def complete_budget(budget: Budget) -> Budget:
-    """Fill in the preset's limit where the user gave none, and what `auto` targets here."""
+    """Fill in the preset's limit where the user gave neither a limit nor a target, and what `auto` targets here."""
     target = ("native" if load_library() else "portable") if budget.target == "auto" else budget.target
     budget = replace(budget, target=target)
-    if budget.preset == "exact" or budget.max_drop is not None or budget.max_logit_error is not None:
+    if budget.preset == "exact" or budget.is_limited or budget.has_target:
         return budget
     return replace(budget, max_drop=DEFAULT_MAX_DROP[budget.preset])
 
@@ -119,7 +120,7 @@ def check_budget(budget: Budget, task: Task, original: Floats, compressed: Float
         return Verdict(False, f"an output changes by {error:.3g}, more than {budget.max_logit_error:g}", evidence)
     limit, upper = budget.max_drop, paired["drop_upper_bound"]
     if limit is None:
-        return Verdict(True, "the budget holds on the validation split", evidence)
+        return Verdict(True, HOLDS if budget.is_limited or not budget.has_target else "a cost was asked for, and no limit", evidence)
     if task == "classification" and 100 * _upper(0, len(y)) > limit:
         return _check_small(limit, {**evidence, "estimated_flips_percent": _estimate_flips(original, compressed)}, flips_elsewhere)
     if upper > limit:
@@ -130,7 +131,7 @@ def check_budget(budget: Budget, task: Task, original: Floats, compressed: Float
     if task == "regression" and paired["change_percent"] > 100 * np.sqrt((1 + limit / 100) ** 2 - 1):
         return Verdict(False, f"the outputs change by {paired['change_percent']:.3g} % of the RMSE, too much to be the same "
                               f"network within {limit:g} %", evidence)
-    return Verdict(True, "the budget holds on the validation split", evidence)
+    return Verdict(True, HOLDS, evidence)
 
 
 def _check_small(limit: float, evidence: Mapping[str, float], flips_elsewhere: Callable[[], int]) -> Verdict:

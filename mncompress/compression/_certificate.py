@@ -194,9 +194,10 @@ def _pass_linear(references: References, position: int, linear: LinearMap, bound
         gamma = _gamma(linear.terms + 4)
         terms = references.map_terms(linear)[:n] + shifted[:n] + 2 * folded[:n]
         rounding = own_rounding * references.terms(position) + gamma * terms
-        total = total + np.concatenate([mismatch.total, np.zeros(linear.units)])
+        between = original @ before.drift[:original.shape[1]]      # the mismatch is that of one evaluation of the original
+        total = total + np.concatenate([mismatch.total + between, np.zeros(linear.units)])
         replacements = replacements + np.concatenate([mismatch.total, np.zeros(linear.units)])
-        local[:, :n] += mismatch.local
+        local[:, :n] += mismatch.local + between
     if linear.units:
         gamma = _gamma(linear.terms + 4)
         unit_terms = references.map_terms(linear)[n:] + shifted[n:] + 2 * folded[n:]

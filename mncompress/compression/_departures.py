@@ -139,7 +139,7 @@ class Shape:
 
     Attributes:
         sizes: features in, neurons of each layer.
-        is_small: it runs as one node as long as it has no bypass.
+        is_small: it runs as one node as long as it has no bypass; layers in two factors are part of it.
     """
 
     sizes: tuple[int, ...]
@@ -147,7 +147,7 @@ class Shape:
 
     def cost(self, departures: Sequence[Departure]) -> float:
         """Multiply-adds, with activations by `ELEMENT_MACS` and further nodes by `NODE_MACS`; for each layer one departure."""
-        total, inputs, nodes = 0, self.sizes[0], 0
+        total, inputs, nodes, factors = 0, self.sizes[0], 0, 0
         kept = [size - len(departure.left) for size, departure in zip(self.sizes[1:], departures, strict=True)]
         for position, departure in enumerate(departures):
             following = kept[position + 1] if position + 1 < len(kept) else 0
@@ -156,11 +156,12 @@ class Shape:
             outputs = kept[position] + units
             total += departure.factored * (inputs + outputs) if departure.factored else outputs * inputs
             total += ELEMENT_MACS * kept[position] * (following > 0)
-            nodes += bool(departure.rank and outputs) + 2 * bool(units) + bool(departure.factored)   # else the layer is gone
+            nodes += bool(departure.rank and outputs) + 2 * bool(units)     # else the layer is gone
+            factors += bool(departure.factored)
             inputs = kept[position] + units + (inputs if dense else 0)
-        if nodes and self.is_small:
+        if self.is_small and nodes:
             nodes += 2 * len(kept)
-        return total + NODE_MACS * nodes
+        return total + NODE_MACS * (nodes + factors * (not self.is_small or nodes > 0))
 
 
 def is_dense(rank: int, inputs: int, outputs: int) -> bool:

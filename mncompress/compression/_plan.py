@@ -97,7 +97,7 @@ def _read_rung(decision: Decision, key: str) -> int:
 
 
 def describe(layer: int, options: LayerOptions, choice: Choice | None, tolerance: Floats, groups: Sequence[Group],
-             calibration: LayerCalibration, *, movable: bool) -> list[Decision]:
+             calibration: LayerCalibration, *, movable: bool, distilled: bool) -> list[Decision]:
     """A layer's decisions.
 
     Args:
@@ -108,6 +108,7 @@ def describe(layer: int, options: LayerOptions, choice: Choice | None, tolerance
         groups: what they became.
         calibration: what they are given.
         movable: whether the layer was allowed to change.
+        distilled: whether distillation changed it afterwards.
     """
     decisions: dict[int, Decision] = {}
     for group in groups:
@@ -126,7 +127,7 @@ def describe(layer: int, options: LayerOptions, choice: Choice | None, tolerance
             decisions[index] = Decision(
                 layer, index, kind_of(group.key), (low, high), error,
                 allowed if np.isfinite(allowed) else float(np.finfo(np.float32).max), float(calibration.sensitivity[index]),
-                reason, refused, _settings(group, options, index), group.left)
+                f"{reason}; before distillation" if distilled else reason, refused, _settings(group, options, index), group.left)
     return [decisions[index] for index in range(options.n)]
 
 

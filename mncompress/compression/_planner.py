@@ -27,7 +27,7 @@ from mncompress.compression._budget import DEFAULT_MAX_DROP, Verdict, check_budg
 from mncompress.compression._build import Assignment, Blueprint, Study, build
 from mncompress.compression._finetune import finetune
 from mncompress.compression._plan import describe, read_plan
-from mncompress.compression._rewrite import Group, LinearMap, rewrite
+from mncompress.compression._rewrite import Group, LinearMap, is_free, rewrite
 from mncompress.compression._structure import find_levels, let_lines_leave
 from mncompress.data import Dataset
 from mncompress.errors import ConfigError
@@ -59,6 +59,7 @@ class Compressed:
         options: per activated layer what the neurons could have become.
         calibration: per activated layer what they are given.
         trials: every network that was tried.
+        holds: whether the budget does on the validation split.
     """
 
     network: Network
@@ -68,9 +69,10 @@ class Compressed:
     options: tuple[LayerOptions, ...]
     calibration: tuple[LayerCalibration, ...]
     trials: tuple[Trial, ...] = ()
+    holds: bool = True
 
 
-def compress_network(network: Network, dataset: Dataset, budget: Budget, progress: Tell | None = None, *,
+def compress_network(network: Network, dataset: Dataset, budget: Budget | None = None, progress: Tell | None = None, *,
                      plan: Plan | None = None, epochs: int = 0, measure_latency: Callable[[Network], float] | None = None
                      ) -> Compressed:
     """Calibrate, analyze and compress a trained network.
@@ -79,18 +81,18 @@ def compress_network(network: Network, dataset: Dataset, budget: Budget, progres
         network: with learned activations.
         dataset: its calibration split, and the ranges of the training split, give the domains; its validation split
             checks the budget.
-        budget: what compression may cost.
+        budget: what compression may cost; by default the plan's, or `Budget()`.
         progress: called with a line for each step.
         plan: to carry out, instead of looking for one.
         epochs: of distillation behind everything else.
         measure_latency: microseconds that a network takes; needed for a target of latency alone.
 
     Raises:
-        ConfigError: the plan does not fit the network, or the target cannot be reached.
+        ConfigError: the plan does not fit the network or has another budget, or the target cannot be reached within the limits.
         DataError: the calibration split is empty.
     """
     tell = progress or (lambda line: None)
-    budget = complete_budget(budget)
+    budget = complete_budget(_choose_budget(budget, plan))
     names = [name for name, module in network.named_modules() if isinstance(module, LearnedActivation)]
     idle = [pattern for pattern in (*budget.include, *budget.exclude)
             if not any(replace(budget, include=(pattern,), exclude=()).may_change(*each) for each in enumerate(names))]
@@ -106,6 +108,16 @@ def compress_network(network: Network, dataset: Dataset, budget: Budget, progres
     epochs = epochs or (plan.finetune_epochs or plan.finetuned if plan is not None else 0)
     search = _Search(network, dataset, budget, options, calibration, movable, epochs, measure_latency, tell)
     return search.carry_out(plan) if plan is not None else search.run()
+
+
+def _choose_budget(budget: Budget | None, plan: Plan | None) -> Budget:
+    """A plan's own budget decides what its forms are fitted for, so it comes with the plan."""
+    if plan is None:
+        return budget or Budget()
+    if budget is not None and complete_budget(budget) != complete_budget(plan.budget):
+        raise ConfigError("a plan has a budget of its own, for which its forms are fitted; leave out limits, preset, targets and "
+                          "patterns, or change them in the plan")
+    return plan.budget
 
 
 @dataclass(frozen=True)
@@ -149,7 +161,7 @@ class _Search:
                 found = self.find_structure(found)
             else:
                 self.tell(f"a layer has more than {WIDEST_SEARCHED} neurons or inputs: activations are replaced, but none leaves")
-            if self.budget.max_logit_error is None:
+            if self.budget.max_logit_error is None and self.budget.is_limited:
                 found = self.find_coarser(found)
         else:
             found = self.find_lines(found)
@@ -157,7 +169,7 @@ class _Search:
         return self.finish(found)
 
     def check_target(self, found: _Candidate) -> None:
-        """Refuse a network that is dearer than what was asked for; a latency was measured before intervals became fewer."""
+        """Refuse a network that is dearer than what was asked for, or breaks a limit that was given beside the target."""
         limit, latency = self.budget.macs_limit(count_macs(self.network)), self.budget.target_latency
         if limit is not None and count_macs(found.network) > limit:
             raise ConfigError(f"the target of {limit:.0f} multiply-adds cannot be reached; the smallest network found has "
@@ -165,6 +177,8 @@ class _Search:
         if latency is not None and min(self.latencies, default=np.inf) > latency and not self.is_reached(found):
             raise ConfigError(f"the target of {latency:g} us cannot be reached; the fastest network found takes "
                               f"{min(self.latencies):.1f}")
+        if self.budget.has_target and not found.verdict.ok:
+            raise ConfigError(f"the target cannot be reached within the limits: {found.verdict.reason}; drop one of them")
 
     def carry_out(self, plan: Plan) -> Compressed:
         """A plan as it is."""
@@ -177,18 +191,20 @@ class _Search:
     def find_forms(self) -> _Candidate:
         """The loosest tolerance up to which all networks keep the budget."""
         budget = self.budget
-        if budget.has_target and budget.max_drop is None and budget.max_logit_error is None:
+        if budget.has_target and not budget.is_limited:
             budget = replace(budget, max_drop=DEFAULT_MAX_DROP[budget.preset])
         scale = float(np.sqrt(np.var(self.original, axis=0).mean())) or 1.0
         steps = [] if budget.preset == "exact" else [scale * tolerance for tolerance in reversed(TOLERANCES)]
-        found, _ = go_while_ok(self.try_forms(budget, tolerance, choose) for tolerance in steps)
-        return found or go_while_ok([self.try_forms(budget, 0.0, choose)])[0] or self.try_forms(budget, 0.0, keep_all)
+        found, _ = go_while_ok(self.try_forms(budget, tolerance, self.movable) for tolerance in steps)
+        nothing = [False] * len(self.movable)
+        return (found or go_while_ok([self.try_forms(budget, 0.0, self.movable)])[0]
+                or self.try_forms(budget, 0.0, nothing))
 
-    def try_forms(self, budget: Budget, tolerance: float, pick: Callable[[LayerOptions, Floats], Choice]) -> _Candidate:
-        """A tolerance, carried out."""
+    def try_forms(self, budget: Budget, tolerance: float, movable: Sequence[bool]) -> _Candidate:
+        """A tolerance, carried out in the layers that may change."""
         tolerances = [_tolerances(tolerance, found.sensitivity) for found in self.calibration]
-        choices = [(pick if movable else keep_all)(*pair)
-                   for pair, movable in zip(zip(self.options, tolerances, strict=True), self.movable, strict=True)]
+        choices = [choose(*pair, can_leave=is_free(self.network, position)) if movable[position] else keep_all(*pair)
+                   for position, pair in enumerate(zip(self.options, tolerances, strict=True))]
         assignments = [_assign(*each) for each in zip(self.options, choices, tolerances, strict=True)]
         candidate = self.try_out(budget, tolerance, tolerances, choices, assignments)
         self.tell(f"tolerance {tolerance:.2g}: {candidate.verdict.reason}")
@@ -238,16 +254,13 @@ class _Search:
         The neurons of a form have as many intervals as the most demanding of them asks for; together they may do with less.
         """
         best = start
-        limit = start.verdict.evidence.get("drop_upper_bound")
         for share in COARSER:
             assignments = [replace(each, rungs={key: option.coarser(key, rung, share) for key, rung in each.rungs.items()})
                            for each, option in zip(start.assignments, self.options, strict=True)]
             if [each.rungs for each in assignments] == [each.rungs for each in best.assignments]:
                 continue
             candidate = self.try_out(self.budget, start.tolerance, start.tolerances, start.choices, assignments)
-            found = candidate.verdict.evidence.get("drop_upper_bound")
-            if not candidate.verdict.ok or (self.budget.has_target and isinstance(found, float) and isinstance(limit, float)
-                                            and found > limit):
+            if not candidate.verdict.ok:
                 break
             self.tell(f"1/{1 / share:.2g} of the intervals: {candidate.verdict.reason}")
             best = candidate
@@ -292,22 +305,30 @@ class _Search:
     def finish(self, found: _Candidate) -> Compressed:
         """The result with its plan."""
         choices: Sequence[Choice | None] = found.choices or [None] * len(self.options)
+        network, verdict, kept = self.distill(found) if self.epochs else (found.network, found.verdict, 0)
         decisions: list[Decision] = []
         for layer, parts in enumerate(zip(self.options, choices, found.tolerances, found.blueprint.groups, self.calibration,
                                           strict=True)):
-            decisions += describe(layer, *parts, movable=self.movable[layer])
+            decisions += describe(layer, *parts, movable=self.movable[layer], distilled=kept > 0)
         layers = [LayerPlan(layer, assignment.rank, ridge, assignment.factored) for layer, (assignment, ridge)
                   in enumerate(zip(found.assignments, found.blueprint.ridges, strict=True))
                   if ridge is not None or assignment.factored]
-        network, verdict, kept = found.network, found.verdict, 0
-        if self.epochs:
-            network, kept = finetune(self.network, network, self.dataset, self.epochs, self.tell)
-            verdict = self.check(self.budget, network)
         self.tell(f"taken: {verdict.reason}")
         evidence = {"verdict": verdict.reason, **verdict.evidence}
         plan = Plan(self.budget, tuple(decisions), found.tolerance, evidence, tuple(layers), kept, self.epochs)
         trials = tuple(replace(trial, taken=trial is found.trial) for trial in self.trials)
-        return Compressed(network, plan, found.blueprint.groups, found.blueprint.maps, self.options, self.calibration, trials)
+        return Compressed(network, plan, found.blueprint.groups, found.blueprint.maps, self.options, self.calibration, trials,
+                          verdict.ok)
+
+
+    def distill(self, found: _Candidate) -> tuple[Network, Verdict, int]:
+        """The network after distillation, and of how many epochs; the one before, where only that keeps the budget."""
+        network, kept = finetune(self.network, found.network, self.dataset, self.epochs, self.tell)
+        verdict = self.check(self.budget, network)
+        if found.verdict.ok and not verdict.ok:
+            self.tell(f"distillation is left out, since {verdict.reason} after it")
+            return found.network, found.verdict, 0
+        return network, verdict, kept
 
 
 def _classes(network: Network, dataset: Dataset) -> NDArray[np.intp]:

@@ -177,12 +177,16 @@ def _notes(latency: Latency, compressed: Compressed, certificate: Certificate, n
     decisions = compressed.plan.decisions
     for reason, count in Counter(d.reason for d in decisions if d.kind == "kept").items():
         notes.append(f"{count} of {len(decisions)} learned activations were kept: {reason}.")
-    if "estimated_flips_percent" in compressed.plan.validation:
+    if not compressed.holds:
+        notes.append(f"The budget does not hold on the validation split: {compressed.plan.validation['verdict']}.")
+    elif "estimated_flips_percent" in compressed.plan.validation:
         notes.append(f"The budget cannot be shown on so small a validation split: {compressed.plan.validation['verdict']}.")
     outside = max((row.out_of_range for row in neurons), default=0)
     if outside > NOTABLE_SHARE_OUTSIDE * samples:
         notes.append(f"{outside} of {samples} test samples leave the domain of at least one neuron, where its replacement was not "
                      "fitted: the test data are unlike the training data.")
+    if compressed.plan.finetuned:
+        notes.append("Distillation moved the weights and the activations together: the errors of single activations are those before.")
     if certificate.bounds is None:
         notes.append(f"There is no certificate: {certificate.reason}.")
     return (*notes, *latency.problems)

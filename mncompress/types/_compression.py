@@ -51,6 +51,11 @@ class Budget:
         """Whether a cost is given to come down to."""
         return self.target_macs is not None or self.target_latency is not None
 
+    @property
+    def is_limited(self) -> bool:
+        """Whether it is said how far the outputs or the accuracy may be from the original's."""
+        return self.max_drop is not None or self.max_logit_error is not None
+
     def macs_limit(self, original: int) -> float | None:
         """`target_macs` as a number, for an original with so many multiply-adds.
 
