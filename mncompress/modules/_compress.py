@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from mncompress import spline
 from mncompress.analysis import Choice, LayerOptions, choose, find_options, keep_all, kind_of
 from mncompress.calibration import LayerCalibration
-from mncompress.compression import Group, Verdict, check_budget, go_while_ok
+from mncompress.compression import TOLERANCES, Group, Verdict, check_budget, complete_budget, go_while_ok, spread_tolerance
 from mncompress.errors import ConfigError, DataError
 from mncompress.modules._functions import ModuleFunctions, as_inner_networks, as_learned, make_functions
 from mncompress.modules._observe import Observation, measure_sensitivity, observe, run_module
@@ -27,15 +27,7 @@ from mncompress.modules._probe import probe
 from mncompress.modules._registry import STANDARD, channel_axis_of, find_activations
 from mncompress.modules._rewrite import Site, can_lose_channels, rewrite
 from mncompress.modules._topology import Topology, fits_axis, fold_norms
-from mncompress.native import load_library
 from mncompress.types import Budget, Decision, Task
-
-TOLERANCES: tuple[float, ...] = tuple(float(t) for t in np.geomspace(0.3, 1e-8, 16))
-"""Relative to the root mean square of the outputs around their mean."""
-SENSITIVITY_FLOOR = 1e-3
-"""Of an activation's largest: a gradient that is zero on all calibration samples need not be so on others."""
-MAX_DROP: Mapping[str, float] = {"default": 0.1, "aggressive": 0.5}
-"""Where the budget names no limit, as for mncompress's own networks."""
 
 Rows: TypeAlias = NDArray[Any] | Tensor
 Floats = NDArray[np.float64]
@@ -106,7 +98,7 @@ def compress_module(module: nn.Module, x_calibration: Rows, validation: tuple[Ro
     steps = [] if budget.preset == "exact" else [scale * tolerance for tolerance in TOLERANCES]
 
     def attempt(tolerance: float, pick: Callable[[LayerOptions, Floats], Choice]) -> _Attempt:
-        tolerances = [_tolerances(tolerance, site.calibration.sensitivity) for site in sites]
+        tolerances = [spread_tolerance(tolerance, site.calibration.sensitivity) for site in sites]
         choices = [_choose(site, allowed, pick) for site, allowed in zip(sites, tolerances, strict=True)]
         groups = [_make_groups(*each) for each in zip(sites, choices, tolerances, strict=True)]
         compressed = rewrite(base, sites, groups)
@@ -232,28 +224,17 @@ def _settings(group: Group) -> dict[str, int | float | str]:
     return {"intervals": form.intervals, **linear} if isinstance(form, spline.CubicSpline) else {}
 
 
-def _tolerances(tolerance: float, sensitivity: Floats) -> Floats:
-    """Per channel; infinite where the outputs depend on none of them, -1 where only exact replacements count."""
-    if tolerance == 0:
-        return np.full(len(sensitivity), -1.0)
-    with np.errstate(divide="ignore"):
-        return np.asarray(tolerance / np.maximum(sensitivity, SENSITIVITY_FLOOR * sensitivity.max()))
-
-
 def _count_flips(network: nn.Module, compressed: nn.Module, x: Tensor) -> int:
     return int((run_module(network, x).argmax(1) != run_module(compressed, x).argmax(1)).sum())
 
 
 def _complete(budget: Budget) -> Budget:
-    """Fill in the preset's limit where the user gave none, and what `auto` targets here; refuse what only a search could do."""
+    """As for mncompress's own networks; refuse what only a search there could do."""
     for name in ("target_macs", "target_latency", "include", "exclude"):
         if getattr(budget, name) not in (None, ()):
             raise ConfigError(f"{name} is for mncompress's own networks; of a torch module all activations may change and the "
                               "structure stays")
-    target = ("native" if load_library() else "portable") if budget.target == "auto" else budget.target
-    if budget.preset == "exact" or budget.max_drop is not None or budget.max_logit_error is not None:
-        return replace(budget, target=target)
-    return replace(budget, target=target, max_drop=MAX_DROP[budget.preset])
+    return complete_budget(budget)
 
 
 def _as_tensor(x: Rows) -> Tensor:
