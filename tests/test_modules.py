@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 from torch import nn
 
-from mncompress import runtime, spline
+from mncompress import compression, export_onnx, runtime, spline
 from mncompress.analysis import choose, keep_all
 from mncompress.errors import ConfigError, DataError, ExportError
 from mncompress.modules import AlongAxis, ModuleResult, _compress, compress_module, export_module, register_activation
@@ -535,3 +535,79 @@ def test_channels_are_moved_only_for_what_needs_them_last(tmp_path):
         path = export_module(network, torch.randn(2, 2, 5, 5), tmp_path / "a.onnx")
         nodes = [node.op_type for node in onnx.load(path).graph.node]
         assert nodes.count("Transpose") >= 2 if expected is None else nodes == ["Conv", *expected, "Reshape"]
+
+
+class ByKeyword(nn.Module):
+    """Modules and functions get their tensors by keyword."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norm, self.drop, self.act = nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Dropout(0.1), AlongAxis(make_vaf(6), 1)
+        self.last = nn.Linear(6, 3)
+
+    def forward(self, x):
+        h = self.act(u=self.drop(input=self.norm(input=self.first(input=x))))
+        return torch.cat(tensors=[self.last(input=torch.relu(input=h)), torch.flatten(input=h, start_dim=1)], dim=1)
+
+
+def test_tensors_may_come_by_keyword(tmp_path):
+    torch.manual_seed(0)
+    network, x = ByKeyword().eval(), torch.randn(9, 4)
+    path = export_module(network, x[:4], tmp_path / "a.onnx")
+    found = runtime.make_session(path).run(["output"], {"input": x.numpy()})[0]
+    np.testing.assert_allclose(found, run(network, x), rtol=1e-5, atol=1e-5)    # float32 on both sides
+    result = compress_module(network, x, (x, run(network, x)), Budget(max_logit_error=1e-4), task="regression")
+    assert result.left_alone["act"] == "it is not called with one tensor that has a batch and its channel axis"
+
+
+def test_a_normalization_by_the_batch_is_refused(digits, tmp_path):
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 10), nn.BatchNorm1d(10, track_running_stats=False))
+    reason = "^2 is a BatchNorm1d without running statistics, so what a sample gives depends on its batch"
+    with pytest.raises(ConfigError, match=reason):
+        compress_module(network, digits[0][0], digits[1])
+    with pytest.raises(ConfigError, match=reason):
+        export_module(network, digits[1][0], tmp_path / "a.onnx")
+
+
+@pytest.mark.filterwarnings("ignore:`torch.nn.utils.weight_norm` is deprecated")
+@pytest.mark.parametrize("parametrize", [nn.utils.weight_norm, nn.utils.spectral_norm, nn.utils.parametrizations.weight_norm])
+def test_weights_that_are_computed_anew_at_each_call(parametrize, tmp_path):
+    torch.manual_seed(0)
+    network, x = nn.Sequential(parametrize(nn.Linear(3, 6)), Gate(6), parametrize(nn.Linear(6, 4))), torch.randn(200, 3)
+    y = run(network.eval(), x)
+    network(x).sum().backward()
+    result = compress_module(network, x, (x, y), Budget(max_logit_error=0.05), task="regression")
+    assert {one.kind for one in result.decisions["1"]}.isdisjoint({"kept"})
+    assert 0 < np.abs(run(result.network, x) - y).max() <= 0.05
+    assert type(result.network[0]) is type(network[0])
+    assert network[1].a.grad is not None
+    export_module(result, x[:5], tmp_path / "a.onnx")
+
+
+def test_what_a_module_remembers_of_a_call_does_not_matter():
+    class Remembers(nn.Sequential):
+        def forward(self, x):
+            self.last = super().forward(x)
+            return self.last
+
+    torch.manual_seed(0)
+    network, x = Remembers(nn.Linear(3, 6), Remembers(Gate(6)), nn.Linear(6, 6), Gate(6), nn.Linear(6, 4)), torch.randn(200, 3)
+    network(x)
+    result = compress_module(network, x, (x, network(x).detach()), Budget(max_logit_error=0.05), task="regression")
+    assert list(result.decisions) == ["1.0", "3"]
+    network.also = [network.last]
+    with pytest.raises(ConfigError, match=r"^the module cannot be copied: Only Tensors .* plain values$"):
+        compress_module(network, x, (x, network(x).detach()), task="regression")
+
+
+def test_onnx_of_a_module_has_its_own_function(compressed, tmp_path):
+    for source, kind in ((compressed, "ModuleResult"), (compressed.network, "Cnn")):
+        with pytest.raises(ExportError, match=rf"^export_onnx writes mncompress's own networks, got a {kind}; .*export_module$"):
+            export_onnx(source, tmp_path / "a.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_limits_and_steps_are_those_of_networks():
+    assert _compress.TOLERANCES is compression.TOLERANCES
+    assert _compress.spread_tolerance is compression.spread_tolerance
+    assert _compress._complete(Budget()) == compression.complete_budget(Budget())

@@ -5,7 +5,6 @@ channel's sensitivity gives its tolerance; from tight to loose, the last network
 validation data is taken. Activations of mncompress's families are analyzed exactly, others through their sampled values.
 """
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -22,7 +21,7 @@ from mncompress.calibration import LayerCalibration
 from mncompress.compression import TOLERANCES, Group, Verdict, check_budget, complete_budget, go_while_ok, spread_tolerance
 from mncompress.errors import ConfigError, DataError
 from mncompress.modules._functions import ModuleFunctions, as_inner_networks, as_learned, make_functions
-from mncompress.modules._observe import Observation, measure_sensitivity, observe, run_module
+from mncompress.modules._observe import Observation, copy_module, measure_sensitivity, observe, run_module
 from mncompress.modules._probe import probe
 from mncompress.modules._registry import STANDARD, channel_axis_of, find_activations
 from mncompress.modules._rewrite import Site, can_lose_channels, rewrite
@@ -79,14 +78,15 @@ def compress_module(module: nn.Module, x_calibration: Rows, validation: tuple[Ro
         progress: called with a line for each step.
 
     Raises:
-        ConfigError: the module is an activation itself, or the budget has a target or patterns.
+        ConfigError: the module is an activation itself, cannot be copied or gives what depends on the batch, or the budget has a
+            target or patterns.
         DataError: there are no rows, the labels do not fit, or the module fails on the data.
     """
     tell = progress or (lambda line: None)
     if channel_axis_of(module) is not None or isinstance(module, STANDARD):
         raise ConfigError("the module is itself an activation; give the network that it is in, or put it into nn.Sequential")
     budget = _complete(budget or Budget())
-    network = copy.deepcopy(module).cpu().float().eval().requires_grad_(False)
+    network = copy_module(module)
     x, x_validation = _as_tensor(x_calibration), _as_tensor(validation[0])
     original = run_module(network, x_validation)
     y = _as_labels(validation[1], original, task)

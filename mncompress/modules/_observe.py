@@ -5,6 +5,7 @@ The domain of a channel is its range over all samples and positions of the calib
 outputs of the channel.
 """
 
+import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -14,9 +15,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from mncompress.calibration import BINS, MARGIN, PROBES, LayerCalibration
-from mncompress.errors import DataError
+from mncompress.errors import ConfigError, DataError
+from mncompress.modules._probe import first_line
 
 BATCH_ROWS = 256
 SENSITIVITY_ROWS = 512
@@ -118,6 +121,28 @@ def measure_sensitivity(network: nn.Module, activations: Mapping[str, tuple[nn.M
                         squares = gradient.double().square().movedim(found[name].axis, -1)
                         found[name].squares += squares.reshape(-1, squares.shape[-1]).sum(0)
     return len(x)
+
+
+def copy_module(module: nn.Module) -> nn.Module:
+    """A copy on the CPU, in float32 and eval mode, without gradients.
+
+    Tensors of a graph are not copied by torch: those that a forward left in an attribute, such as the weight that the old
+    `torch.nn.utils.weight_norm` computes anew at each call, are detached.
+
+    Raises:
+        ConfigError: the module cannot be copied, or its outputs depend on the batch.
+    """
+    for name, each in module.named_modules():
+        if isinstance(each, _BatchNorm) and each.running_mean is None:
+            raise ConfigError(f"{name or 'the module'} is a {type(each).__name__} without running statistics, so what a sample gives "
+                              "depends on its batch; train the network with track_running_stats=True")
+    left = {id(value): value.detach().clone() for each in module.modules() for value in vars(each).values()
+            if isinstance(value, Tensor) and not value.is_leaf}
+    try:
+        return copy.deepcopy(module, left).cpu().float().eval().requires_grad_(False)
+    except Exception as error:      # anything that a foreign module may hold
+        raise ConfigError(f"the module cannot be copied: {first_line(error)}; keep nothing in its attributes but modules, "
+                          "parameters, buffers and plain values") from error
 
 
 def run_module(network: nn.Module, x: Tensor) -> Floats:
