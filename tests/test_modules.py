@@ -611,3 +611,43 @@ def test_limits_and_steps_are_those_of_networks():
     assert _compress.TOLERANCES is compression.TOLERANCES
     assert _compress.spread_tolerance is compression.spread_tolerance
     assert _compress._complete(Budget()) == compression.complete_budget(Budget())
+
+
+@pytest.mark.parametrize(("change", "reason"), [
+    (lambda y: y + 100, r"^validation row 0 has the label 10\d; this network's 10 outputs are the classes 0 to 9$"),
+    (lambda y: np.where(np.arange(597) == 7, -1, y), r"^validation row 7 has the label -1; "),
+    (lambda y: y.astype(float), r"^the validation labels have the type torch.float64; classification takes integers$"),
+    (lambda y: y > 4, r"^the validation labels have the type torch.bool; "),
+    (lambda y: y.astype(str), r"^validation labels of type ndarray cannot be read: can't convert np.ndarray of type numpy.str_"),
+    (lambda y: y[:, None], r"^the validation labels have the shape \(597, 1\), for classification .* must be \(597,\)$"),
+])
+def test_labels_that_the_network_cannot_give_are_refused(digits, change, reason):
+    x, y = digits[1]
+    with pytest.raises(DataError, match=reason) as caught:
+        compress_module(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), digits[0][0], (x, change(y)))
+    assert "\n" not in str(caught.value)
+
+
+def test_targets_that_are_no_numbers_are_refused(digits):
+    x, y = digits[1]
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 1))
+    targets = y[:, None].astype(np.float32)
+    with pytest.raises(DataError, match=r"^the network gives 1 output, which tells no classes apart; .*task='regression'$"):
+        compress_module(network, digits[0][0], (x, 0 * y))
+    for value, reason in ((np.nan, "^the validation targets of row 3 are not finite; "), (np.inf, "row 3 are not finite")):
+        with pytest.raises(DataError, match=reason):
+            compress_module(network, x, (x, np.where(np.arange(597)[:, None] == 3, value, targets)), task="regression")
+    with pytest.raises(DataError, match="labels have the type torch.complex64; regression takes floats or integers$"):
+        compress_module(network, x, (x, targets.astype(np.complex64)), task="regression")
+    for numbers in (y[:, None], torch.as_tensor(targets).bfloat16()):
+        assert compress_module(network, x, (x, numbers), task="regression").verdict["ok"]
+    with pytest.raises(DataError, match=r"^inputs of type list cannot be read: "):
+        compress_module(network, [["a"]], (x, targets), task="regression")
+
+
+def test_a_verdict_on_few_rows_says_that_they_show_nothing(digits):
+    torch.manual_seed(0)
+    network, (x, y) = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), Gate(8), nn.Linear(8, 10)), digits[1]
+    result = compress_module(network, x[:1], (x[:1], y[:1]))
+    assert "1 validation samples are too few to show a drop below 0.1 points with 95% confidence" in result.verdict["verdict"]
+    assert result.verdict["drop_upper_bound"] > 99

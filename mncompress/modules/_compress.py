@@ -22,7 +22,7 @@ from mncompress.compression import TOLERANCES, Group, Verdict, check_budget, com
 from mncompress.errors import ConfigError, DataError
 from mncompress.modules._functions import ModuleFunctions, as_inner_networks, as_learned, make_functions
 from mncompress.modules._observe import Observation, copy_module, measure_sensitivity, observe, run_module
-from mncompress.modules._probe import probe
+from mncompress.modules._probe import first_line, probe
 from mncompress.modules._registry import STANDARD, channel_axis_of, find_activations
 from mncompress.modules._rewrite import Site, can_lose_channels, rewrite
 from mncompress.modules._topology import Topology, fits_axis, fold_norms
@@ -239,15 +239,44 @@ def _complete(budget: Budget) -> Budget:
 
 def _as_tensor(x: Rows) -> Tensor:
     """Inputs as a network takes them: floats in float32, integers as they are."""
-    tensor = torch.as_tensor(x).detach().cpu()
+    tensor = _to_cpu("inputs", x)
     if tensor.dim() < 2 or len(tensor) == 0:
         raise DataError(f"inputs of shape {tuple(tensor.shape)} are no samples; give at least one row, samples first")
     return tensor.float() if tensor.is_floating_point() else tensor
 
 
+def _to_cpu(what: str, values: Rows) -> Tensor:
+    try:
+        return torch.as_tensor(values).detach().cpu()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise DataError(f"{what} of type {type(values).__name__} cannot be read: {first_line(error)}; give a tensor or a numeric "
+                        "array") from error
+
+
 def _as_labels(y: Rows, outputs: Floats, task: Task) -> NDArray[np.generic]:
-    labels: NDArray[np.generic] = torch.as_tensor(y).detach().cpu().numpy()
-    expected = outputs.shape[:1] if task == "classification" else outputs.shape
-    if labels.shape != expected:
-        raise DataError(f"the validation labels have the shape {labels.shape}, for {task} with this network it must be {expected}")
+    """Labels (rows,) of classes that the network has, or targets of the outputs' shape."""
+    tensor = _to_cpu("validation labels", y)
+    shape, expected = tuple(tensor.shape), outputs.shape[:1] if task == "classification" else outputs.shape
+    if shape != expected:
+        raise DataError(f"the validation labels have the shape {shape}, for {task} with this network it must be {expected}")
+    is_float = tensor.is_floating_point()
+    if tensor.is_complex() or tensor.dtype == torch.bool or (is_float and task == "classification"):
+        raise DataError(f"the validation labels have the type {tensor.dtype}; {task} takes "
+                        f"{'integers' if task == 'classification' else 'floats or integers'}")
+    labels: NDArray[np.generic] = (tensor.double() if is_float else tensor).numpy()
+    if task == "classification":
+        _check_classes(labels, outputs.shape[1])
+    elif not np.isfinite(labels).all():
+        row = int(np.isfinite(labels).all(1).argmin())
+        raise DataError(f"the validation targets of row {row} are not finite; leave such rows out")
     return labels
+
+
+def _check_classes(labels: NDArray[np.generic], classes: int) -> None:
+    if classes < 2:
+        raise DataError(f"the network gives {classes} output, which tells no classes apart; give targets and task='regression'")
+    wrong = (labels < 0) | (labels >= classes)
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise DataError(f"validation row {row} has the label {labels[row]}; this network's {classes} outputs are the classes 0 to "
+                        f"{classes - 1}")
