@@ -12,10 +12,11 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from mncompress import compression, export_onnx, runtime, spline
-from mncompress.analysis import choose, keep_all
+from mncompress.analysis import LayerOptions, choose, keep_all
 from mncompress.errors import ConfigError, DataError, ExportError
 from mncompress.modules import AlongAxis, ModuleResult, _compress, compress_module, export_module, register_activation
 from mncompress.modules._functions import make_functions
+from mncompress.modules._pieces import add_pieces
 from mncompress.modules._probe import probe
 from mncompress.modules._registry import find_activations
 from mncompress.modules._rewrite import rewrite
@@ -637,7 +638,7 @@ def test_targets_that_are_no_numbers_are_refused(digits):
     for value, reason in ((np.nan, "^the validation targets of row 3 are not finite; "), (np.inf, "row 3 are not finite")):
         with pytest.raises(DataError, match=reason):
             compress_module(network, x, (x, np.where(np.arange(597)[:, None] == 3, value, targets)), task="regression")
-    with pytest.raises(DataError, match="labels have the type torch.complex64; regression takes floats or integers$"):
+    with pytest.raises(DataError, match=r"labels have the type torch.complex64; regression takes floats or integers$"):
         compress_module(network, x, (x, targets.astype(np.complex64)), task="regression")
     for numbers in (y[:, None], torch.as_tensor(targets).bfloat16()):
         assert compress_module(network, x, (x, numbers), task="regression").verdict["ok"]
@@ -651,3 +652,77 @@ def test_a_verdict_on_few_rows_says_that_they_show_nothing(digits):
     result = compress_module(network, x[:1], (x[:1], y[:1]))
     assert "1 validation samples are too few to show a drop below 0.1 points with 95% confidence" in result.verdict["verdict"]
     assert result.verdict["drop_upper_bound"] > 99
+
+
+class Leaky(nn.Module):
+    """u, or a u below zero, with a learned a: one kink, of which nobody is told."""
+
+    mncompress_channel_axis = -1
+
+    def __init__(self, n: int) -> None:
+        super().__init__()
+        self.a = nn.Parameter(torch.linspace(-0.5, 0.8, n))
+
+    def forward(self, u):
+        return torch.where(u > 0, u, self.a * u)
+
+
+def test_a_kink_that_nobody_told_of_is_found(digits, tmp_path):
+    torch.manual_seed(0)
+    network, (x, y) = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), Leaky(16), nn.Linear(16, 10)), digits[1]
+    result = compress_module(network, digits[0][0], (x, y), Budget(max_logit_error=1e-3, target="native"))
+    assert {(one.kind, one.settings["knots"]) for one in result.decisions["2"]} == {("piecewise_linear", 1)}
+    assert max(one.max_abs_error for one in result.decisions["2"]) < 1e-12      # float64 rounding of values around 1
+    np.testing.assert_allclose(run(result.network, 10 * x), run(network, 10 * x), rtol=1e-4, atol=1e-4)     # lines, everywhere
+    export_module(result, x[:9], tmp_path / "a.onnx")
+    exact = compress_module(network, digits[0][0], (x, y), Budget(preset="exact"))
+    assert {one.kind for one in exact.decisions["2"]} == {"kept"}
+
+
+class Function(nn.Module):
+    """A function that all channels have, in float64."""
+
+    def __init__(self, function) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, u):
+        return torch.from_numpy(np.asarray(self.function(u.detach().numpy())))
+
+
+def options_of(function, domain):
+    functions = make_functions(Function(function), 1, 2, len(domain))
+    return LayerOptions(functions, np.asarray(domain, float), {}, {}, {}, {}, np.zeros(len(domain), int))
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.floats(0.1, 1), min_size=1, max_size=8), st.integers(0, 1000), st.floats(-1e3, 1e3), st.floats(1e-3, 1e3))
+def test_lines_are_found_wherever_they_meet(gaps, seed, offset, width):
+    generator = np.random.default_rng(seed)
+    ends = np.cumsum([0.0, *gaps, 0.1])
+    ends = offset + width * ends / ends[-1]
+    changes = generator.choice([-1.0, 1.0], len(gaps)) * generator.uniform(0.1, 2, len(gaps))
+    form = spline.PiecewiseLinear(ends[None, 1:-1], changes[None], generator.normal(size=1), generator.normal(size=1))
+    options = options_of(form.evaluate, [ends[[0, -1]]])
+    size = np.abs(form.evaluate(ends[:, None])).max() + np.abs(ends).max()
+    found = add_pieces(options)
+    assert found.knots.tolist() == [len(gaps)]
+    # intercepts are values at u = 0, extrapolated from lines of at least 2/512 of the domain: their rounding grows by as much
+    assert found.errors["piecewise_linear"][0] <= 1e-11 * size * (1 + abs(offset) / width)
+    u = generator.uniform(ends[0], ends[-1], (1000, 1))
+    built = found.build("piecewise_linear", np.full(1, np.inf), np.arange(1))
+    np.testing.assert_allclose(built.evaluate(u), form.evaluate(u), rtol=0, atol=1e-11 * size * (1 + abs(offset) / width))
+
+
+@pytest.mark.parametrize("function", [np.tanh, lambda u: u > 0.1, lambda u: np.where(u > 0.1, u, u / 2 - 1), lambda u: u % 0.1,
+                                      lambda u: np.abs(u % 0.3 - 0.15), lambda u: np.where(u > 0, u, np.nan),
+                                      lambda u: np.maximum(u, u**2)])
+def test_what_does_not_consist_of_few_lines_stays_what_it_was(function):
+    options = options_of(function, [[-1, 2], [-3, 1]])
+    assert add_pieces(options) is options
+
+
+def test_channels_without_knots_are_no_pieces():
+    options = add_pieces(options_of(lambda u: np.stack([np.abs(u[:, 0]), np.tanh(u[:, 1]), u[:, 2]], 1), [[-1, 2]] * 3))
+    assert np.isfinite(options.errors["piecewise_linear"]).tolist() == [True, False, True]
+    assert options.knots.tolist() == [1, 0, 0]

@@ -22,6 +22,7 @@ from mncompress.compression import TOLERANCES, Group, Verdict, check_budget, com
 from mncompress.errors import ConfigError, DataError
 from mncompress.modules._functions import ModuleFunctions, as_inner_networks, as_learned, make_functions
 from mncompress.modules._observe import Observation, copy_module, measure_sensitivity, observe, run_module
+from mncompress.modules._pieces import add_pieces
 from mncompress.modules._probe import first_line, probe
 from mncompress.modules._registry import STANDARD, channel_axis_of, find_activations
 from mncompress.modules._rewrite import Site, can_lose_channels, rewrite
@@ -157,8 +158,9 @@ def _make_site(network: nn.Module, topology: Topology, name: str, module: nn.Mod
     inner, family = as_inner_networks(module, functions)
     options = find_options(inner, family, calibration.domain, budget.preset,
                            "portable" if budget.target == "portable" else "native")
-    if budget.preset == "exact" and as_learned(module) is None:
-        options = replace(options, errors={}, exact={}, ladder={}, found={})
+    if as_learned(module) is None:
+        options = (add_pieces(options) if budget.preset != "exact" else
+                   replace(options, errors={}, exact={}, ladder={}, found={}))
 
     def neighbor(linear: str | None) -> str | None:
         return linear if linear and fits_axis(network.get_submodule(linear), functions.rank, functions.axis) else None
@@ -272,7 +274,7 @@ def _as_labels(y: Rows, outputs: Floats, task: Task) -> NDArray[np.generic]:
     return labels
 
 
-def _check_classes(labels: NDArray[np.generic], classes: int) -> None:
+def _check_classes(labels: NDArray[Any], classes: int) -> None:
     if classes < 2:
         raise DataError(f"the network gives {classes} output, which tells no classes apart; give targets and task='regression'")
     wrong = (labels < 0) | (labels >= classes)

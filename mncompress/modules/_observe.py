@@ -134,8 +134,8 @@ def copy_module(module: nn.Module) -> nn.Module:
     """
     for name, each in module.named_modules():
         if isinstance(each, _BatchNorm) and each.running_mean is None:
-            raise ConfigError(f"{name or 'the module'} is a {type(each).__name__} without running statistics, so what a sample gives "
-                              "depends on its batch; train the network with track_running_stats=True")
+            raise ConfigError(f"{name or 'the module'} is a {type(each).__name__} without running statistics, so what a sample "
+                              "gives depends on its batch; train the network with track_running_stats=True")
     left = {id(value): value.detach().clone() for each in module.modules() for value in vars(each).values()
             if isinstance(value, Tensor) and not value.is_leaf}
     try:
