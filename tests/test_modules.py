@@ -726,3 +726,20 @@ def test_channels_without_knots_are_no_pieces():
     options = add_pieces(options_of(lambda u: np.stack([np.abs(u[:, 0]), np.tanh(u[:, 1]), u[:, 2]], 1), [[-1, 2]] * 3))
     assert np.isfinite(options.errors["piecewise_linear"]).tolist() == [True, False, True]
     assert options.knots.tolist() == [1, 0, 0]
+
+
+def test_a_late_row_on_which_the_network_fails_is_one_plain_line():
+    class Lookup(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table, self.act, self.last = nn.Embedding(5, 6), Gate(6), nn.Linear(6, 3)
+
+        def forward(self, x):
+            if int(x.max()) > 4:
+                raise IndexError("no such word\n  in the table")
+            return self.last(self.act(self.table(x).sum(1)))
+
+    x = torch.zeros(300, 2, dtype=torch.long)
+    x[299] = 5
+    with pytest.raises(DataError, match=r"^the network fails on data of shape \(44, 2\), torch.int64: no such word; give x as "):
+        compress_module(Lookup(), x, (x[:9], np.arange(9) % 3))

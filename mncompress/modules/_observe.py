@@ -81,13 +81,16 @@ def observe(network: nn.Module, activations: Mapping[str, tuple[nn.Module, int]]
 @torch.no_grad()
 def run_hooked(network: nn.Module, modules: Mapping[str, tuple[nn.Module, int]], x: Tensor, see: Callable[[str, Any], None]
                ) -> None:
-    """Run the network over x, and call `see(name, input)` before each call of a module; the input may be no tensor."""
+    """Run the network over x, and call `see(name, input)` before each call of a module; the input may be no tensor.
+
+    Raises:
+        DataError: the network fails on the data.
+    """
     with ExitStack() as hooks:
         for name, (module, _) in modules.items():
             hooks.enter_context(_hook(module.register_forward_pre_hook(
                 lambda _, args, name=name: see(name, args[0] if len(args) == 1 else None))))
-        for part in x.split(BATCH_ROWS):
-            network(part)
+        run_module(network, x)
 
 
 def measure_sensitivity(network: nn.Module, activations: Mapping[str, tuple[nn.Module, int]], x: Tensor,
@@ -157,7 +160,7 @@ def run_module(network: nn.Module, x: Tensor) -> Floats:
             try:
                 y = network(part)
             except Exception as error:      # anything that a foreign module may raise
-                raise DataError(f"the network fails on data of shape {tuple(part.shape)}, {part.dtype}: {error}; "
+                raise DataError(f"the network fails on data of shape {tuple(part.shape)}, {part.dtype}: {first_line(error)}; "
                                 "give x as the network takes it, samples first") from error
             if not isinstance(y, Tensor) or y.dim() != 2 or len(y) != len(part):
                 what = f"shape {tuple(y.shape)}" if isinstance(y, Tensor) else f"a {type(y).__name__}"
