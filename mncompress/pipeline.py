@@ -229,10 +229,13 @@ def export_onnx(source: Result | Network, path: PathLike, *, opset_version: int 
         inline: standard operators only, as in `portable.onnx`.
 
     Raises:
-        ExportError: the opset cannot be written.
+        ExportError: it is no network of mncompress's own, or the opset cannot be written.
         OutputError: the file cannot be written.
     """
     network = source.network if isinstance(source, Result) else source
+    if not isinstance(network, Network):
+        raise ExportError(f"export_onnx writes mncompress's own networks, got a {type(network).__name__}; write the result of "
+                          "compressing a module, or a module, with mncompress.modules.export_module")
     write_onnx(network, Path(path), opset_version=opset_version, inline=inline, metadata=_metadata(None))
     return Path(path)
 

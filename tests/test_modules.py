@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 from torch import nn
 
-from mncompress import runtime, spline
-from mncompress.analysis import choose, keep_all
+from mncompress import compression, export_onnx, runtime, spline
+from mncompress.analysis import LayerOptions, choose, keep_all
 from mncompress.errors import ConfigError, DataError, ExportError
 from mncompress.modules import AlongAxis, ModuleResult, _compress, compress_module, export_module, register_activation
 from mncompress.modules._functions import make_functions
+from mncompress.modules._pieces import add_pieces
 from mncompress.modules._probe import probe
 from mncompress.modules._registry import find_activations
 from mncompress.modules._rewrite import rewrite
@@ -535,3 +536,210 @@ def test_channels_are_moved_only_for_what_needs_them_last(tmp_path):
         path = export_module(network, torch.randn(2, 2, 5, 5), tmp_path / "a.onnx")
         nodes = [node.op_type for node in onnx.load(path).graph.node]
         assert nodes.count("Transpose") >= 2 if expected is None else nodes == ["Conv", *expected, "Reshape"]
+
+
+class ByKeyword(nn.Module):
+    """Modules and functions get their tensors by keyword."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norm, self.drop, self.act = nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Dropout(0.1), AlongAxis(make_vaf(6), 1)
+        self.last = nn.Linear(6, 3)
+
+    def forward(self, x):
+        h = self.act(u=self.drop(input=self.norm(input=self.first(input=x))))
+        return torch.cat(tensors=[self.last(input=torch.relu(input=h)), torch.flatten(input=h, start_dim=1)], dim=1)
+
+
+def test_tensors_may_come_by_keyword(tmp_path):
+    torch.manual_seed(0)
+    network, x = ByKeyword().eval(), torch.randn(9, 4)
+    path = export_module(network, x[:4], tmp_path / "a.onnx")
+    found = runtime.make_session(path).run(["output"], {"input": x.numpy()})[0]
+    np.testing.assert_allclose(found, run(network, x), rtol=1e-5, atol=1e-5)    # float32 on both sides
+    result = compress_module(network, x, (x, run(network, x)), Budget(max_logit_error=1e-4), task="regression")
+    assert result.left_alone["act"] == "it is not called with one tensor that has a batch and its channel axis"
+
+
+def test_a_normalization_by_the_batch_is_refused(digits, tmp_path):
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 10), nn.BatchNorm1d(10, track_running_stats=False))
+    reason = "^2 is a BatchNorm1d without running statistics, so what a sample gives depends on its batch"
+    with pytest.raises(ConfigError, match=reason):
+        compress_module(network, digits[0][0], digits[1])
+    with pytest.raises(ConfigError, match=reason):
+        export_module(network, digits[1][0], tmp_path / "a.onnx")
+
+
+@pytest.mark.filterwarnings("ignore:`torch.nn.utils.weight_norm` is deprecated")
+@pytest.mark.parametrize("parametrize", [nn.utils.weight_norm, nn.utils.spectral_norm, nn.utils.parametrizations.weight_norm])
+def test_weights_that_are_computed_anew_at_each_call(parametrize, tmp_path):
+    torch.manual_seed(0)
+    network, x = nn.Sequential(parametrize(nn.Linear(3, 6)), Gate(6), parametrize(nn.Linear(6, 4))), torch.randn(200, 3)
+    y = run(network.eval(), x)
+    network(x).sum().backward()
+    result = compress_module(network, x, (x, y), Budget(max_logit_error=0.05), task="regression")
+    assert {one.kind for one in result.decisions["1"]}.isdisjoint({"kept"})
+    assert 0 < np.abs(run(result.network, x) - y).max() <= 0.05
+    assert type(result.network[0]) is type(network[0])
+    assert network[1].a.grad is not None
+    export_module(result, x[:5], tmp_path / "a.onnx")
+
+
+def test_what_a_module_remembers_of_a_call_does_not_matter():
+    class Remembers(nn.Sequential):
+        def forward(self, x):
+            self.last = super().forward(x)
+            return self.last
+
+    torch.manual_seed(0)
+    network, x = Remembers(nn.Linear(3, 6), Remembers(Gate(6)), nn.Linear(6, 6), Gate(6), nn.Linear(6, 4)), torch.randn(200, 3)
+    network(x)
+    result = compress_module(network, x, (x, network(x).detach()), Budget(max_logit_error=0.05), task="regression")
+    assert list(result.decisions) == ["1.0", "3"]
+    network.also = [network.last]
+    with pytest.raises(ConfigError, match=r"^the module cannot be copied: Only Tensors .* plain values$"):
+        compress_module(network, x, (x, network(x).detach()), task="regression")
+
+
+def test_onnx_of_a_module_has_its_own_function(compressed, tmp_path):
+    for source, kind in ((compressed, "ModuleResult"), (compressed.network, "Cnn")):
+        with pytest.raises(ExportError, match=rf"^export_onnx writes mncompress's own networks, got a {kind}; .*export_module$"):
+            export_onnx(source, tmp_path / "a.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_limits_and_steps_are_those_of_networks():
+    assert _compress.TOLERANCES is compression.TOLERANCES
+    assert _compress.spread_tolerance is compression.spread_tolerance
+    assert _compress._complete(Budget()) == compression.complete_budget(Budget())
+
+
+@pytest.mark.parametrize(("change", "reason"), [
+    (lambda y: y + 100, r"^validation row 0 has the label 10\d; this network's 10 outputs are the classes 0 to 9$"),
+    (lambda y: np.where(np.arange(597) == 7, -1, y), r"^validation row 7 has the label -1; "),
+    (lambda y: y.astype(float), r"^the validation labels have the type torch.float64; classification takes integers$"),
+    (lambda y: y > 4, r"^the validation labels have the type torch.bool; "),
+    (lambda y: y.astype(str), r"^validation labels of type ndarray cannot be read: can't convert np.ndarray of type numpy.str_"),
+    (lambda y: y[:, None], r"^the validation labels have the shape \(597, 1\), for classification .* must be \(597,\)$"),
+])
+def test_labels_that_the_network_cannot_give_are_refused(digits, change, reason):
+    x, y = digits[1]
+    with pytest.raises(DataError, match=reason) as caught:
+        compress_module(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), digits[0][0], (x, change(y)))
+    assert "\n" not in str(caught.value)
+
+
+def test_targets_that_are_no_numbers_are_refused(digits):
+    x, y = digits[1]
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 1))
+    targets = y[:, None].astype(np.float32)
+    with pytest.raises(DataError, match=r"^the network gives 1 output, which tells no classes apart; .*task='regression'$"):
+        compress_module(network, digits[0][0], (x, 0 * y))
+    for value, reason in ((np.nan, "^the validation targets of row 3 are not finite; "), (np.inf, "row 3 are not finite")):
+        with pytest.raises(DataError, match=reason):
+            compress_module(network, x, (x, np.where(np.arange(597)[:, None] == 3, value, targets)), task="regression")
+    with pytest.raises(DataError, match=r"labels have the type torch.complex64; regression takes floats or integers$"):
+        compress_module(network, x, (x, targets.astype(np.complex64)), task="regression")
+    for numbers in (y[:, None], torch.as_tensor(targets).bfloat16()):
+        assert compress_module(network, x, (x, numbers), task="regression").verdict["ok"]
+    with pytest.raises(DataError, match=r"^inputs of type list cannot be read: "):
+        compress_module(network, [["a"]], (x, targets), task="regression")
+
+
+def test_a_verdict_on_few_rows_says_that_they_show_nothing(digits):
+    torch.manual_seed(0)
+    network, (x, y) = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), Gate(8), nn.Linear(8, 10)), digits[1]
+    result = compress_module(network, x[:1], (x[:1], y[:1]))
+    assert "1 validation samples are too few to show a drop below 0.1 points with 95% confidence" in result.verdict["verdict"]
+    assert result.verdict["drop_upper_bound"] > 99
+
+
+class Leaky(nn.Module):
+    """u, or a u below zero, with a learned a: one kink, of which nobody is told."""
+
+    mncompress_channel_axis = -1
+
+    def __init__(self, n: int) -> None:
+        super().__init__()
+        self.a = nn.Parameter(torch.linspace(-0.5, 0.8, n))
+
+    def forward(self, u):
+        return torch.where(u > 0, u, self.a * u)
+
+
+def test_a_kink_that_nobody_told_of_is_found(digits, tmp_path):
+    torch.manual_seed(0)
+    network, (x, y) = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), Leaky(16), nn.Linear(16, 10)), digits[1]
+    result = compress_module(network, digits[0][0], (x, y), Budget(max_logit_error=1e-3, target="native"))
+    assert {(one.kind, one.settings["knots"]) for one in result.decisions["2"]} == {("piecewise_linear", 1)}
+    assert max(one.max_abs_error for one in result.decisions["2"]) < 1e-12      # float64 rounding of values around 1
+    np.testing.assert_allclose(run(result.network, 10 * x), run(network, 10 * x), rtol=1e-4, atol=1e-4)     # lines, everywhere
+    export_module(result, x[:9], tmp_path / "a.onnx")
+    exact = compress_module(network, digits[0][0], (x, y), Budget(preset="exact"))
+    assert {one.kind for one in exact.decisions["2"]} == {"kept"}
+
+
+class Function(nn.Module):
+    """A function that all channels have, in float64."""
+
+    def __init__(self, function) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, u):
+        return torch.from_numpy(np.asarray(self.function(u.detach().numpy())))
+
+
+def options_of(function, domain):
+    functions = make_functions(Function(function), 1, 2, len(domain))
+    return LayerOptions(functions, np.asarray(domain, float), {}, {}, {}, {}, np.zeros(len(domain), int))
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.floats(0.1, 1), min_size=1, max_size=8), st.integers(0, 1000), st.floats(-1e3, 1e3), st.floats(1e-3, 1e3))
+def test_lines_are_found_wherever_they_meet(gaps, seed, offset, width):
+    generator = np.random.default_rng(seed)
+    ends = np.cumsum([0.0, *gaps, 0.1])
+    ends = offset + width * ends / ends[-1]
+    changes = generator.choice([-1.0, 1.0], len(gaps)) * generator.uniform(0.1, 2, len(gaps))
+    form = spline.PiecewiseLinear(ends[None, 1:-1], changes[None], generator.normal(size=1), generator.normal(size=1))
+    options = options_of(form.evaluate, [ends[[0, -1]]])
+    size = np.abs(form.evaluate(ends[:, None])).max() + np.abs(ends).max()
+    found = add_pieces(options)
+    assert found.knots.tolist() == [len(gaps)]
+    # intercepts are values at u = 0, extrapolated from lines of at least 2/512 of the domain: their rounding grows by as much
+    assert found.errors["piecewise_linear"][0] <= 1e-11 * size * (1 + abs(offset) / width)
+    u = generator.uniform(ends[0], ends[-1], (1000, 1))
+    built = found.build("piecewise_linear", np.full(1, np.inf), np.arange(1))
+    np.testing.assert_allclose(built.evaluate(u), form.evaluate(u), rtol=0, atol=1e-11 * size * (1 + abs(offset) / width))
+
+
+@pytest.mark.parametrize("function", [np.tanh, lambda u: u > 0.1, lambda u: np.where(u > 0.1, u, u / 2 - 1), lambda u: u % 0.1,
+                                      lambda u: np.abs(u % 0.3 - 0.15), lambda u: np.where(u > 0, u, np.nan),
+                                      lambda u: np.maximum(u, u**2)])
+def test_what_does_not_consist_of_few_lines_stays_what_it_was(function):
+    options = options_of(function, [[-1, 2], [-3, 1]])
+    assert add_pieces(options) is options
+
+
+def test_channels_without_knots_are_no_pieces():
+    options = add_pieces(options_of(lambda u: np.stack([np.abs(u[:, 0]), np.tanh(u[:, 1]), u[:, 2]], 1), [[-1, 2]] * 3))
+    assert np.isfinite(options.errors["piecewise_linear"]).tolist() == [True, False, True]
+    assert options.knots.tolist() == [1, 0, 0]
+
+
+def test_a_late_row_on_which_the_network_fails_is_one_plain_line():
+    class Lookup(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table, self.act, self.last = nn.Embedding(5, 6), Gate(6), nn.Linear(6, 3)
+
+        def forward(self, x):
+            if int(x.max()) > 4:
+                raise IndexError("no such word\n  in the table")
+            return self.last(self.act(self.table(x).sum(1)))
+
+    x = torch.zeros(300, 2, dtype=torch.long)
+    x[299] = 5
+    with pytest.raises(DataError, match=r"^the network fails on data of shape \(44, 2\), torch.int64: no such word; give x as "):
+        compress_module(Lookup(), x, (x[:9], np.arange(9) % 3))

@@ -5,7 +5,6 @@ channel's sensitivity gives its tolerance; from tight to loose, the last network
 validation data is taken. Activations of mncompress's families are analyzed exactly, others through their sampled values.
 """
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,23 +18,16 @@ from torch import Tensor, nn
 from mncompress import spline
 from mncompress.analysis import Choice, LayerOptions, choose, find_options, keep_all, kind_of
 from mncompress.calibration import LayerCalibration
-from mncompress.compression import Group, Verdict, check_budget, go_while_ok
+from mncompress.compression import TOLERANCES, Group, Verdict, check_budget, complete_budget, go_while_ok, spread_tolerance
 from mncompress.errors import ConfigError, DataError
 from mncompress.modules._functions import ModuleFunctions, as_inner_networks, as_learned, make_functions
-from mncompress.modules._observe import Observation, measure_sensitivity, observe, run_module
-from mncompress.modules._probe import probe
+from mncompress.modules._observe import Observation, copy_module, measure_sensitivity, observe, run_module
+from mncompress.modules._pieces import add_pieces
+from mncompress.modules._probe import first_line, probe
 from mncompress.modules._registry import STANDARD, channel_axis_of, find_activations
 from mncompress.modules._rewrite import Site, can_lose_channels, rewrite
 from mncompress.modules._topology import Topology, fits_axis, fold_norms
-from mncompress.native import load_library
 from mncompress.types import Budget, Decision, Task
-
-TOLERANCES: tuple[float, ...] = tuple(float(t) for t in np.geomspace(0.3, 1e-8, 16))
-"""Relative to the root mean square of the outputs around their mean."""
-SENSITIVITY_FLOOR = 1e-3
-"""Of an activation's largest: a gradient that is zero on all calibration samples need not be so on others."""
-MAX_DROP: Mapping[str, float] = {"default": 0.1, "aggressive": 0.5}
-"""Where the budget names no limit, as for mncompress's own networks."""
 
 Rows: TypeAlias = NDArray[Any] | Tensor
 Floats = NDArray[np.float64]
@@ -87,14 +79,15 @@ def compress_module(module: nn.Module, x_calibration: Rows, validation: tuple[Ro
         progress: called with a line for each step.
 
     Raises:
-        ConfigError: the module is an activation itself, or the budget has a target or patterns.
+        ConfigError: the module is an activation itself, cannot be copied or gives what depends on the batch, or the budget has a
+            target or patterns.
         DataError: there are no rows, the labels do not fit, or the module fails on the data.
     """
     tell = progress or (lambda line: None)
     if channel_axis_of(module) is not None or isinstance(module, STANDARD):
         raise ConfigError("the module is itself an activation; give the network that it is in, or put it into nn.Sequential")
     budget = _complete(budget or Budget())
-    network = copy.deepcopy(module).cpu().float().eval().requires_grad_(False)
+    network = copy_module(module)
     x, x_validation = _as_tensor(x_calibration), _as_tensor(validation[0])
     original = run_module(network, x_validation)
     y = _as_labels(validation[1], original, task)
@@ -106,7 +99,7 @@ def compress_module(module: nn.Module, x_calibration: Rows, validation: tuple[Ro
     steps = [] if budget.preset == "exact" else [scale * tolerance for tolerance in TOLERANCES]
 
     def attempt(tolerance: float, pick: Callable[[LayerOptions, Floats], Choice]) -> _Attempt:
-        tolerances = [_tolerances(tolerance, site.calibration.sensitivity) for site in sites]
+        tolerances = [spread_tolerance(tolerance, site.calibration.sensitivity) for site in sites]
         choices = [_choose(site, allowed, pick) for site, allowed in zip(sites, tolerances, strict=True)]
         groups = [_make_groups(*each) for each in zip(sites, choices, tolerances, strict=True)]
         compressed = rewrite(base, sites, groups)
@@ -165,8 +158,9 @@ def _make_site(network: nn.Module, topology: Topology, name: str, module: nn.Mod
     inner, family = as_inner_networks(module, functions)
     options = find_options(inner, family, calibration.domain, budget.preset,
                            "portable" if budget.target == "portable" else "native")
-    if budget.preset == "exact" and as_learned(module) is None:
-        options = replace(options, errors={}, exact={}, ladder={}, found={})
+    if as_learned(module) is None:
+        options = (add_pieces(options) if budget.preset != "exact" else
+                   replace(options, errors={}, exact={}, ladder={}, found={}))
 
     def neighbor(linear: str | None) -> str | None:
         return linear if linear and fits_axis(network.get_submodule(linear), functions.rank, functions.axis) else None
@@ -232,41 +226,59 @@ def _settings(group: Group) -> dict[str, int | float | str]:
     return {"intervals": form.intervals, **linear} if isinstance(form, spline.CubicSpline) else {}
 
 
-def _tolerances(tolerance: float, sensitivity: Floats) -> Floats:
-    """Per channel; infinite where the outputs depend on none of them, -1 where only exact replacements count."""
-    if tolerance == 0:
-        return np.full(len(sensitivity), -1.0)
-    with np.errstate(divide="ignore"):
-        return np.asarray(tolerance / np.maximum(sensitivity, SENSITIVITY_FLOOR * sensitivity.max()))
-
-
 def _count_flips(network: nn.Module, compressed: nn.Module, x: Tensor) -> int:
     return int((run_module(network, x).argmax(1) != run_module(compressed, x).argmax(1)).sum())
 
 
 def _complete(budget: Budget) -> Budget:
-    """Fill in the preset's limit where the user gave none, and what `auto` targets here; refuse what only a search could do."""
+    """As for mncompress's own networks; refuse what only a search there could do."""
     for name in ("target_macs", "target_latency", "include", "exclude"):
         if getattr(budget, name) not in (None, ()):
             raise ConfigError(f"{name} is for mncompress's own networks; of a torch module all activations may change and the "
                               "structure stays")
-    target = ("native" if load_library() else "portable") if budget.target == "auto" else budget.target
-    if budget.preset == "exact" or budget.max_drop is not None or budget.max_logit_error is not None:
-        return replace(budget, target=target)
-    return replace(budget, target=target, max_drop=MAX_DROP[budget.preset])
+    return complete_budget(budget)
 
 
 def _as_tensor(x: Rows) -> Tensor:
     """Inputs as a network takes them: floats in float32, integers as they are."""
-    tensor = torch.as_tensor(x).detach().cpu()
+    tensor = _to_cpu("inputs", x)
     if tensor.dim() < 2 or len(tensor) == 0:
         raise DataError(f"inputs of shape {tuple(tensor.shape)} are no samples; give at least one row, samples first")
     return tensor.float() if tensor.is_floating_point() else tensor
 
 
+def _to_cpu(what: str, values: Rows) -> Tensor:
+    try:
+        return torch.as_tensor(values).detach().cpu()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise DataError(f"{what} of type {type(values).__name__} cannot be read: {first_line(error)}; give a tensor or a numeric "
+                        "array") from error
+
+
 def _as_labels(y: Rows, outputs: Floats, task: Task) -> NDArray[np.generic]:
-    labels: NDArray[np.generic] = torch.as_tensor(y).detach().cpu().numpy()
-    expected = outputs.shape[:1] if task == "classification" else outputs.shape
-    if labels.shape != expected:
-        raise DataError(f"the validation labels have the shape {labels.shape}, for {task} with this network it must be {expected}")
+    """Labels (rows,) of classes that the network has, or targets of the outputs' shape."""
+    tensor = _to_cpu("validation labels", y)
+    shape, expected = tuple(tensor.shape), outputs.shape[:1] if task == "classification" else outputs.shape
+    if shape != expected:
+        raise DataError(f"the validation labels have the shape {shape}, for {task} with this network it must be {expected}")
+    is_float = tensor.is_floating_point()
+    if tensor.is_complex() or tensor.dtype == torch.bool or (is_float and task == "classification"):
+        raise DataError(f"the validation labels have the type {tensor.dtype}; {task} takes "
+                        f"{'integers' if task == 'classification' else 'floats or integers'}")
+    labels: NDArray[np.generic] = (tensor.double() if is_float else tensor).numpy()
+    if task == "classification":
+        _check_classes(labels, outputs.shape[1])
+    elif not np.isfinite(labels).all():
+        row = int(np.isfinite(labels).all(1).argmin())
+        raise DataError(f"the validation targets of row {row} are not finite; leave such rows out")
     return labels
+
+
+def _check_classes(labels: NDArray[Any], classes: int) -> None:
+    if classes < 2:
+        raise DataError(f"the network gives {classes} output, which tells no classes apart; give targets and task='regression'")
+    wrong = (labels < 0) | (labels >= classes)
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise DataError(f"validation row {row} has the label {labels[row]}; this network's {classes} outputs are the classes 0 to "
+                        f"{classes - 1}")

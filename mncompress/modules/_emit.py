@@ -5,6 +5,7 @@ Functions of torch that have a module (`torch.relu`, `F.max_pool2d`) are emitted
 first axis left open; that they do not depend on it is checked on the written file.
 """
 
+import inspect
 import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -67,6 +68,21 @@ class Emission:
 
 
 Emit = Callable[[Emission, fx.Node, Any, str], str]
+TENSORS = ("input", "tensors", "tensor")
+"""How functions of torch name their first argument."""
+
+
+def put_tensors_first_(graph: fx.Graph, network: nn.Module) -> None:
+    """Let the calls of a graph have by position what they have by keyword: of modules all arguments, of functions the first."""
+    for node in graph.nodes:
+        if node.op == "call_module" and node.kwargs:
+            forward = inspect.signature(network.get_submodule(str(node.target)).forward)
+            bound = forward.bind(*node.args, **node.kwargs)
+            node.args, node.kwargs = bound.args, bound.kwargs
+        elif node.op == "call_function" and not node.args:
+            first = [name for name in TENSORS if name in node.kwargs][:1]
+            node.args = tuple(node.kwargs[name] for name in first)
+            node.kwargs = {name: value for name, value in node.kwargs.items() if name not in first}
 
 
 def emit_node(emission: Emission, node: fx.Node) -> str:

@@ -21,9 +21,9 @@ from mncompress.errors import DataError, ExportError
 from mncompress.export import GraphBuilder, inline_functions, make_functions
 from mncompress.files import atomic_path
 from mncompress.modules._compress import ModuleResult, Rows
-from mncompress.modules._emit import Emission, emit_node
+from mncompress.modules._emit import Emission, emit_node, put_tensors_first_
 from mncompress.modules._emit_forms import FORMS
-from mncompress.modules._observe import run_module
+from mncompress.modules._observe import copy_module, run_module
 from mncompress.modules._topology import trace
 from mncompress.types import PathLike
 
@@ -54,13 +54,14 @@ def export_module(source: ModuleResult | nn.Module, example: Rows, path: PathLik
         inline: standard operators only, without the operators of `ai.mncompress`.
 
     Raises:
+        ConfigError: the module cannot be copied, or its outputs depend on the batch.
         DataError: the example is no batch of floats, or the module fails on it.
         ExportError: the module cannot be traced, has a part without an ONNX form here, or the file does not compute the same.
         OutputError: the file cannot be written.
     """
     module, output = (source.network, "logits" if source.task == "classification" else "output") if isinstance(
         source, ModuleResult) else (source, "output")
-    network = copy.deepcopy(module).cpu().float().eval().requires_grad_(False)
+    network = copy_module(module)
     x = torch.as_tensor(example).detach().cpu()
     if not x.is_floating_point() or x.dim() < 2 or len(x) == 0:
         raise DataError(f"the example has the shape {tuple(x.shape)} and type {x.dtype}; give at least one row of floats")
@@ -85,6 +86,7 @@ def make_module_model(network: nn.Module, x: Tensor, *, opset_version: int, outp
         name, reason = next(iter(problems.items()))
         raise ExportError(f"{name} cannot be written as ONNX: {reason.partition('since ')[2]}; write its forward without branches "
                           "on values, or export it with torch.onnx")
+    put_tensors_first_(graph, network)
     recorder = _Recorder(fx.GraphModule(network, graph))
     with torch.no_grad():
         recorder.run(x)

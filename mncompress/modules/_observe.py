@@ -5,6 +5,7 @@ The domain of a channel is its range over all samples and positions of the calib
 outputs of the channel.
 """
 
+import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -14,9 +15,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from mncompress.calibration import BINS, MARGIN, PROBES, LayerCalibration
-from mncompress.errors import DataError
+from mncompress.errors import ConfigError, DataError
+from mncompress.modules._probe import first_line
 
 BATCH_ROWS = 256
 SENSITIVITY_ROWS = 512
@@ -78,13 +81,16 @@ def observe(network: nn.Module, activations: Mapping[str, tuple[nn.Module, int]]
 @torch.no_grad()
 def run_hooked(network: nn.Module, modules: Mapping[str, tuple[nn.Module, int]], x: Tensor, see: Callable[[str, Any], None]
                ) -> None:
-    """Run the network over x, and call `see(name, input)` before each call of a module; the input may be no tensor."""
+    """Run the network over x, and call `see(name, input)` before each call of a module; the input may be no tensor.
+
+    Raises:
+        DataError: the network fails on the data.
+    """
     with ExitStack() as hooks:
         for name, (module, _) in modules.items():
             hooks.enter_context(_hook(module.register_forward_pre_hook(
                 lambda _, args, name=name: see(name, args[0] if len(args) == 1 else None))))
-        for part in x.split(BATCH_ROWS):
-            network(part)
+        run_module(network, x)
 
 
 def measure_sensitivity(network: nn.Module, activations: Mapping[str, tuple[nn.Module, int]], x: Tensor,
@@ -120,6 +126,28 @@ def measure_sensitivity(network: nn.Module, activations: Mapping[str, tuple[nn.M
     return len(x)
 
 
+def copy_module(module: nn.Module) -> nn.Module:
+    """A copy on the CPU, in float32 and eval mode, without gradients.
+
+    Tensors of a graph are not copied by torch: those that a forward left in an attribute, such as the weight that the old
+    `torch.nn.utils.weight_norm` computes anew at each call, are detached.
+
+    Raises:
+        ConfigError: the module cannot be copied, or its outputs depend on the batch.
+    """
+    for name, each in module.named_modules():
+        if isinstance(each, _BatchNorm) and each.running_mean is None:
+            raise ConfigError(f"{name or 'the module'} is a {type(each).__name__} without running statistics, so what a sample "
+                              "gives depends on its batch; train the network with track_running_stats=True")
+    left = {id(value): value.detach().clone() for each in module.modules() for value in vars(each).values()
+            if isinstance(value, Tensor) and not value.is_leaf}
+    try:
+        return copy.deepcopy(module, left).cpu().float().eval().requires_grad_(False)
+    except Exception as error:      # anything that a foreign module may hold
+        raise ConfigError(f"the module cannot be copied: {first_line(error)}; keep nothing in its attributes but modules, "
+                          "parameters, buffers and plain values") from error
+
+
 def run_module(network: nn.Module, x: Tensor) -> Floats:
     """Outputs of a network (rows, n) in float64.
 
@@ -132,7 +160,7 @@ def run_module(network: nn.Module, x: Tensor) -> Floats:
             try:
                 y = network(part)
             except Exception as error:      # anything that a foreign module may raise
-                raise DataError(f"the network fails on data of shape {tuple(part.shape)}, {part.dtype}: {error}; "
+                raise DataError(f"the network fails on data of shape {tuple(part.shape)}, {part.dtype}: {first_line(error)}; "
                                 "give x as the network takes it, samples first") from error
             if not isinstance(y, Tensor) or y.dim() != 2 or len(y) != len(part):
                 what = f"shape {tuple(y.shape)}" if isinstance(y, Tensor) else f"a {type(y).__name__}"
