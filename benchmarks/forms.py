@@ -13,6 +13,7 @@ import argparse
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from unittest import mock
 
 import numpy as np
@@ -258,6 +259,15 @@ INDICES = {"Max": _activations._table_index, "Clip int32": clip_int32, "Clip int
            "nothing": no_clip}
 
 
+def one_table(builder: GraphBuilder, value: Value, table: np.ndarray) -> Value:
+    """What a codebook would be: all neurons look the same lines up, their affine maps being part of the Gemms around."""
+    index = _activations._table_index(builder, value.name, table.shape[1] - 1, "activation")
+    intercept, slope = (builder.node("Gather", [builder.initializer(f"activation/{label}", row), index], f"activation/{label}_here")
+                        for label, row in zip(("intercept", "slope"), table, strict=True))
+    rise = builder.node("Mul", [value.name, slope], "activation/rise")
+    return Value(builder.node("Add", [rise, intercept], "activation"))
+
+
 def lines(setup: Setup) -> None:
     rows, features = {}, setup.features
     for neurons in setup.choose(7, 16, 64, 128, 1024):
@@ -266,7 +276,8 @@ def lines(setup: Setup) -> None:
         def emit(builder: GraphBuilder, value: Value, tables: np.ndarray = tables) -> Value:
             return emit_linear_table(builder, value, *tables, "activation")
 
-        models = {"ReLU": make_network(features, neurons, relu)}
+        models = {"ReLU": make_network(features, neurons, relu),
+                  "one table": make_network(features, neurons, partial(one_table, table=tables[:, 0]))}
         for label, index in INDICES.items():
             with mock.patch.object(_activations, "_table_index", index):
                 models[f"batch first, {label}"] = make_network(features, neurons, emit)

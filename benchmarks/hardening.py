@@ -102,8 +102,8 @@ def render(parts: dict[str, Any]) -> str:
         found = parts[part]
         state = "" if found["finished"] else ", **not finished**"
         lines += ["", f"## {TITLES[part]}", "",
-                  f"`--part {part} --count {found['count']} --seed {found['seed']}`{of_full(part, found['count'])}, {found['date']}, "
-                  f"{found['minutes']:.0f} minutes on {found['environment']}{state}.", "",
+                  f"`--part {part} --count {found['count']} --seed {found['seed']}`{of_full(part, found['count'])}, "
+                  f"{found['date']}, {found['minutes']:.0f} minutes on {found['environment']}{state}.", "",
                   "| what | cases | failures | |", "|---|---:|---:|---|"]
         lines += [f"| {row['what']} | {row['cases']} | {len(row['failures'])} | {row['measured']} |" for row in found["rows"]]
         failures = [f"- {row['what']}: {failure}" for row in found["rows"] for failure in row["failures"]]

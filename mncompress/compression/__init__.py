@@ -11,11 +11,9 @@ from mncompress.compression._certificate import Certificate as Certificate
 from mncompress.compression._certificate import certify as certify
 from mncompress.compression._planner import TOLERANCES as TOLERANCES
 from mncompress.compression._planner import Compressed as Compressed
-from mncompress.compression._planner import _tolerances
 from mncompress.compression._planner import compress_network as compress_network
+from mncompress.compression._planner import spread_tolerance as spread_tolerance
 from mncompress.compression._rewrite import Group as Group
 from mncompress.compression._rewrite import LinearMap as LinearMap
 from mncompress.compression._rewrite import make_linear_maps as make_linear_maps
 from mncompress.compression._rewrite import rewrite as rewrite
-
-spread_tolerance = _tolerances

@@ -120,7 +120,8 @@ def check_budget(budget: Budget, task: Task, original: Floats, compressed: Float
         return Verdict(False, f"an output changes by {error:.3g}, more than {budget.max_logit_error:g}", evidence)
     limit, upper = budget.max_drop, paired["drop_upper_bound"]
     if limit is None:
-        return Verdict(True, HOLDS if budget.is_limited or not budget.has_target else "a cost was asked for, and no limit", evidence)
+        is_free = budget.has_target and not budget.is_limited
+        return Verdict(True, "a cost was asked for, and no limit" if is_free else HOLDS, evidence)
     if task == "classification" and 100 * _upper(0, len(y)) > limit:
         return _check_small(limit, {**evidence, "estimated_flips_percent": _estimate_flips(original, compressed)}, flips_elsewhere)
     if upper > limit:

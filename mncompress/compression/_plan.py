@@ -164,12 +164,15 @@ def _reason(group: Group, options: LayerOptions, index: int, error: float, allow
         if possible:
             return "even the float32 rounding of an exact replacement would exceed the budget"
         return "nothing cheaper is exact for every input" if allowed == 0 else "nothing cheaper is within the tolerance"
+    exact = options.exact[group.key][index]
     what = {
-        "constant": "does not vary", "affine": "is a straight line", "piecewise_linear": "its inner network is piecewise linear",
+        "constant": "does not vary" if exact else "hardly varies",
+        "affine": "is a straight line" if exact else "is close to a straight line",
+        "piecewise_linear": "its inner network is piecewise linear",
         "native": f"is a scaled and shifted {group.key.partition(':')[2]}", "polynomial": "is smooth and gentle on its domain",
         "cubic_spline": "is smooth",
     }[kind]
-    if options.exact[group.key][index]:
+    if exact:
         return f"{what}, exactly and for every input"
     if group.key == "piecewise_linear:reduced":
         what = "is close to a few straight pieces"

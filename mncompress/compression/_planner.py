@@ -202,7 +202,7 @@ class _Search:
 
     def try_forms(self, budget: Budget, tolerance: float, movable: Sequence[bool]) -> _Candidate:
         """A tolerance, carried out in the layers that may change."""
-        tolerances = [_tolerances(tolerance, found.sensitivity) for found in self.calibration]
+        tolerances = [spread_tolerance(tolerance, found.sensitivity) for found in self.calibration]
         choices = [choose(*pair, can_leave=is_free(self.network, position)) if movable[position] else keep_all(*pair)
                    for position, pair in enumerate(zip(self.options, tolerances, strict=True))]
         assignments = [_assign(*each) for each in zip(self.options, choices, tolerances, strict=True)]
@@ -343,7 +343,7 @@ def _options_of(activation: object, calibration: LayerCalibration, budget: Budge
                         "portable" if budget.target == "portable" else "native", histogram)
 
 
-def _tolerances(tolerance: float, sensitivity: Floats) -> Floats:
+def spread_tolerance(tolerance: float, sensitivity: Floats) -> Floats:
     """Per neuron; infinite where the outputs depend on none of the layer, -1 where only exact replacements count."""
     if tolerance == 0:
         return np.full(len(sensitivity), -1.0)

@@ -186,7 +186,7 @@ def _notes(latency: Latency, compressed: Compressed, certificate: Certificate, n
         notes.append(f"{outside} of {samples} test samples leave the domain of at least one neuron, where its replacement was not "
                      "fitted: the test data are unlike the training data.")
     if compressed.plan.finetuned:
-        notes.append("Distillation moved the weights and the activations together: the errors of single activations are those before.")
+        notes.append("Distillation moved weights and activations together: the errors of single activations are those before.")
     if certificate.bounds is None:
         notes.append(f"There is no certificate: {certificate.reason}.")
     return (*notes, *latency.problems)

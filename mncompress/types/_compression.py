@@ -20,6 +20,8 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 class Budget:
     """What the user allows compression to cost, on the validation split. Every given limit must hold."""
 
+    __pydantic_config__ = STRICT
+
     max_drop: float | None = None
     """Percentage points of accuracy; for regression per cent of relative increase of the RMSE."""
     max_logit_error: float | None = None
@@ -149,6 +151,8 @@ class Plan:
     A plan that is given back is carried out as it is: its decisions' `kind`, `settings` and `left`, `layers`, and the epochs of
     distillation. The rest informs.
     """
+
+    __pydantic_config__ = STRICT
 
     budget: Budget
     decisions: tuple[Decision, ...]
