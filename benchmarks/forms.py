@@ -109,12 +109,6 @@ _NOT_BELOW = "index = Max (any_index, zero_i32)"
 _CLIPPED = "above_i32 = Cast <to = 6> (intervals)\n    index = Clip (any_index, zero_i32, above_i32)"
 
 
-def threshold_first(body: str) -> str:
-    positive = "positive = ThresholdedRelu <alpha = 0.0> (s)\n    clipped = Min (positive, above_f32)"
-    body = body.replace("clipped = Clip (s, zero, above_f32)", positive)
-    return body.replace(_NOT_BELOW, "").replace("any_index = Cast", "index = Cast")
-
-
 _KNOTS_LAST = """
     before_last = Constant <value = int64[1] {-1}> ()
     zero = Constant <value = float {0.0}> ()
@@ -220,7 +214,6 @@ def cubic(setup: Setup) -> None:
                 "many, int64, portable": inline_functions(make_network(features, neurons, emit, body=int64_index(text))),
                 "many, clipped, portable": inline_functions(
                     make_network(features, neurons, emit, body=text.replace(_NOT_BELOW, _CLIPPED))),
-                "many, threshold, portable": inline_functions(make_network(features, neurons, emit, body=threshold_first(text))),
                 "row Gather, int64, portable": inline_functions(
                     make_network(features, neurons, emit, body=int64_index(_ROW_GATHER))),
                 "chosen, start 0, step 1": make_network(features, neurons, emit_folded),
@@ -243,20 +236,12 @@ def clip_int64(builder: GraphBuilder, s: str, last: int, name: str) -> str:
     return builder.node("Clip", [index, builder.constant(0, np.int64), builder.constant(last, np.int64)], f"{name}/index")
 
 
-def threshold(builder: GraphBuilder, s: str, last: int, name: str) -> str:
-    """0 for NaN already in float32, but not in OpenVINO, which multiplies by 0."""
-    positive = builder.node("ThresholdedRelu", [s], f"{name}/positive", alpha=0.0)
-    clipped = builder.node("Min", [positive, builder.constant(last)], f"{name}/clipped")
-    return builder.node("Cast", [clipped], f"{name}/index", to=onnx.TensorProto.INT32)
-
-
 def no_clip(builder: GraphBuilder, s: str, last: int, name: str) -> str:
     """Not to be used: NaN casts to anything."""
     return builder.node("Cast", [clip_floats(builder, s, last, name)], f"{name}/any_index", to=onnx.TensorProto.INT32)
 
 
-INDICES = {"Max": _activations._table_index, "Clip int32": clip_int32, "Clip int64": clip_int64, "threshold": threshold,
-           "nothing": no_clip}
+INDICES = {"Max": _activations._table_index, "Clip int32": clip_int32, "Clip int64": clip_int64, "nothing": no_clip}
 
 
 def one_table(builder: GraphBuilder, value: Value, table: np.ndarray) -> Value:
@@ -283,7 +268,7 @@ def lines(setup: Setup) -> None:
                 models[f"batch first, {label}"] = make_network(features, neurons, emit)
                 models[f"feature first, {label}"] = make_network(features, neurons, emit, "feature_first")
         rows[f"{features}-{neurons}-10, K = 64"] = models
-    title = "Tables of lines; behind the index Max with 0, Clip in int32 or int64, ThresholdedRelu before it instead, or nothing"
+    title = "Tables of lines; behind the index Max with 0, Clip in int32 or int64, or nothing"
     print_table(title, setup, rows)
 
 
