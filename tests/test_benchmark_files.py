@@ -207,7 +207,7 @@ def test_command_writes_everything(command, mixed, tmp_path):
 
 
 def test_command_prints_tables_for_people(command, tmp_path):
-    paths = rows(tmp_path / "slow.onnx", op="Erf"), rows(tmp_path / "fast.onnx", op="Relu")
+    paths = rows(tmp_path / "slow.onnx", op="Atan"), rows(tmp_path / "fast.onnx", op="Relu")
     options = "--seconds", "0.05", "--startup", "0", "--batch-sizes", "2048,8192"
     result = command(*paths, *options, "--plot", tmp_path / "out.svg")
     lines = result.stdout.splitlines()

@@ -328,3 +328,15 @@ def test_a_damaged_report_is_one_line(tmp_path: Path, content: bytes | None, mes
         load_report(tmp_path / "report.json")
     assert "\n" not in str(caught.value)
     assert "run mncompress compress again" in str(caught.value)
+
+
+@pytest.mark.parametrize(("field", "value", "message"), [
+    ("drop_upper_bound", "1e308", "the number 1e+308 is out of range"), ("drop", "NaN", "the number nan is out of range"),
+    ("max_abs_logit_error", "-Infinity", "the number -inf is out of range"), ("macs", "9" * 30, "a whole number has more than 64 bits"),
+])
+def test_reports_with_numbers_that_cannot_be_drawn_are_refused(tmp_path: Path, field: str, value: str, message: str) -> None:
+    document = to_json(REPORT)
+    document["trials"][0][field] = "HERE"
+    (tmp_path / "report.json").write_text(json.dumps(document).replace('"HERE"', value))
+    with pytest.raises(CheckpointError, match=rf"report.json is damaged .*{re.escape(message)}"):
+        load_report(tmp_path / "report.json")

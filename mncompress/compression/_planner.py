@@ -344,7 +344,16 @@ def _options_of(activation: object, calibration: LayerCalibration, budget: Budge
 
 
 def spread_tolerance(tolerance: float, sensitivity: Floats) -> Floats:
-    """Per neuron; infinite where the outputs depend on none of the layer, -1 where only exact replacements count."""
+    """What each neuron is allowed, given what each may contribute to the outputs.
+
+    Args:
+        tolerance: root mean square of the contribution, in the outputs' units; 0 where only exact replacements count.
+        sensitivity: of each neuron, (n,).
+
+    Returns:
+        Errors of the activations, (n,); infinite where the outputs depend on none of the layer, -1 where only exact replacements
+        count.
+    """
     if tolerance == 0:
         return np.full(len(sensitivity), -1.0)
     with np.errstate(divide="ignore"):
