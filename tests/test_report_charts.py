@@ -331,8 +331,9 @@ def test_a_damaged_report_is_one_line(tmp_path: Path, content: bytes | None, mes
 
 
 @pytest.mark.parametrize(("field", "value", "message"), [
-    ("drop_upper_bound", "1e308", "the number 1e+308 is out of range"), ("drop", "NaN", "the number nan is out of range"),
-    ("max_abs_logit_error", "-Infinity", "the number -inf is out of range"), ("macs", "9" * 30, "a whole number has more than 64 bits"),
+    ("drop_upper_bound", "1e308", "the number 1e+308 is out of range"), ("drop", '"nan"', "the number nan is out of range"),
+    ("max_abs_logit_error", "-Infinity", "the number -inf is out of range"),
+    ("macs", "9" * 30, "a whole number has more than 64 bits"),
 ])
 def test_reports_with_numbers_that_cannot_be_drawn_are_refused(tmp_path: Path, field: str, value: str, message: str) -> None:
     document = to_json(REPORT)

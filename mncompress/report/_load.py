@@ -1,5 +1,6 @@
 """Reading `report.json` back."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -18,18 +19,18 @@ def load_report(path: Path) -> Report:
         CheckpointError: the file is missing or damaged.
     """
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-        _check_numbers(document)
-        return from_json(Report, document, where=str(path))
+        report = from_json(Report, json.loads(path.read_text(encoding="utf-8")), where=str(path))
+        _check_numbers(dataclasses.asdict(report))
     except FileNotFoundError:
         raise CheckpointError(f"{path} is missing; run mncompress compress again") from None
     except (OSError, ValueError, RecursionError, ConfigError) as error:
         raise CheckpointError(f"{path} is damaged or of another version ({error}); run mncompress compress again") from None
+    return report
 
 
 def _check_numbers(document: Any) -> None:
     """Refuse numbers that no report has (ValueError)."""
-    if isinstance(document, dict | list):
+    if isinstance(document, dict | list | tuple):
         for each in document.values() if isinstance(document, dict) else document:
             _check_numbers(each)
     elif isinstance(document, int) and abs(document) > LARGEST_INT:
