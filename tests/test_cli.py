@@ -75,19 +75,6 @@ def test_what_does_not_fit_into_memory_is_told_in_a_line(run, monkeypatch, tmp_p
     assert error_line(run("benchmark", path)) == "not enough memory: Unable to allocate 29.1 TiB"
 
 
-def test_a_plan_comes_with_its_budget(run, run_dir, compressed, tmp_path):
-    """What it was made for need not be said again, and another cannot be."""
-    plan = compressed[0] / "plan.json"
-    assert run("compress", run_dir, "--plan", plan, "--out", tmp_path / "again").exit_code == 0
-    assert (tmp_path / "again/compressed.onnx").read_bytes() == (compressed[0] / "compressed.onnx").read_bytes()
-    line = error_line(run("compress", run_dir, "--plan", plan, "--max-drop", 2, "--out", tmp_path / "other"))
-    assert line.startswith("a plan has a budget of its own")
-    misspelt = tmp_path / "plan.json"
-    misspelt.write_text(json.dumps({**json.loads(plan.read_text()), "layer": []}))
-    assert "plan.json: layer: Unexpected" in error_line(run("compress", run_dir, "--plan", misspelt, "--out", tmp_path / "other"))
-    assert not (tmp_path / "other").exists()
-
-
 def test_inspect_refuses_a_file(run, tmp_path):
     path = tmp_path / "report.html"
     path.touch()
@@ -288,6 +275,19 @@ def test_compress_prints_tables(run, run_dir, compressed):
     assert lines[1].split()[0] == "parameters"
     assert lines[-1] == f"files: {run_dir / 'compressed-2'}"
     assert result.stderr
+
+
+def test_a_plan_comes_with_its_budget(run, run_dir, compressed, tmp_path):
+    """What it was made for need not be said again, and another cannot be."""
+    plan = compressed[0] / "plan.json"
+    assert run("compress", run_dir, "--plan", plan, "--out", tmp_path / "again").exit_code == 0
+    assert (tmp_path / "again/compressed.onnx").read_bytes() == (compressed[0] / "compressed.onnx").read_bytes()
+    line = error_line(run("compress", run_dir, "--plan", plan, "--max-drop", 2, "--out", tmp_path / "other"))
+    assert line.startswith("a plan has a budget of its own")
+    misspelt = tmp_path / "plan.json"
+    misspelt.write_text(json.dumps({**json.loads(plan.read_text()), "layer": []}))
+    assert "plan.json: layer: Unexpected" in error_line(run("compress", run_dir, "--plan", misspelt, "--out", tmp_path / "other"))
+    assert not (tmp_path / "other").exists()
 
 
 def test_compress_refuses_a_replicate_that_is_not_there(run, run_dir):
