@@ -320,7 +320,6 @@ class _Search:
         return Compressed(network, plan, found.blueprint.groups, found.blueprint.maps, self.options, self.calibration, trials,
                           verdict.ok)
 
-
     def distill(self, found: _Candidate) -> tuple[Network, Verdict, int]:
         """The network after distillation, and of how many epochs; the one before, where only that keeps the budget."""
         network, kept = finetune(self.network, found.network, self.dataset, self.epochs, self.tell)
