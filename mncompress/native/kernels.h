@@ -80,14 +80,18 @@ struct Layer {
   const PiecewiseLinear<float>* piecewise;
 };
 
+struct Training;
+
 // What one instruction set has. The first two work on neurons from (a multiple of width) to below `to` of x and y (rows, neurons),
-// which may be the same memory; feed_forward takes x (rows, inputs of the first layer) through all layers.
+// which may be the same memory; feed_forward takes x (rows, inputs of the first layer) through all layers; train has the optimizer steps
+// of networks from..to.
 struct Kernels {
   const char* name;
   size_t width;  // floats in a vector: what the operators are prepared for
   void (*cubic_spline)(const CubicSpline<float>&, const float* x, float* y, size_t rows, size_t from, size_t to);
   void (*piecewise_linear)(const PiecewiseLinear<float>&, const float* x, float* y, size_t rows, size_t from, size_t to);
   void (*feed_forward)(const Layer* layers, size_t count, const float* x, float* y, size_t rows);
+  void (*train)(const Training&, size_t from, size_t to);
 };
 
 extern const Kernels kScalar;

@@ -2,13 +2,17 @@
 #if defined(__x86_64__) || defined(_M_X64)
 #include <immintrin.h>
 
+#include <algorithm>
+#include <cmath>
+#include <type_traits>
 #include <utility>
+#include <vector>
 
 #include "kernels.h"
 #include "target.h"
 
 MNC_BEGIN_TARGET("avx2,fma")
-#include "simd.h"
+#include "every_kernel.h"
 
 namespace {
 
@@ -25,6 +29,16 @@ struct Avx2 {
   static F load_n(const float* p, size_t n) { return _mm256_maskload_ps(p, first(n)); }
   static void store_n(float* p, F a, size_t n) { _mm256_maskstore_ps(p, first(n), a); }
   static F set1(float a) { return _mm256_set1_ps(a); }
+  static F add(F a, F b) { return _mm256_add_ps(a, b); }
+  static F div(F a, F b) { return _mm256_div_ps(a, b); }
+  static F sqrt(F a) { return _mm256_sqrt_ps(a); }
+  static F where_positive(F a, F b, F c) { return _mm256_blendv_ps(c, b, _mm256_cmp_ps(a, set1(0), _CMP_GT_OQ)); }
+  static F exp2(F a) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(to_int(a), _mm256_set1_epi32(127)), 23)); }
+  static float sum(F a) {
+    const __m128 four = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+  }
   static F sub(F a, F b) { return _mm256_sub_ps(a, b); }
   static F mul(F a, F b) { return _mm256_mul_ps(a, b); }
   static F fma(F a, F b, F c) { return _mm256_fmadd_ps(a, b, c); }

@@ -2,13 +2,17 @@
 #if defined(__x86_64__) || defined(_M_X64)
 #include <immintrin.h>
 
+#include <algorithm>
+#include <cmath>
+#include <type_traits>
 #include <utility>
+#include <vector>
 
 #include "kernels.h"
 #include "target.h"
 
 MNC_BEGIN_TARGET("avx2,fma,avx512f,avx512dq")
-#include "simd.h"
+#include "every_kernel.h"
 
 namespace {
 
@@ -23,6 +27,12 @@ struct Avx512 {
   static F load_n(const float* p, size_t n) { return _mm512_maskz_loadu_ps(first(n), p); }
   static void store_n(float* p, F a, size_t n) { _mm512_mask_storeu_ps(p, first(n), a); }
   static F set1(float a) { return _mm512_set1_ps(a); }
+  static F add(F a, F b) { return _mm512_add_ps(a, b); }
+  static F div(F a, F b) { return _mm512_div_ps(a, b); }
+  static F sqrt(F a) { return _mm512_sqrt_ps(a); }
+  static F where_positive(F a, F b, F c) { return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, set1(0), _CMP_GT_OQ), c, b); }
+  static F exp2(F a) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(to_int(a), _mm512_set1_epi32(127)), 23)); }
+  static float sum(F a) { return _mm512_reduce_add_ps(a); }
   static F sub(F a, F b) { return _mm512_sub_ps(a, b); }
   static F mul(F a, F b) { return _mm512_mul_ps(a, b); }
   static F fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }

@@ -7,7 +7,7 @@
 #include <utility>
 
 #include "kernels.h"
-#include "simd.h"
+#include "every_kernel.h"
 
 namespace {
 
@@ -29,6 +29,12 @@ struct Neon {
     std::memcpy(p, lanes, n * sizeof(float));
   }
   static F set1(float a) { return vdupq_n_f32(a); }
+  static F add(F a, F b) { return vaddq_f32(a, b); }
+  static F div(F a, F b) { return vdivq_f32(a, b); }
+  static F sqrt(F a) { return vsqrtq_f32(a); }
+  static F where_positive(F a, F b, F c) { return vbslq_f32(vcgtzq_f32(a), b, c); }
+  static F exp2(F a) { return vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(to_int(a), vdupq_n_s32(127)), 23)); }
+  static float sum(F a) { return vaddvq_f32(a); }
   static F sub(F a, F b) { return vsubq_f32(a, b); }
   static F mul(F a, F b) { return vmulq_f32(a, b); }
   static F fma(F a, F b, F c) { return vfmaq_f32(c, a, b); }

@@ -5,7 +5,7 @@
 #include <utility>
 
 #include "kernels.h"
-#include "simd.h"
+#include "every_kernel.h"
 
 namespace {
 
@@ -19,6 +19,17 @@ struct Scalar {
   static F load_n(const float* p, size_t) { return *p; }
   static void store_n(float* p, F a, size_t) { *p = a; }
   static F set1(float a) { return a; }
+  static F add(F a, F b) { return a + b; }
+  static F div(F a, F b) { return a / b; }
+  static F sqrt(F a) { return std::sqrt(a); }
+  static F where_positive(F a, F b, F c) { return a > 0 ? b : c; }
+  static F exp2(F a) {
+    const uint32_t bits = static_cast<uint32_t>(to_int(a) + 127) << 23;
+    float power;
+    std::memcpy(&power, &bits, sizeof power);
+    return power;
+  }
+  static float sum(F a) { return a; }
   static F sub(F a, F b) { return a - b; }
   static F mul(F a, F b) { return a * b; }
   static F fma(F a, F b, F c) { return a * b + c; }

@@ -1,8 +1,9 @@
 // The kernels, written once for any vector type V and compiled by each kernels_*.cpp for its instruction set.
 //
 // V has: width; vectors and rows, how many of each the matrix products keep in registers; F, a vector of floats, and I, of 32-bit integers; load, store, load_n and store_n of the first n floats (the
-// rest of a loaded vector is 0); set1, sub, mul, fma(a, b, c) = a * b + c; min and max, which give the second number where
-// the first is NaN; floor; to_int; offsets(stride), lane * stride; add_scaled(i, offset) = 16 * i + offset;
+// rest of a loaded vector is 0); set1, add, sub, mul, div, sqrt, fma(a, b, c) = a * b + c; min and max, which give the second
+// number where the first is NaN; where_positive(a, b, c), which is b where a > 0 and else c; sum, of the lanes; exp2 of whole
+// numbers from -126 to 127; floor; to_int; offsets(stride), lane * stride; add_scaled(i, offset) = 16 * i + offset;
 // coefficients(rows, bytes, c), which reads four floats at each lane's byte offset and gives them by power; transpose of width
 // vectors; cubic_splines<L>(op, neuron, v), which evaluates one neuron's spline on L vectors of rows.
 #pragma once
@@ -362,11 +363,6 @@ inline void cubic_splines_by_rows(const CubicSpline<float>& op, size_t n, typena
     v[l] = evaluate_cubic<V>(v[l], intervals, [&](typename V::F piece, typename V::F* c) {
       V::coefficients(rows, V::add_scaled(V::to_int(piece), V::offsets(0)), c);
     });
-}
-
-template <class V>
-constexpr mnc::Kernels make_kernels(const char* name) {
-  return {name, V::width, cubic_spline<V>, piecewise_linear<V>, feed_forward<V>};
 }
 
 }  // namespace

@@ -14,13 +14,22 @@ import math
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from mncompress.nn import FIXED_ENDS, INNER_PARAMETERS, LEARNED_ENDS, Layer, LearnedActivation, triton_runs
-from mncompress.training._optimizer import Adam, rate_and_decay, rate_factor
+from mncompress.nn import LearnedActivation, triton_runs
+from mncompress.training._layout import (
+    FusedEnd,
+    inner_offsets,
+    make_ends,
+    make_rates,
+    make_schedule,
+    own_offsets,
+    parameter_offsets,
+)
+from mncompress.training._native_steps import NativeStepper, can_train_natively
+from mncompress.training._optimizer import Adam
 from mncompress.training._population import Population
 from mncompress.training._steps import DeviceSplit, Stepper, batch_sizes
 from mncompress.types import Task, TrainConfig
@@ -37,17 +46,6 @@ LIBRARY_NEURONS = 256
 """Neurons of the first layers of all networks from which on the library's products are taken."""
 PROGRAMS = 132
 """Of a launch, to aim at: about as many as a large GPU has multiprocessors."""
-
-
-@dataclass(frozen=True)
-class FusedEnd:
-    """What the input or the output neurons of a layer apply."""
-
-    kind: str = "linear"
-    """`linear`; `fixed`, which passes a `share` beside the activation; `gated` or `skip`, which learn it."""
-    share: float = 0.0
-    offset: int = -1
-    """Of the parameter, -1 where there is none."""
 
 
 @dataclass(frozen=True)
@@ -85,8 +83,10 @@ def can_fuse(population: Population, config: TrainConfig) -> bool:
 
 
 def make_stepper(population: Population, optimizer: Adam, split: DeviceSplit, configs: Sequence[TrainConfig],
-                 task: Task) -> "Stepper | FusedStepper":
+                 task: Task) -> "Stepper | FusedStepper | NativeStepper":
     """The fastest stepper for a population here."""
+    if can_train_natively(population, configs[0]):
+        return NativeStepper(population, optimizer, split, configs, task)
     if can_fuse(population, configs[0]):
         stepper = FusedStepper(population, optimizer, split, configs, task)
         try:
@@ -133,7 +133,7 @@ class FusedStepper:
         self.offsets = torch.arange(batch, device=device)
         self.counter, self.schedule = zeros(1, dtype=torch.long), zeros(len(self.sizes), 3)
         self.total = zeros(networks)
-        self.rates, self.decays = _make_rates(population, configs)
+        self.rates, self.decays = make_rates(population, configs)
         self.place, self.pitch, self.kind = _make_places(population)
         self.graphs: dict[tuple[int, ...], torch.cuda.CUDAGraph] = {}
 
@@ -155,14 +155,7 @@ class FusedStepper:
         self.order.copy_(order)
         self.counter.zero_()
         self.total.zero_()
-        steps = len(self.sizes)
-        step = torch.arange(epoch * steps, (epoch + 1) * steps)
-        factor = rate_factor(self.config.schedule, step, self.config.epochs * steps, self.config.warmup * steps)
-        beta1, beta2 = self.optimizer.defaults["betas"]
-        corrections = 1 / (1 - beta1 ** (step + 1.0).double()), (1 - beta2 ** (step + 1.0).double()).rsqrt()
-        self.schedule.copy_(torch.stack([factor, *corrections], 1))
-        for slot in self.optimizer.state.values():
-            slot["step"].fill_((epoch + 1) * steps)
+        self.schedule.copy_(make_schedule(self.optimizer, self.config, epoch, len(self.sizes)))
 
     def run_epoch(self) -> Iterator[int]:
         """See `Stepper`; yields once a graph."""
@@ -237,48 +230,19 @@ class FusedStepper:
 
 def make_layer(population: Population) -> FusedLayer:
     """The first layer of a population's networks, with those behind it."""
-    offsets, found = _offsets(population), None
+    offsets, found = parameter_offsets(population), None
     for k, layer in reversed(list(enumerate(population.template.layers))):
         n = layer.linear.out_features
         linear = n, _pad(n), layer.residual, offsets[f"{k}.linear.weight"], offsets[f"{k}.linear.bias"], found
         if layer.activation is None:
             found = FusedLayer(*linear)
         else:
-            own = {name.removeprefix(f"{k}.activation."): offset for name, offset in offsets.items()}
-            found = FusedLayer(*linear, *_describe(layer, own))
+            assert isinstance(layer.activation, LearnedActivation)
+            spec, own = layer.activation.spec, own_offsets(offsets, k)
+            found = FusedLayer(*linear, spec.act, max(spec.width, 1), spec.shared and n > 1, *inner_offsets(layer, own),
+                               *make_ends(layer, own))
     assert found is not None
     return found
-
-
-def _describe(layer: Layer, offsets: dict[str, int]) -> tuple[Any, ...]:
-    """The fields of a `FusedLayer` that tell its activation, given the offsets of its parameters."""
-    assert isinstance(layer.activation, LearnedActivation)
-    spec = layer.activation.spec
-    inner = [-1 if name is None else offsets[name] for name in INNER_PARAMETERS[spec.family]]
-    ends = [FusedEnd()] * 2
-    if spec.ends in FIXED_ENDS and spec.family == "meta":
-        ends = [FusedEnd("fixed", float(FIXED_ENDS[spec.ends].skip))] * 2
-    elif spec.family == "meta":
-        name, _ = LEARNED_ENDS[spec.ends]
-        ends = [FusedEnd(spec.ends, offset=offsets[f"{place}_{name}"]) for place in ("in", "out")]
-    return (spec.act, max(spec.width, 1), spec.shared and layer.linear.out_features > 1, *inner, *ends)
-
-
-def _offsets(population: Population) -> dict[str, int]:
-    """Where each parameter would begin if there were one network."""
-    offsets, start = {}, 0
-    for name, value in population.parameters.items():
-        offsets[name] = start
-        start += value[0].numel()
-    return offsets
-
-
-def _make_rates(population: Population, configs: Sequence[TrainConfig]) -> tuple[Tensor, Tensor]:
-    """Learning rate and weight decay of each parameter in each network, (parameters, M)."""
-    numbers = [[rate_and_decay(name, config) for config in configs for _ in range(config.replicates)]
-               for name in population.parameters]
-    rates, decays = torch.tensor(numbers, device=population.flat.device).unbind(-1)
-    return rates.contiguous(), decays.contiguous()
 
 
 def _make_places(population: Population) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,0 +1,14 @@
+// All that a kernels_*.cpp compiles for its instruction set.
+#pragma once
+
+#include "simd.h"
+#include "steps.h"
+
+namespace {
+
+template <class V>
+constexpr mnc::Kernels make_kernels(const char* name) {
+  return {name, V::width, cubic_spline<V>, piecewise_linear<V>, feed_forward<V>, train<V>};
+}
+
+}  // namespace

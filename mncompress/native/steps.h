@@ -1,0 +1,610 @@
+// Optimizer steps, written once for any vector type V (see simd.h).
+//
+// Values between the layers are feature first, (features, stride), so that a vector has rows of the batch and a neuron's
+// parameters are single numbers; `stride` is the batch padded to whole vectors with copies of its last row, whose loss counts
+// nothing. Features are read where they are, row by row, if there are enough of them for vectors: the first product and the gradient
+// of its weights then run along the features, and Adam takes that gradient out of the registers.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+
+#include "training.h"
+
+namespace {
+
+using mnc::Act;
+using mnc::End;
+using mnc::Training;
+using mnc::TrainingLayer;
+
+constexpr float kBeta1 = 0.9f, kBeta2 = 0.999f, kEps = 1e-8f;
+constexpr int64_t kWide = 32;  // features from which on vectors run along them
+
+// Calls work with std::integral_constant<size_t, n>, for n from 1 to Most.
+template <size_t Most, class Work>
+inline void with_count(size_t n, Work work) {
+  if constexpr (Most > 1)
+    if (n < Most) return with_count<Most - 1>(n, work);
+  work(std::integral_constant<size_t, Most>());
+}
+
+// What a tile of sums has of each side: vectors, or rows, by neurons.
+template <class V>
+struct Tile {
+  static constexpr size_t vectors = V::rows / 3 > 0 ? V::rows / 3 : 1, neurons = V::rows / vectors * 2 < 8 ? V::rows / vectors * 2 : 6;
+};
+
+// exp(x) and exp(x) - 1 for x <= 0, as 2^n (1 + r + r^2 q(r)) with |r| <= log(2) / 2: the series' next term is 1e-8 of r.
+template <class V>
+inline void exponential(typename V::F x, typename V::F& exp, typename V::F& less_one) {
+  const auto least = V::set1(-87);
+  x = V::where_positive(V::sub(least, x), least, x);
+  const auto n = V::floor(V::fma(x, V::set1(1.44269504f), V::set1(0.5f)));
+  const auto r = V::fma(n, V::set1(2.12194440e-4f), V::fma(n, V::set1(-0.693359375f), x));
+  auto q = V::fma(r, V::set1(1.0f / 5040), V::set1(1.0f / 720));
+  for (const float c : {1.0f / 120, 1.0f / 24, 1.0f / 6, 0.5f}) q = V::fma(q, r, V::set1(c));
+  const auto fraction = V::fma(V::mul(r, r), q, r), scale = V::exp2(n);
+  exp = V::fma(scale, fraction, scale);
+  less_one = V::fma(scale, fraction, V::sub(scale, V::set1(1)));
+}
+
+template <class V>
+inline typename V::F absolute(typename V::F z) {
+  return V::max(z, V::sub(V::set1(0), z));
+}
+
+// sigmoid(z) and 1 - sigmoid(z), both to full precision.
+template <class V>
+inline void sigmoids(typename V::F z, typename V::F& share, typename V::F& rest) {
+  typename V::F q, less_one;
+  exponential<V>(V::sub(V::set1(0), absolute<V>(z)), q, less_one);
+  const auto large = V::div(V::set1(1), V::add(V::set1(1), q)), small = V::mul(q, large);
+  share = V::where_positive(z, large, small), rest = V::where_positive(z, small, large);
+}
+
+// An activation and its derivative; at kinks the derivative that torch has. NaN stays NaN.
+template <class V, Act A>
+inline void apply(typename V::F z, typename V::F& value, typename V::F& slope) {
+  using F = typename V::F;
+  const F zero = V::set1(0), one = V::set1(1);
+  if constexpr (A == Act::relu) {
+    value = V::where_positive(V::sub(zero, z), zero, z);
+    slope = V::where_positive(z, one, zero);
+  } else if constexpr (A == Act::leaky_relu) {
+    slope = V::where_positive(z, one, V::set1(0.01f));
+    value = V::mul(z, slope);
+  } else if constexpr (A == Act::sigmoid) {
+    F rest;
+    sigmoids<V>(z, value, rest);
+    slope = V::mul(value, rest);
+  } else if constexpr (A == Act::tanh) {
+    const F size = absolute<V>(z);
+    F q, less_one;
+    exponential<V>(V::mul(size, V::set1(-2)), q, less_one);
+    const F share = V::div(one, V::add(one, q)), positive = V::mul(V::sub(zero, less_one), share);
+    value = V::where_positive(z, positive, V::sub(zero, positive));
+    slope = V::mul(V::mul(V::set1(4), q), V::mul(share, share));
+  } else if constexpr (A == Act::silu) {
+    F share, rest;
+    sigmoids<V>(z, share, rest);
+    value = V::mul(z, share);
+    slope = V::mul(share, V::fma(z, rest, one));
+  } else if constexpr (A == Act::gelu) {  // the error function of Abramowitz and Stegun 7.1.26, to 1.5e-7
+    F q, less_one;
+    exponential<V>(V::mul(V::mul(z, z), V::set1(-0.5f)), q, less_one);
+    const F t = V::div(one, V::fma(absolute<V>(z), V::set1(0.3275911f * 0.70710678f), one));
+    F tail = V::set1(1.061405429f);
+    for (const float c : {-1.453152027f, 1.421413741f, -0.284496736f, 0.254829592f}) tail = V::fma(tail, t, V::set1(c));
+    tail = V::mul(V::mul(V::mul(tail, t), q), V::set1(0.5f));
+    const F share = V::where_positive(z, V::sub(one, tail), tail);
+    value = V::mul(z, share);
+    slope = V::fma(V::mul(z, V::set1(0.39894228f)), q, share);
+  } else if constexpr (A == Act::softplus) {  // log(1 + q) = 2 atanh(q / (2 + q)), whose next term is 1e-9 of it
+    F q, less_one;
+    exponential<V>(V::sub(zero, absolute<V>(z)), q, less_one);
+    const F s = V::div(q, V::add(q, V::set1(2))), square = V::mul(s, s), large = V::div(one, V::add(one, q));
+    F series = V::set1(1.0f / 15);
+    for (const float c : {1.0f / 13, 1.0f / 11, 1.0f / 9, 1.0f / 7, 1.0f / 5, 1.0f / 3, 1.0f}) series = V::fma(series, square, V::set1(c));
+    value = V::fma(V::mul(s, V::set1(2)), series, V::where_positive(V::sub(zero, z), zero, z));
+    slope = V::where_positive(z, large, V::mul(q, large));
+  } else {
+    F exp, less_one;
+    exponential<V>(z, exp, less_one);
+    value = V::where_positive(z, z, less_one);
+    slope = V::where_positive(z, one, exp);
+  }
+}
+
+// Calls work with the activation as a type.
+template <class Work>
+inline void with_act(Act act, Work work) {
+  switch (act) {
+    case Act::relu: return work(std::integral_constant<Act, Act::relu>());
+    case Act::leaky_relu: return work(std::integral_constant<Act, Act::leaky_relu>());
+    case Act::sigmoid: return work(std::integral_constant<Act, Act::sigmoid>());
+    case Act::tanh: return work(std::integral_constant<Act, Act::tanh>());
+    case Act::silu: return work(std::integral_constant<Act, Act::silu>());
+    case Act::gelu: return work(std::integral_constant<Act, Act::gelu>());
+    case Act::softplus: return work(std::integral_constant<Act, Act::softplus>());
+    case Act::elu: return work(std::integral_constant<Act, Act::elu>());
+  }
+}
+
+// e(t), its derivative by t, and by the end's parameter p.
+template <class V, Act A>
+inline void apply_end(End end, float p, float share, typename V::F t, typename V::F& value, typename V::F& slope, typename V::F& by_p) {
+  const auto one = V::set1(1), weight = V::set1(end == End::fixed ? share : p);
+  value = t, slope = one, by_p = t;
+  if (end == End::linear) return;
+  apply<V, A>(t, value, slope);
+  if (end == End::gated) {
+    by_p = V::sub(t, value);
+    value = V::fma(weight, by_p, value);
+    slope = V::fma(weight, V::sub(one, slope), slope);
+  } else {
+    value = V::fma(weight, t, value);
+    slope = V::add(slope, weight);
+  }
+}
+
+// Where one neuron's activation has its parameters, or their gradients; null where the family has none.
+template <class T>
+struct Inner {
+  T *first_weight, *first_bias, *out_weight, *out_bias, *weights, *biases, *in, *out;
+  size_t next_weights, next_biases;  // from an inner hidden layer to the next
+
+  // Of neuron n, in a vector with the parameters of so many networks.
+  Inner(const TrainingLayer& layer, T* flat, size_t networks, size_t network, size_t n) {
+    const size_t rows = layer.shared ? 1 : layer.neurons, row = layer.shared ? 0 : n, width = layer.width;
+    const auto at = [&](int64_t offset, size_t units) {
+      return offset < 0 ? nullptr : flat + networks * offset + (network * rows + row) * units;
+    };
+    first_weight = at(layer.first_weight, width), first_bias = at(layer.first_bias, width), out_weight = at(layer.out_weight, width);
+    out_bias = at(layer.out_bias, 1), in = at(layer.in_parameter, 1), out = at(layer.out_parameter, 1);
+    weights = at(layer.weights, width * width), biases = at(layer.biases, width);
+    next_weights = networks * rows * width * width, next_biases = networks * rows * width;
+  }
+};
+
+inline float value_or(const float* p, float absent) { return p ? *p : absent; }
+
+// The inner hidden layers on a vector of x: what is to be added up behind them. `values` gets each layer's outputs, and `slopes`
+// the derivatives of its activations, (depth, width) vectors.
+template <class V, Act A, bool kSlopes>
+inline typename V::F inner_forward(const TrainingLayer& layer, const Inner<const float>& p, typename V::F x, float* values, float* slopes) {
+  using F = typename V::F;
+  const size_t width = layer.width;
+  F sum = V::set1(value_or(p.out_bias, 0));
+  for (size_t h = 0; h < width; ++h) {
+    F value, slope;
+    const F weight = V::set1(p.first_weight ? p.first_weight[h] : 1), bias = V::set1(p.first_bias ? p.first_bias[h] : 0);
+    apply<V, A>(V::fma(x, weight, bias), value, slope);
+    if (kSlopes || layer.depth > 1) V::store(values + h * V::width, value);
+    if (kSlopes) V::store(slopes + h * V::width, slope);
+    if (layer.depth == 1) sum = V::fma(value, V::set1(p.out_weight ? p.out_weight[h] : 1), sum);
+  }
+  for (int64_t l = 1; l < layer.depth; ++l) {
+    const float *weights = p.weights + (l - 1) * p.next_weights, *biases = p.biases + (l - 1) * p.next_biases, *from = values;
+    values += width * V::width, slopes += width * V::width;
+    for (size_t i = 0; i < width; ++i) {
+      F t = V::set1(biases[i]), value, slope;
+      for (size_t j = 0; j < width; ++j) t = V::fma(V::set1(weights[i * width + j]), V::load(from + j * V::width), t);
+      apply<V, A>(t, value, slope);
+      value = V::add(value, V::load(from + i * V::width));
+      V::store(values + i * V::width, value);
+      if (kSlopes) V::store(slopes + i * V::width, slope);
+      if (l + 1 == layer.depth) sum = V::fma(value, V::set1(p.out_weight[i]), sum);
+    }
+  }
+  return sum;
+}
+
+template <class V, Act A>
+void activate_neuron(const TrainingLayer& layer, const Inner<const float>& p, const float* u, float* y, size_t stride, float* scratch) {
+  const float in = value_or(p.in, 0), out = value_or(p.out, 0), share = static_cast<float>(layer.share);
+  for (size_t b = 0; b < stride; b += V::width) {
+    typename V::F x, value, slope, by;
+    apply_end<V, A>(layer.in_end, in, share, V::load(u + b), x, slope, by);
+    const auto z = inner_forward<V, A, false>(layer, p, x, scratch, scratch);
+    apply_end<V, A>(layer.out_end, out, share, z, value, slope, by);
+    V::store(y + b, value);
+  }
+}
+
+// Adds a vector to the one at `sum`.
+template <class V>
+inline void accumulate(float* sum, typename V::F a, typename V::F b) {
+  V::store(sum, V::fma(a, b, V::load(sum)));
+}
+
+// From the gradient by y to that by u; adds those of the parameters. `scratch` has vectors for `activation_scratch`.
+template <class V, Act A>
+void differentiate_neuron(const TrainingLayer& layer, const Inner<const float>& p, const Inner<float>& g, const float* u,
+                          const float* y_grad, float* u_grad, size_t stride, float* scratch) {
+  using F = typename V::F;
+  constexpr size_t W = V::width;
+  const size_t width = layer.width, depth = layer.depth, inner = depth * width, matrix = width * width;
+  float *values = scratch, *slopes = values + inner * W, *by_value = slopes + inner * W, *sums = by_value + width * W;
+  float *by_weight = sums, *by_bias = by_weight + width * W, *by_out = by_bias + width * W;
+  float *by_weights = by_out + width * W, *by_biases = by_weights + (depth - 1) * matrix * W;
+  std::fill(sums, by_biases + (depth - 1) * width * W, 0.0f);
+  const float in = value_or(p.in, 0), out = value_or(p.out, 0), share = static_cast<float>(layer.share);
+  const F one = V::set1(1);
+  F sum = V::set1(0), in_sum = sum, out_sum = sum;
+  for (size_t b = 0; b < stride; b += W) {
+    F x, x_slope, x_by_in, y, y_slope, y_by_out;
+    apply_end<V, A>(layer.in_end, in, share, V::load(u + b), x, x_slope, x_by_in);
+    const F z = inner_forward<V, A, true>(layer, p, x, values, slopes);
+    apply_end<V, A>(layer.out_end, out, share, z, y, y_slope, y_by_out);
+    const F by_y = V::load(y_grad + b), by_z = V::mul(by_y, y_slope);
+    out_sum = V::fma(by_y, y_by_out, out_sum);
+    sum = V::add(sum, by_z);
+    for (size_t h = 0; h < width; ++h) {
+      accumulate<V>(by_out + h * W, by_z, V::load(values + ((depth - 1) * width + h) * W));
+      V::store(by_value + h * W, V::mul(by_z, V::set1(p.out_weight ? p.out_weight[h] : 1)));
+    }
+    for (size_t l = depth - 1; l > 0; --l) {
+      const float *weights = p.weights + (l - 1) * p.next_weights, *from = values + (l - 1) * width * W;
+      float* slope = slopes + l * width * W;  // becomes the gradient by the pre-activations
+      for (size_t i = 0; i < width; ++i) {
+        const F gradient = V::mul(V::load(by_value + i * W), V::load(slope + i * W));
+        V::store(slope + i * W, gradient);
+        accumulate<V>(by_biases + ((l - 1) * width + i) * W, gradient, one);
+        for (size_t j = 0; j < width; ++j)
+          accumulate<V>(by_weights + ((l - 1) * matrix + i * width + j) * W, gradient, V::load(from + j * W));
+      }
+      for (size_t i = 0; i < width; ++i)
+        for (size_t j = 0; j < width; ++j)
+          accumulate<V>(by_value + j * W, V::load(slope + i * W), V::set1(weights[i * width + j]));
+    }
+    F by_x = V::set1(0);
+    for (size_t h = 0; h < width; ++h) {
+      const F gradient = V::mul(V::load(by_value + h * W), V::load(slopes + h * W));
+      accumulate<V>(by_weight + h * W, gradient, x);
+      accumulate<V>(by_bias + h * W, gradient, one);
+      by_x = V::fma(gradient, V::set1(p.first_weight ? p.first_weight[h] : 1), by_x);
+    }
+    in_sum = V::fma(by_x, x_by_in, in_sum);
+    V::store(u_grad + b, V::mul(by_x, x_slope));
+  }
+  const auto add = [](float* to, const float* from, size_t count) {
+    for (size_t i = 0; to && i < count; ++i) to[i] += V::sum(V::load(from + i * W));
+  };
+  add(g.first_weight, by_weight, width), add(g.first_bias, by_bias, width), add(g.out_weight, by_out, width);
+  for (size_t l = 0; l + 1 < depth; ++l) {
+    add(g.weights + l * g.next_weights, by_weights + l * matrix * W, matrix);
+    add(g.biases + l * g.next_biases, by_biases + l * width * W, width);
+  }
+  if (g.out_bias) *g.out_bias += V::sum(sum);
+  if (g.in) *g.in += V::sum(in_sum);
+  if (g.out) *g.out += V::sum(out_sum);
+}
+
+inline size_t activation_scratch(const TrainingLayer& layer) {
+  const size_t width = layer.width, depth = layer.depth;
+  return layer.activated ? 2 * depth * width + 4 * width + (depth - 1) * (width * width + width) : 0;
+}
+
+// to (outputs, stride) = weight from (inputs, stride) + bias; the weight from i to o is weight[o * by_output + i * by_input].
+template <class V>
+void multiply(const float* weight, size_t by_output, size_t by_input, size_t outputs, size_t inputs, const float* bias, const float* from,
+              float* to, size_t stride) {
+  constexpr size_t most = Tile<V>::vectors;
+  for (size_t b = 0; b < stride;) {
+    const size_t vectors = std::min(most, (stride - b) / V::width);
+    for (size_t o = 0; o < outputs;) {
+      const size_t neurons = std::min(Tile<V>::neurons, outputs - o);
+      with_count<most>(vectors, [&](auto l_count) {
+        with_count<Tile<V>::neurons>(neurons, [&](auto j_count) {
+          constexpr size_t L = decltype(l_count)::value, J = decltype(j_count)::value;
+          typename V::F sum[J][L];
+          for (size_t j = 0; j < J; ++j)
+            for (size_t l = 0; l < L; ++l) sum[j][l] = V::set1(bias ? bias[o + j] : 0);
+          const float *w = weight + o * by_output, *x = from + b;
+          for (size_t i = 0; i < inputs; ++i, w += by_input, x += stride)
+            for (size_t j = 0; j < J; ++j)
+              for (size_t l = 0; l < L; ++l) sum[j][l] = V::fma(V::set1(w[j * by_output]), V::load(x + l * V::width), sum[j][l]);
+          for (size_t j = 0; j < J; ++j)
+            for (size_t l = 0; l < L; ++l) V::store(to + (o + j) * stride + b + l * V::width, sum[j][l]);
+        });
+      });
+      o += neurons;
+    }
+    b += vectors * V::width;
+  }
+}
+
+// gradient (outputs, inputs) = u_grad (outputs, stride) times from (inputs, stride), transposed.
+template <class V>
+void multiply_transposed(const float* u_grad, size_t outputs, const float* from, size_t inputs, float* gradient, size_t stride) {
+  constexpr size_t most = Tile<V>::vectors;
+  for (size_t o = 0; o < outputs;) {
+    const size_t neurons = std::min(Tile<V>::neurons, outputs - o);
+    for (size_t i = 0; i < inputs;) {
+      const size_t count = std::min(most, inputs - i);
+      with_count<most>(count, [&](auto i_count) {
+        with_count<Tile<V>::neurons>(neurons, [&](auto j_count) {
+          constexpr size_t I = decltype(i_count)::value, J = decltype(j_count)::value;
+          typename V::F sum[J][I];
+          for (size_t j = 0; j < J; ++j)
+            for (size_t k = 0; k < I; ++k) sum[j][k] = V::set1(0);
+          for (size_t b = 0; b < stride; b += V::width)
+            for (size_t j = 0; j < J; ++j)
+              for (size_t k = 0; k < I; ++k)
+                sum[j][k] = V::fma(V::load(u_grad + (o + j) * stride + b), V::load(from + (i + k) * stride + b), sum[j][k]);
+          for (size_t j = 0; j < J; ++j)
+            for (size_t k = 0; k < I; ++k) gradient[(o + j) * inputs + i + k] = V::sum(sum[j][k]);
+        });
+      });
+      i += count;
+    }
+    o += neurons;
+  }
+}
+
+// u (neurons, stride) = weight (neurons, features) times the rows + bias, along the features.
+template <class V>
+void project(const float* const* rows, size_t features, const float* weight, const float* bias, size_t neurons, float* u, size_t stride) {
+  constexpr size_t R = Tile<V>::vectors;
+  static_assert(V::width % R == 0);
+  const size_t blocks = (neurons + Tile<V>::neurons - 1) / Tile<V>::neurons;
+  for (size_t block = 0; block < blocks; ++block) {
+    const size_t n = neurons * block / blocks, count = neurons * (block + 1) / blocks - n;
+    with_count<Tile<V>::neurons>(count, [&](auto j_count) {
+      constexpr size_t J = decltype(j_count)::value;
+      const float* w = weight + n * features;
+      for (size_t b = 0; b < stride; b += R) {
+        typename V::F sum[R][J];
+        for (size_t r = 0; r < R; ++r)
+          for (size_t j = 0; j < J; ++j) sum[r][j] = V::set1(0);
+        const auto add = [&](size_t k, auto load) {
+          typename V::F x[R];
+          for (size_t r = 0; r < R; ++r) x[r] = load(rows[b + r] + k);
+          for (size_t j = 0; j < J; ++j) {
+            const auto v = load(w + j * features + k);
+            for (size_t r = 0; r < R; ++r) sum[r][j] = V::fma(x[r], v, sum[r][j]);
+          }
+        };
+        size_t k = 0;
+        for (; k + V::width <= features; k += V::width) add(k, V::load);
+        if (k < features) add(k, [&](const float* p) { return V::load_n(p, features - k); });
+        for (size_t r = 0; r < R; ++r)
+          for (size_t j = 0; j < J; ++j) u[(n + j) * stride + b + r] = bias[n + j] + V::sum(sum[r][j]);
+      }
+    });
+  }
+}
+
+// What AdamW does to a parameter in a step.
+struct Rates {
+  float keep, step, correction;  // 1 - rate * decay; the rate with the first correction; the second one
+};
+
+template <class V, class Load, class Store>
+inline void adam(const Rates& a, typename V::F gradient, float* value, float* first, float* second, Load load, Store store) {
+  auto mean = load(first), square = V::mul(load(second), V::set1(kBeta2));
+  mean = V::fma(V::set1(1 - kBeta1), V::sub(gradient, mean), mean);
+  square = V::fma(V::mul(gradient, V::set1(1 - kBeta2)), gradient, square);
+  const auto change = V::div(V::mul(mean, V::set1(a.step)), V::fma(V::sqrt(square), V::set1(a.correction), V::set1(kEps)));
+  store(first, mean), store(second, square), store(value, V::sub(V::mul(load(value), V::set1(a.keep)), change));
+}
+
+template <class V>
+void adam_all(const Rates& a, const float* gradient, float* value, float* first, float* second, size_t count) {
+  size_t i = 0;
+  for (; i + V::width <= count; i += V::width) adam<V>(a, V::load(gradient + i), value + i, first + i, second + i, V::load, V::store);
+  if (const size_t left = count - i)
+    adam<V>(a, V::load_n(gradient + i, left), value + i, first + i, second + i, [&](const float* p) { return V::load_n(p, left); },
+            [&](float* p, typename V::F v) { V::store_n(p, v, left); });
+}
+
+// Adam on the first weights (neurons, features), whose gradient is u_grad (neurons, stride) times the first `size` rows.
+template <class V>
+void update_first(const Rates& a, const float* const* rows, size_t size, size_t features, const float* u_grad, size_t stride,
+                  size_t neurons, float* value, float* first, float* second) {
+  const size_t blocks = (neurons + Tile<V>::neurons - 1) / Tile<V>::neurons;
+  for (size_t block = 0; block < blocks; ++block) {
+    const size_t n = neurons * block / blocks, count = neurons * (block + 1) / blocks - n;
+    with_count<Tile<V>::neurons>(count, [&](auto j_count) {
+      constexpr size_t J = decltype(j_count)::value;
+      const auto tile = [&](auto l_count, size_t k, auto load, auto store) {
+        constexpr size_t L = decltype(l_count)::value;
+        typename V::F sum[J][L];
+        for (size_t j = 0; j < J; ++j)
+          for (size_t l = 0; l < L; ++l) sum[j][l] = V::set1(0);
+        for (size_t b = 0; b < size; ++b) {
+          typename V::F x[L];
+          for (size_t l = 0; l < L; ++l) x[l] = load(rows[b] + k + l * V::width);
+          for (size_t j = 0; j < J; ++j) {
+            const auto by_u = V::set1(u_grad[(n + j) * stride + b]);
+            for (size_t l = 0; l < L; ++l) sum[j][l] = V::fma(by_u, x[l], sum[j][l]);
+          }
+        }
+        for (size_t j = 0; j < J; ++j)
+          for (size_t l = 0; l < L; ++l) {
+            const size_t at = (n + j) * features + k + l * V::width;
+            adam<V>(a, sum[j][l], value + at, first + at, second + at, load, store);
+          }
+      };
+      using One = std::integral_constant<size_t, 1>;
+      using Most = std::integral_constant<size_t, Tile<V>::vectors>;
+      size_t k = 0;
+      for (; k + Most::value * V::width <= features; k += Most::value * V::width) tile(Most(), k, V::load, V::store);
+      for (; k + V::width <= features; k += V::width) tile(One(), k, V::load, V::store);
+      if (const size_t left = features - k)
+        tile(One(), k, [&](const float* p) { return V::load_n(p, left); }, [&](float* p, typename V::F v) { V::store_n(p, v, left); });
+    });
+  }
+}
+
+// The sum of the cross-entropies of `size` rows, and the gradient of their mean by the outputs (classes, stride).
+template <class V>
+double cross_entropy(const float* outputs, const int64_t* labels, const int64_t* order, size_t size, size_t classes, float* gradient,
+                     size_t stride) {
+  const float share = 1.0f / static_cast<float>(size);
+  double loss = 0;
+  for (size_t b = 0; b < stride; b += V::width) {
+    auto most = V::load(outputs + b), total = V::set1(0);
+    for (size_t k = 1; k < classes; ++k) most = V::max(most, V::load(outputs + k * stride + b));
+    for (size_t k = 0; k < classes; ++k) {
+      typename V::F exp, less_one;
+      exponential<V>(V::sub(V::load(outputs + k * stride + b), most), exp, less_one);
+      V::store(gradient + k * stride + b, exp);
+      total = V::add(total, exp);
+    }
+    const auto scale = V::div(V::set1(share), total);
+    for (size_t k = 0; k < classes; ++k) V::store(gradient + k * stride + b, V::mul(V::load(gradient + k * stride + b), scale));
+    float tops[V::width], totals[V::width];
+    V::store(tops, most), V::store(totals, total);
+    for (size_t i = 0; i < V::width; ++i) {
+      if (b + i < size) {
+        const size_t at = labels[order[b + i]] * stride + b + i;
+        loss += std::log(static_cast<double>(totals[i])) - (outputs[at] - tops[i]);
+        gradient[at] -= share;
+      } else {
+        for (size_t k = 0; k < classes; ++k) gradient[k * stride + b + i] = 0;
+      }
+    }
+  }
+  return loss;
+}
+
+// The same of the squared errors, means over the outputs.
+inline double squared_error(const float* outputs, const float* targets, const int64_t* order, size_t size, size_t count, float* gradient,
+                            size_t stride) {
+  const float share = 1.0f / static_cast<float>(count);
+  double loss = 0;
+  for (size_t k = 0; k < count; ++k)
+    for (size_t b = 0; b < stride; ++b) {
+      const float difference = b < size ? outputs[k * stride + b] - targets[order[b] * count + k] : 0;
+      loss += static_cast<double>(difference) * difference * share;
+      gradient[k * stride + b] = 2 * share * difference / static_cast<float>(size);
+    }
+  return loss;
+}
+
+// A thread's networks, one after another through every step.
+template <class V>
+class Worker {
+ public:
+  explicit Worker(const Training& t) : t_(t), features_(t.layer[0].inputs), stride_(mnc::padded(t.batch, V::width)), wide_(features_ >= kWide) {
+    size_t most = 0, scratch = 0, values = 0;
+    for (int64_t i = 0; i < t.layers; ++i) {
+      most = std::max<size_t>(most, t.layer[i].neurons);
+      scratch = std::max(scratch, activation_scratch(t.layer[i]));
+      values += t.layer[i].neurons;
+    }
+    u_.resize(values * stride_), y_.resize(values * stride_), by_u_.resize(most * stride_), by_y_.resize(most * stride_);
+    scratch_.resize(scratch * V::width), gradients_.resize(t.offsets[t.parameters]), rows_.resize(stride_);
+    x_.resize(wide_ ? 0 : features_ * stride_);
+  }
+
+  void train(size_t from, size_t to) {
+    for (int64_t step = t_.from; step < t_.to; ++step) {
+      size_ = std::min(t_.batch, t_.rows - step * t_.batch);
+      for (size_t network = from; network < to; ++network) {
+        if (network == from || t_.order_stride) gather(t_.order + network * t_.order_stride + step * t_.batch);
+        t_.total[network] += static_cast<float>(descend(network));
+        update(network, t_.schedule + step * 3);
+      }
+    }
+  }
+
+ private:
+  void gather(const int64_t* order) {
+    order_ = order;
+    for (size_t b = 0; b < stride_; ++b) rows_[b] = t_.x + order[std::min(b, size_ - 1)] * features_;
+    for (size_t k = 0; k < (wide_ ? 0 : features_); ++k)
+      for (size_t b = 0; b < stride_; ++b) x_[k * stride_ + b] = rows_[b][k];
+  }
+
+  template <class T>
+  T* at(T* flat, size_t networks, size_t network, int64_t offset, size_t size) {
+    return flat + networks * offset + network * size;
+  }
+
+  // Forward, and back to the gradients of all parameters but the first weights of a wide network; returns the sum of the losses.
+  double descend(size_t network) {
+    const size_t networks = t_.networks;
+    const float *flat = t_.flat, *h = x_.data();
+    float *u = u_.data(), *y = y_.data(), *by_y = by_y_.data(), *by_u = by_u_.data();
+    std::fill(gradients_.begin() + (wide_ ? t_.layer[0].bias : 0), gradients_.end(), 0.0f);
+    for (int64_t i = 0; i < t_.layers; ++i) {
+      const TrainingLayer& layer = t_.layer[i];
+      const size_t neurons = layer.neurons, inputs = layer.inputs;
+      const float* weight = at(flat, networks, network, layer.weight, neurons * inputs);
+      const float* bias = at(flat, networks, network, layer.bias, neurons);
+      float* to = layer.activated ? u : y;
+      if (i == 0 && wide_) project<V>(rows_.data(), features_, weight, bias, neurons, to, stride_);
+      else multiply<V>(weight, inputs, 1, neurons, inputs, bias, h, to, stride_);
+      if (layer.activated)
+        with_act(layer.act, [&](auto act) {
+          for (size_t n = 0; n < neurons; ++n)
+            activate_neuron<V, decltype(act)::value>(layer, Inner<const float>(layer, flat, networks, network, n), u + n * stride_,
+                                                     y + n * stride_, stride_, scratch_.data());
+        });
+      for (size_t k = 0; k < (layer.residual ? neurons * stride_ : 0); ++k) y[k] += h[k];
+      h = y, u += neurons * stride_, y += neurons * stride_;
+    }
+    const size_t outputs = t_.layer[t_.layers - 1].neurons;
+    const double loss = t_.classify
+        ? cross_entropy<V>(h, static_cast<const int64_t*>(t_.y), order_, size_, outputs, by_y, stride_)
+        : squared_error(h, static_cast<const float*>(t_.y), order_, size_, outputs, by_y, stride_);
+    for (int64_t i = t_.layers - 1; i >= 0; --i) {
+      const TrainingLayer& layer = t_.layer[i];
+      const size_t neurons = layer.neurons, inputs = layer.inputs;
+      u -= neurons * stride_, y -= neurons * stride_;
+      if (layer.activated)
+        with_act(layer.act, [&](auto act) {
+          for (size_t n = 0; n < neurons; ++n)
+            differentiate_neuron<V, decltype(act)::value>(
+                layer, Inner<const float>(layer, flat, networks, network, n), Inner<float>(layer, gradients_.data(), 1, 0, n),
+                u + n * stride_, by_y + n * stride_, by_u + n * stride_, stride_, scratch_.data());
+        });
+      else std::copy_n(by_y, neurons * stride_, by_u);
+      for (size_t n = 0; n < neurons; ++n) {
+        auto sum = V::set1(0);
+        for (size_t b = 0; b < stride_; b += V::width) sum = V::add(sum, V::load(by_u + n * stride_ + b));
+        gradients_[layer.bias + n] = V::sum(sum);
+      }
+      if (i > 0 || !wide_)
+        multiply_transposed<V>(by_u, neurons, i ? y - inputs * stride_ : x_.data(), inputs, gradients_.data() + layer.weight, stride_);
+      if (i > 0) {
+        if (layer.residual) residual_.assign(by_y, by_y + neurons * stride_);
+        multiply<V>(at(flat, networks, network, layer.weight, neurons * inputs), 1, inputs, inputs, neurons, nullptr, by_u, by_y, stride_);
+        for (size_t k = 0; k < (layer.residual ? neurons * stride_ : 0); ++k) by_y[k] += residual_[k];
+      }
+    }
+    return loss;
+  }
+
+  void update(size_t network, const float* schedule) {
+    const size_t networks = t_.networks;
+    for (int64_t k = 0; k < t_.parameters; ++k) {
+      const size_t size = t_.offsets[k + 1] - t_.offsets[k], place = networks * t_.offsets[k] + network * size;
+      const float rate = t_.rates[k * networks + network] * schedule[0], decay = t_.decays[k * networks + network];
+      const Rates rates{1 - rate * decay, rate * schedule[1], schedule[2]};
+      if (k == 0 && wide_)
+        update_first<V>(rates, rows_.data(), size_, features_, by_u_.data(), stride_, t_.layer[0].neurons, t_.flat + place,
+                        t_.first + place, t_.second + place);
+      else
+        adam_all<V>(rates, gradients_.data() + t_.offsets[k], t_.flat + place, t_.first + place, t_.second + place, size);
+    }
+  }
+
+  const Training& t_;
+  const size_t features_, stride_;
+  const bool wide_;
+  size_t size_ = 0;
+  const int64_t* order_ = nullptr;
+  std::vector<const float*> rows_;
+  mnc::Table<float> x_, u_, y_, by_u_, by_y_, residual_, scratch_, gradients_;
+};
+
+template <class V>
+void train(const Training& training, size_t from, size_t to) {
+  Worker<V>(training).train(from, to);
+}
+
+}  // namespace

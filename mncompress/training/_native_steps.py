@@ -1,0 +1,112 @@
+"""Optimizer steps on a processor in the kernel library, many of them in one call; `native/steps.h` says how.
+
+A `NativeStepper` computes what a `Stepper` does, up to rounding, for populations without batch normalization. Each thread has
+networks of its own, and their results do not depend on how many threads there are.
+"""
+
+import ctypes
+import functools
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from mncompress.native import load_library
+from mncompress.nn import LearnedActivation
+from mncompress.training._layout import inner_offsets, make_ends, make_rates, make_schedule, own_offsets, parameter_offsets
+from mncompress.training._optimizer import Adam
+from mncompress.training._population import Population
+from mncompress.training._steps import DeviceSplit, batch_sizes
+from mncompress.types import ACTS, Task, TrainConfig
+
+CHUNK = 64
+"""Steps of a call."""
+THREAD_WORK = 2**20
+"""Of a step's products, from which on a thread of its own does not pay for a network if others have none: torch has them all."""
+ENDS = ("linear", "fixed", "gated", "skip")
+
+
+class _Layer(ctypes.Structure):
+    """`mnc::TrainingLayer`."""
+
+    _fields_ = [(name, ctypes.c_int64) for name in (
+        "inputs", "neurons", "residual", "weight", "bias", "activated", "act", "width", "depth", "shared", "first_weight", "first_bias",
+        "out_weight", "out_bias", "weights", "biases", "in_end", "out_end", "in_parameter", "out_parameter")]
+    _fields_.append(("share", ctypes.c_double))
+
+
+class _Training(ctypes.Structure):
+    """`mnc::Training`."""
+
+    _fields_ = [(name, ctypes.c_void_p) for name in ("x", "y", "order")]
+    _fields_ += [(name, ctypes.c_int64) for name in ("order_stride", "rows", "batch", "classify", "networks")]
+    _fields_ += [(name, ctypes.c_void_p) for name in ("flat", "first", "second", "total")]
+    _fields_ += [("parameters", ctypes.c_int64), ("offsets", ctypes.c_void_p), ("rates", ctypes.c_void_p),
+                 ("decays", ctypes.c_void_p), ("schedule", ctypes.c_void_p), ("layers", ctypes.c_int64),
+                 ("layer", ctypes.POINTER(_Layer)), ("start", ctypes.c_int64), ("stop", ctypes.c_int64)]
+
+
+class NativeStepper:
+    """Trains a population on a split, step by step: see `Stepper`."""
+
+    def __init__(self, population: Population, optimizer: Adam, split: DeviceSplit, configs: Sequence[TrainConfig],
+                 task: Task) -> None:
+        self.optimizer, self.config = optimizer, configs[0]
+        self.sizes = batch_sizes(len(split.x), self.config.batch_size)
+        networks, rows = population.replicates, len(split.x)
+        shared = self.config.order == "shared"
+        self.order = torch.zeros(1 if shared else networks, rows, dtype=torch.long)
+        self.total, self.schedule = torch.zeros(networks), torch.zeros(len(self.sizes), 3)
+        offsets = [*parameter_offsets(population).values(), population.flat.numel() // networks]
+        self.kept = (population.flat, optimizer.first, optimizer.second, split.x.contiguous(), split.y.contiguous(),
+                     torch.tensor(offsets), *make_rates(population, configs))
+        flat, first, second, x, y, places, rates, decays = (tensor.data_ptr() for tensor in self.kept)
+        layers = make_layers(population)
+        self.training = _Training(
+            x, y, self.order.data_ptr(), 0 if shared else rows, rows, self.sizes[0], task == "classification", networks, flat, first,
+            second, self.total.data_ptr(), len(offsets) - 1, places, rates, decays, self.schedule.data_ptr(), len(layers), layers)
+
+    def start_epoch(self, order: Tensor, epoch: int) -> None:
+        """See `Stepper`."""
+        self.order.copy_(order)
+        self.total.zero_()
+        self.schedule.copy_(make_schedule(self.optimizer, self.config, epoch, len(self.sizes)))
+
+    def run_epoch(self) -> Iterator[int]:
+        """See `Stepper`; yields once a call of the library."""
+        for start in range(0, len(self.sizes), CHUNK):
+            self.training.start, self.training.stop = start, min(start + CHUNK, len(self.sizes))
+            _train()(ctypes.byref(self.training), torch.get_num_threads())
+            yield self.training.stop
+
+
+def can_train_natively(population: Population, config: TrainConfig) -> bool:
+    """Whether a `NativeStepper` can train these networks, and is the fastest to do so."""
+    return (population.flat.device.type == "cpu" and not config.batch_norm and load_library() is not None)
+
+
+@functools.cache
+def _train() -> Callable[..., None]:
+    function = load_library().mncompress_train
+    function.argtypes, function.restype = [ctypes.c_void_p, ctypes.c_size_t], None
+    return function  # type: ignore[no-any-return]
+
+
+def make_layers(population: Population) -> "ctypes.Array[_Layer]":
+    """All layers, as the library reads them."""
+    offsets, found = parameter_offsets(population), []
+    for k, layer in enumerate(population.template.layers):
+        assert not (k == 0 and layer.residual)
+        linear = (layer.linear.in_features, layer.linear.out_features, layer.residual, offsets[f"{k}.linear.weight"],
+                  offsets[f"{k}.linear.bias"])
+        if layer.activation is None:
+            found.append(_Layer(*linear))
+            continue
+        assert isinstance(layer.activation, LearnedActivation)
+        spec, own = layer.activation.spec, own_offsets(offsets, k)
+        (in_end, out_end), deep = make_ends(layer, own), spec.depth > 1
+        found.append(_Layer(
+            *linear, True, ACTS.index(spec.act), max(spec.width, 1), max(spec.depth, 1),
+            spec.shared, *inner_offsets(layer, own), own["weights.0"] if deep else -1, own["biases.0"] if deep else -1,
+            ENDS.index(in_end.kind), ENDS.index(out_end.kind), in_end.offset, out_end.offset, in_end.share))
+    return (_Layer * len(found))(*found)

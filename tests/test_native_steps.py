@@ -1,0 +1,171 @@
+"""Optimizer steps of the kernel library on every instruction set of this machine, against float64 and against plain steps."""
+
+import ctypes
+import dataclasses
+import itertools
+import platform
+import shutil
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from steps_reference import CASES, check_training, make_dataset
+
+from mncompress.data import Dataset
+from mncompress.native import library_path
+from mncompress.training import _native_steps as native
+from mncompress.training import _trainer
+from mncompress.training._steps import Stepper
+from mncompress.training._trainer import Trainer
+from mncompress.types import ACTS, TrainConfig
+
+if library_path() is None:
+    pytest.skip("the kernel library was not built: pip install . with a C++ compiler builds it", allow_module_level=True)
+
+SETS = ("neon", "scalar") if platform.machine() in ("aarch64", "arm64") else ("avx512", "avx2", "scalar")
+
+
+@pytest.fixture(params=SETS)
+def kernels(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Steps on one instruction set. A library chooses when it is first used: a copy of the file is another library."""
+    copy = ctypes.CDLL(shutil.copy(str(library_path()), tmp_path_factory.mktemp(request.param)))
+    monkeypatch.setenv("MNCOMPRESS_KERNELS", request.param)
+    copy.mncompress_kernels.restype = ctypes.c_char_p
+    if copy.mncompress_kernels().decode() != request.param:
+        pytest.skip(f"this machine has no {request.param}")
+    copy.mncompress_train.argtypes, copy.mncompress_train.restype = [ctypes.c_void_p, ctypes.c_size_t], None
+    monkeypatch.setattr(native, "_train", lambda: copy.mncompress_train)
+    return str(request.param)
+
+
+def make_config(**changes: Any) -> TrainConfig:
+    return TrainConfig(**{"replicates": 2, "epochs": 1, "batch_size": 16, "lr": 1e-3, "device": "cpu"} | changes)
+
+
+def make_trainer(config: TrainConfig, dataset: Dataset) -> Trainer:
+    trainer = Trainer((config,), dataset)
+    assert isinstance(trainer.stepper, native.NativeStepper)
+    return trainer
+
+
+def make_plain_trainer(config: TrainConfig, dataset: Dataset) -> Trainer:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_trainer, "make_stepper", lambda population, optimizer, split, configs, task:
+                      Stepper(population, optimizer, split, configs[0], task))
+        return Trainer((config,), dataset)
+
+
+@pytest.mark.parametrize("features", [5, 70])
+@pytest.mark.parametrize("changes", [*CASES, {"activation": "meta", "inner": "tanh", "inner_layers": 3, "ends": "gated",
+                                              "hidden": (4, 4), "residual": True, "inner_width": 3}], ids=str)
+def test_steps_are_those_of_float64(changes, features, kernels):
+    """Features along vectors and rows along vectors."""
+    check_training(make_trainer(make_config(**changes), make_dataset(features, 20, 3, "classification")))
+
+
+@pytest.mark.parametrize("act", ACTS)
+@pytest.mark.parametrize("activation", ["meta", "vaf"])
+def test_every_activation(act, activation, kernels):
+    check_training(make_trainer(make_config(activation=activation, inner=act, lr=1e-2), make_dataset(4, 40, 3, "classification")))
+
+
+@pytest.mark.parametrize("changes", CASES[1:3], ids=str)
+def test_regressions(changes, kernels):
+    check_training(make_trainer(make_config(**changes), make_dataset(5, 20, 2, "regression")))
+
+
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.integers(0, 1000), st.integers(1, 90), st.lists(st.integers(1, 40), max_size=3), st.integers(1, 70),
+       st.integers(1, 40), st.booleans(), st.sampled_from(("shared", "own")), st.sampled_from(("meta", "vaf", "warp:silu")),
+       st.booleans(), st.integers(1, 7), st.integers(1, 3))
+def test_any_shape(kernels, seed, features, hidden, batch, outputs, classify, order, activation, shared, width, depth):
+    config = make_config(activation=activation, inner="tanh", hidden=tuple(hidden), batch_size=batch, order=order, seed=seed,
+                         shared=shared, inner_width=width, inner_layers=depth if activation == "meta" else 1,
+                         residual=any(a == b for a, b in itertools.pairwise(hidden)))
+    check_training(make_trainer(config, make_dataset(features, 80, outputs, "classification" if classify else "regression", seed)))
+
+
+@pytest.mark.parametrize("order", ["shared", "own"])
+def test_threads_change_nothing(order, kernels):
+    config = make_config(activation="vaf", inner="gelu", hidden=(9,), replicates=5, order=order)
+    dataset, found = make_dataset(40, 100, 3, "classification"), []
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2, 3, 8):
+            torch.set_num_threads(threads)
+            trainer = make_trainer(config, dataset)
+            list(trainer.run_epoch())
+            found.append(torch.cat([trainer.population.flat, trainer.stepper.total]))
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(found[0], other) for other in found[1:])
+
+
+def test_a_long_epoch_takes_several_calls(kernels):
+    config = make_config(activation="meta", hidden=(3,), batch_size=2, schedule="cosine")
+    dataset = make_dataset(5, 2 * native.CHUNK + 51, 3, "classification")
+    trainer, plain = make_trainer(config, dataset), make_plain_trainer(config, dataset)
+    assert [step for step, _ in trainer.run_epoch()] == [native.CHUNK, native.CHUNK + 26]
+    list(plain.run_epoch())
+    torch.testing.assert_close(trainer.population.flat, plain.population.flat, rtol=1e-4, atol=2e-5)
+
+
+def test_networks_of_unequal_rates_keep_to_themselves(kernels):
+    """A stack of several configurations, each as if it were alone."""
+    configs = [make_config(activation="meta", inner="tanh", hidden=(4,), lr=lr, activation_lr=factor, weight_decay=decay)
+               for lr, factor, decay in ((1e-3, 1.0, 0.0), (1e-2, 3.0, 0.5))]
+    dataset = make_dataset(6, 50, 3, "classification")
+    stack = Trainer(configs, dataset)
+    list(stack.run_epoch())
+    for k, config in enumerate(configs):
+        alone = make_trainer(config, dataset)
+        list(alone.run_epoch())
+        for name, value in alone.population.parameters.items():
+            assert torch.equal(stack.population.parameters[name][2 * k:2 * k + 2], value), name
+
+
+def test_a_diverged_network_keeps_to_itself(kernels):
+    for inner in ACTS:
+        config, dataset = make_config(activation="meta", inner=inner, hidden=(3,)), make_dataset(5, 20, 3, "classification")
+        whole, broken = make_trainer(config, dataset), make_trainer(config, dataset)
+        with torch.no_grad():
+            broken.population.parameters["0.linear.weight"][0] = torch.nan
+        for trainer in (whole, broken):
+            list(trainer.run_epoch())
+        assert broken.losses(2).isnan().tolist() == [True, False]
+        for name, value in whole.population.parameters.items():
+            assert torch.equal(broken.population.parameters[name][1], value[1])
+
+
+def test_steps_of_extreme_networks_are_finite(kernels):
+    """Pre-activations far beyond where exponentials overflow."""
+    for inner in ACTS:
+        config, dataset = make_config(activation="vaf", inner=inner, hidden=(3,)), make_dataset(5, 20, 3, "classification")
+        trainer, plain = make_trainer(config, dataset), make_plain_trainer(config, dataset)
+        for each in (trainer, plain):
+            with torch.no_grad():
+                each.population.parameters["0.linear.weight"].mul_(1e4)
+            list(each.run_epoch())
+        torch.testing.assert_close(trainer.stepper.total, plain.stepper.total, rtol=1e-3, atol=1e-3)
+
+
+def test_plain_and_native_steps_continue_each_other(kernels):
+    config, dataset = make_config(activation="meta", hidden=(3,), epochs=2), make_dataset(5, 20, 3, "classification")
+    native_first, plain, end = make_trainer(config, dataset), make_plain_trainer(config, dataset), make_plain_trainer(config, dataset)
+    list(native_first.run_epoch())
+    end.load_state_({name: value.detach().clone() for name, value in native_first.state().items()})
+    end.epoch = 1
+    for trainer in (end, plain, plain):
+        list(trainer.run_epoch())
+    torch.testing.assert_close(end.population.flat, plain.population.flat, rtol=1e-4, atol=1e-5)
+
+
+def test_who_takes_native_steps():
+    config, dataset = make_config(activation="vaf"), make_dataset(5, 20, 3, "classification")
+    assert isinstance(Trainer((config,), dataset).stepper, native.NativeStepper)
+    assert isinstance(Trainer((dataclasses.replace(config, batch_norm=True),), dataset).stepper, Stepper)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(native, "load_library", lambda: None)
+        assert isinstance(Trainer((config,), dataset).stepper, Stepper)
