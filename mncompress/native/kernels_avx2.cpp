@@ -30,7 +30,7 @@ struct Avx2 {
   static void store_n(float* p, F a, size_t n) { _mm256_maskstore_ps(p, first(n), a); }
   static F set1(float a) { return _mm256_set1_ps(a); }
   static F add(F a, F b) { return _mm256_add_ps(a, b); }
-  static F div(F a, F b) { return _mm256_div_ps(a, b); }
+  static F reciprocal(F a) { return _mm256_div_ps(set1(1), a); }
   static F sqrt(F a) { return _mm256_sqrt_ps(a); }
   static F where_positive(F a, F b, F c) { return _mm256_blendv_ps(c, b, _mm256_cmp_ps(a, set1(0), _CMP_GT_OQ)); }
   static F exp2(F a) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(to_int(a), _mm256_set1_epi32(127)), 23)); }
@@ -69,6 +69,13 @@ struct Avx2 {
   }
   static F high_halves(F a, F b) {
     return _mm256_castpd_ps(_mm256_unpackhi_pd(_mm256_castps_pd(a), _mm256_castps_pd(b)));
+  }
+  static void sum4(const F v[4], float plus, float* to) {  // by squares of four, as in a transposition
+    const F a = add(_mm256_unpacklo_ps(v[0], v[1]), _mm256_unpackhi_ps(v[0], v[1]));
+    const F b = add(_mm256_unpacklo_ps(v[2], v[3]), _mm256_unpackhi_ps(v[2], v[3]));
+    const F c = add(low_halves(a, b), high_halves(a, b));
+    const __m128 d = _mm_add_ps(_mm256_castps256_ps128(c), _mm256_extractf128_ps(c, 1));
+    _mm_storeu_ps(to, _mm_add_ps(d, _mm_set1_ps(plus)));
   }
 
   static void transpose(F v[8]) {

@@ -28,8 +28,15 @@ struct Avx512 {
   static void store_n(float* p, F a, size_t n) { _mm512_mask_storeu_ps(p, first(n), a); }
   static F set1(float a) { return _mm512_set1_ps(a); }
   static F add(F a, F b) { return _mm512_add_ps(a, b); }
-  static F div(F a, F b) { return _mm512_div_ps(a, b); }
-  static F sqrt(F a) { return _mm512_sqrt_ps(a); }
+  static F reciprocal(F a) {
+    const F r = _mm512_rcp14_ps(a);  // and one step of Newton's method, here and below
+    return fma(r, _mm512_fnmadd_ps(a, r, set1(1)), r);
+  }
+  static F sqrt(F a) {
+    a = max(a, set1(1e-37f));
+    const F r = _mm512_rsqrt14_ps(a), root = mul(a, r);
+    return fma(mul(root, set1(0.5f)), _mm512_fnmadd_ps(root, r, set1(1)), root);
+  }
   static F where_positive(F a, F b, F c) { return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, set1(0), _CMP_GT_OQ), c, b); }
   static F exp2(F a) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(to_int(a), _mm512_set1_epi32(127)), 23)); }
   static float sum(F a) { return _mm512_reduce_add_ps(a); }
@@ -66,6 +73,14 @@ struct Avx512 {
   }
   static F high_halves(F a, F b) {
     return _mm512_castpd_ps(_mm512_unpackhi_pd(_mm512_castps_pd(a), _mm512_castps_pd(b)));
+  }
+  static void sum4(const F v[4], float plus, float* to) {  // by squares of four, as in a transposition
+    const F a = add(_mm512_unpacklo_ps(v[0], v[1]), _mm512_unpackhi_ps(v[0], v[1]));
+    const F b = add(_mm512_unpacklo_ps(v[2], v[3]), _mm512_unpackhi_ps(v[2], v[3]));
+    const F c = add(low_halves(a, b), high_halves(a, b));
+    const __m256 d = _mm256_add_ps(_mm512_castps512_ps256(c), _mm512_extractf32x8_ps(c, 1));
+    const __m128 e = _mm_add_ps(_mm256_castps256_ps128(d), _mm256_extractf128_ps(d, 1));
+    _mm_storeu_ps(to, _mm_add_ps(e, _mm_set1_ps(plus)));
   }
 
   static void transpose(F v[16]) {

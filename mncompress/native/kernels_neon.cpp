@@ -30,11 +30,14 @@ struct Neon {
   }
   static F set1(float a) { return vdupq_n_f32(a); }
   static F add(F a, F b) { return vaddq_f32(a, b); }
-  static F div(F a, F b) { return vdivq_f32(a, b); }
+  static F reciprocal(F a) { return vdivq_f32(set1(1), a); }
   static F sqrt(F a) { return vsqrtq_f32(a); }
   static F where_positive(F a, F b, F c) { return vbslq_f32(vcgtzq_f32(a), b, c); }
   static F exp2(F a) { return vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(to_int(a), vdupq_n_s32(127)), 23)); }
   static float sum(F a) { return vaddvq_f32(a); }
+  static void sum4(const F v[4], float plus, float* to) {
+    vst1q_f32(to, vaddq_f32(vpaddq_f32(vpaddq_f32(v[0], v[1]), vpaddq_f32(v[2], v[3])), set1(plus)));
+  }
   static F sub(F a, F b) { return vsubq_f32(a, b); }
   static F mul(F a, F b) { return vmulq_f32(a, b); }
   static F fma(F a, F b, F c) { return vfmaq_f32(c, a, b); }

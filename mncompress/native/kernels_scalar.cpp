@@ -20,7 +20,7 @@ struct Scalar {
   static void store_n(float* p, F a, size_t) { *p = a; }
   static F set1(float a) { return a; }
   static F add(F a, F b) { return a + b; }
-  static F div(F a, F b) { return a / b; }
+  static F reciprocal(F a) { return 1 / a; }
   static F sqrt(F a) { return std::sqrt(a); }
   static F where_positive(F a, F b, F c) { return a > 0 ? b : c; }
   static F exp2(F a) {
@@ -30,6 +30,9 @@ struct Scalar {
     return power;
   }
   static float sum(F a) { return a; }
+  static void sum4(const F v[4], float plus, float* to) {
+    for (int i = 0; i < 4; ++i) to[i] = v[i] + plus;
+  }
   static F sub(F a, F b) { return a - b; }
   static F mul(F a, F b) { return a * b; }
   static F fma(F a, F b, F c) { return a * b + c; }

@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "target.h"
 #include "training.h"
 
 namespace {
@@ -20,6 +21,7 @@ using mnc::TrainingLayer;
 
 constexpr float kBeta1 = 0.9f, kBeta2 = 0.999f, kEps = 1e-8f;
 constexpr int64_t kWide = 32;  // features from which on vectors run along them
+constexpr size_t kRows = 4;    // rows that share the loads of the weights then
 
 // Calls work with std::integral_constant<size_t, n>, for n from 1 to Most.
 template <size_t Most, class Work>
@@ -29,10 +31,35 @@ inline void with_count(size_t n, Work work) {
   work(std::integral_constant<size_t, Most>());
 }
 
-// What a tile of sums has of each side: vectors, or rows, by neurons.
+// Sums that a product keeps in registers: vectors of rows, or rows, by neurons; and vectors of features by neurons.
 template <class V>
 struct Tile {
-  static constexpr size_t vectors = V::rows / 3 > 0 ? V::rows / 3 : 1, neurons = V::rows / vectors * 2 < 8 ? V::rows / vectors * 2 : 6;
+  static constexpr bool many = V::rows >= 12;  // registers
+  static constexpr size_t vectors = many ? 4 : 2, neurons = many ? 6 : 4;
+  static constexpr size_t columns = 3, column_neurons = many ? 8 : 4;
+};
+
+// Calls work(from, count) for groups of about as many of n each, at most Most: `count` is a std::integral_constant.
+template <size_t Most, class Work>
+inline void by_group(size_t n, Work work) {
+  const size_t groups = (n + Most - 1) / Most;
+  for (size_t i = 0; i < groups; ++i) {
+    const size_t from = n * i / groups;
+    with_count<Most>(n * (i + 1) / groups - from, [&](auto count) { work(from, count); });
+  }
+}
+
+// Access to whole vectors in memory, or to the first lanes of the last one.
+template <class V>
+struct Whole {
+  typename V::F load(const float* p) const { return V::load(p); }
+  void store(float* p, typename V::F v) const { V::store(p, v); }
+};
+template <class V>
+struct Part {
+  size_t lanes;
+  typename V::F load(const float* p) const { return V::load_n(p, lanes); }
+  void store(float* p, typename V::F v) const { V::store_n(p, v, lanes); }
 };
 
 // exp(x) and exp(x) - 1 for x <= 0, as 2^n (1 + r + r^2 q(r)) with |r| <= log(2) / 2: the series' next term is 1e-8 of r.
@@ -59,7 +86,7 @@ template <class V>
 inline void sigmoids(typename V::F z, typename V::F& share, typename V::F& rest) {
   typename V::F q, less_one;
   exponential<V>(V::sub(V::set1(0), absolute<V>(z)), q, less_one);
-  const auto large = V::div(V::set1(1), V::add(V::set1(1), q)), small = V::mul(q, large);
+  const auto large = V::reciprocal(V::add(V::set1(1), q)), small = V::mul(q, large);
   share = V::where_positive(z, large, small), rest = V::where_positive(z, small, large);
 }
 
@@ -82,7 +109,7 @@ inline void apply(typename V::F z, typename V::F& value, typename V::F& slope) {
     const F size = absolute<V>(z);
     F q, less_one;
     exponential<V>(V::mul(size, V::set1(-2)), q, less_one);
-    const F share = V::div(one, V::add(one, q)), positive = V::mul(V::sub(zero, less_one), share);
+    const F share = V::reciprocal(V::add(one, q)), positive = V::mul(V::sub(zero, less_one), share);
     value = V::where_positive(z, positive, V::sub(zero, positive));
     slope = V::mul(V::mul(V::set1(4), q), V::mul(share, share));
   } else if constexpr (A == Act::silu) {
@@ -93,7 +120,7 @@ inline void apply(typename V::F z, typename V::F& value, typename V::F& slope) {
   } else if constexpr (A == Act::gelu) {  // the error function of Abramowitz and Stegun 7.1.26, to 1.5e-7
     F q, less_one;
     exponential<V>(V::mul(V::mul(z, z), V::set1(-0.5f)), q, less_one);
-    const F t = V::div(one, V::fma(absolute<V>(z), V::set1(0.3275911f * 0.70710678f), one));
+    const F t = V::reciprocal(V::fma(absolute<V>(z), V::set1(0.3275911f * 0.70710678f), one));
     F tail = V::set1(1.061405429f);
     for (const float c : {-1.453152027f, 1.421413741f, -0.284496736f, 0.254829592f}) tail = V::fma(tail, t, V::set1(c));
     tail = V::mul(V::mul(V::mul(tail, t), q), V::set1(0.5f));
@@ -103,7 +130,7 @@ inline void apply(typename V::F z, typename V::F& value, typename V::F& slope) {
   } else if constexpr (A == Act::softplus) {  // log(1 + q) = 2 atanh(q / (2 + q)), whose next term is 1e-9 of it
     F q, less_one;
     exponential<V>(V::sub(zero, absolute<V>(z)), q, less_one);
-    const F s = V::div(q, V::add(q, V::set1(2))), square = V::mul(s, s), large = V::div(one, V::add(one, q));
+    const F s = V::mul(q, V::reciprocal(V::add(q, V::set1(2)))), square = V::mul(s, s), large = V::reciprocal(V::add(one, q));
     F series = V::set1(1.0f / 15);
     for (const float c : {1.0f / 13, 1.0f / 11, 1.0f / 9, 1.0f / 7, 1.0f / 5, 1.0f / 3, 1.0f}) series = V::fma(series, square, V::set1(c));
     value = V::fma(V::mul(s, V::set1(2)), series, V::where_positive(V::sub(zero, z), zero, z));
@@ -286,94 +313,96 @@ inline size_t activation_scratch(const TrainingLayer& layer) {
   return layer.activated ? 2 * depth * width + 4 * width + (depth - 1) * (width * width + width) : 0;
 }
 
-// to (outputs, stride) = weight from (inputs, stride) + bias; the weight from i to o is weight[o * by_output + i * by_input].
-template <class V>
-void multiply(const float* weight, size_t by_output, size_t by_input, size_t outputs, size_t inputs, const float* bias, const float* from,
-              float* to, size_t stride) {
-  constexpr size_t most = Tile<V>::vectors;
-  for (size_t b = 0; b < stride;) {
-    const size_t vectors = std::min(most, (stride - b) / V::width);
-    for (size_t o = 0; o < outputs;) {
-      const size_t neurons = std::min(Tile<V>::neurons, outputs - o);
-      with_count<most>(vectors, [&](auto l_count) {
-        with_count<Tile<V>::neurons>(neurons, [&](auto j_count) {
-          constexpr size_t L = decltype(l_count)::value, J = decltype(j_count)::value;
-          typename V::F sum[J][L];
-          for (size_t j = 0; j < J; ++j)
-            for (size_t l = 0; l < L; ++l) sum[j][l] = V::set1(bias ? bias[o + j] : 0);
-          const float *w = weight + o * by_output, *x = from + b;
-          for (size_t i = 0; i < inputs; ++i, w += by_input, x += stride)
-            for (size_t j = 0; j < J; ++j)
-              for (size_t l = 0; l < L; ++l) sum[j][l] = V::fma(V::set1(w[j * by_output]), V::load(x + l * V::width), sum[j][l]);
-          for (size_t j = 0; j < J; ++j)
-            for (size_t l = 0; l < L; ++l) V::store(to + (o + j) * stride + b + l * V::width, sum[j][l]);
-        });
-      });
-      o += neurons;
+// A matrix whose entry from input i to output o is at[o * by_output + i * by_input].
+struct Matrix {
+  const float* at;
+  size_t by_output, by_input;
+};
+
+// L vectors of J outputs.
+template <class V, size_t L, size_t J>
+MNC_NOINLINE void multiply_tile(Matrix weight, size_t inputs, const float* bias, const float* from, float* to, size_t stride) {
+  typename V::F sum[J][L];
+  for (size_t j = 0; j < J; ++j)
+    for (size_t l = 0; l < L; ++l) sum[j][l] = V::set1(bias ? bias[j] : 0);
+  for (size_t i = 0; i < inputs; ++i)
+    for (size_t j = 0; j < J; ++j) {
+      const auto w = V::set1(weight.at[j * weight.by_output + i * weight.by_input]);
+      for (size_t l = 0; l < L; ++l) sum[j][l] = V::fma(w, V::load(from + i * stride + l * V::width), sum[j][l]);
     }
-    b += vectors * V::width;
-  }
+  for (size_t j = 0; j < J; ++j)
+    for (size_t l = 0; l < L; ++l) V::store(to + j * stride + l * V::width, sum[j][l]);
+}
+
+// to (outputs, stride) = weight from (inputs, stride) + bias, if there is one.
+template <class V>
+void multiply(Matrix weight, size_t outputs, size_t inputs, const float* bias, const float* from, float* to, size_t stride) {
+  by_group<Tile<V>::vectors>(stride / V::width, [&](size_t vector, auto vectors) {
+    by_group<Tile<V>::neurons>(outputs, [&](size_t o, auto count) {
+      const size_t b = vector * V::width;
+      multiply_tile<V, decltype(vectors)::value, decltype(count)::value>(
+          {weight.at + o * weight.by_output, weight.by_output, weight.by_input}, inputs, bias ? bias + o : nullptr, from + b,
+          to + o * stride + b, stride);
+    });
+  });
+}
+
+// J outputs by I inputs.
+template <class V, size_t I, size_t J>
+MNC_NOINLINE void transposed_tile(const float* u_grad, const float* from, float* gradient, size_t inputs, size_t stride) {
+  typename V::F sum[J][I];
+  for (size_t j = 0; j < J; ++j)
+    for (size_t i = 0; i < I; ++i) sum[j][i] = V::set1(0);
+  for (size_t b = 0; b < stride; b += V::width)
+    for (size_t j = 0; j < J; ++j)
+      for (size_t i = 0; i < I; ++i) sum[j][i] = V::fma(V::load(u_grad + j * stride + b), V::load(from + i * stride + b), sum[j][i]);
+  for (size_t j = 0; j < J; ++j)
+    for (size_t i = 0; i < I; ++i) gradient[j * inputs + i] = V::sum(sum[j][i]);
 }
 
 // gradient (outputs, inputs) = u_grad (outputs, stride) times from (inputs, stride), transposed.
 template <class V>
 void multiply_transposed(const float* u_grad, size_t outputs, const float* from, size_t inputs, float* gradient, size_t stride) {
-  constexpr size_t most = Tile<V>::vectors;
-  for (size_t o = 0; o < outputs;) {
-    const size_t neurons = std::min(Tile<V>::neurons, outputs - o);
-    for (size_t i = 0; i < inputs;) {
-      const size_t count = std::min(most, inputs - i);
-      with_count<most>(count, [&](auto i_count) {
-        with_count<Tile<V>::neurons>(neurons, [&](auto j_count) {
-          constexpr size_t I = decltype(i_count)::value, J = decltype(j_count)::value;
-          typename V::F sum[J][I];
-          for (size_t j = 0; j < J; ++j)
-            for (size_t k = 0; k < I; ++k) sum[j][k] = V::set1(0);
-          for (size_t b = 0; b < stride; b += V::width)
-            for (size_t j = 0; j < J; ++j)
-              for (size_t k = 0; k < I; ++k)
-                sum[j][k] = V::fma(V::load(u_grad + (o + j) * stride + b), V::load(from + (i + k) * stride + b), sum[j][k]);
-          for (size_t j = 0; j < J; ++j)
-            for (size_t k = 0; k < I; ++k) gradient[(o + j) * inputs + i + k] = V::sum(sum[j][k]);
-        });
-      });
-      i += count;
-    }
-    o += neurons;
+  by_group<Tile<V>::neurons>(outputs, [&](size_t o, auto count) {
+    by_group<Tile<V>::vectors>(inputs, [&](size_t i, auto width) {
+      transposed_tile<V, decltype(width)::value, decltype(count)::value>(u_grad + o * stride, from + i * stride,
+                                                                         gradient + o * inputs + i, inputs, stride);
+    });
+  });
+}
+
+// J neurons. Rows `ahead`, where there are, come into the cache meanwhile.
+template <class V, size_t J>
+MNC_NOINLINE void project_group(const float* const* rows, const float* const* ahead, size_t features, const float* weight,
+                                const float* bias, float* u, size_t stride) {
+  for (size_t b = 0; b < stride; b += kRows) {
+    typename V::F sum[J][kRows];
+    for (size_t j = 0; j < J; ++j)
+      for (size_t r = 0; r < kRows; ++r) sum[j][r] = V::set1(0);
+    const auto add = [&](size_t k, auto access) {
+      typename V::F x[kRows];
+      for (size_t r = 0; r < kRows; ++r) x[r] = access.load(rows[b + r] + k);
+      for (size_t r = 0; r < kRows; ++r)
+        if (ahead && ahead[b + r]) V::prefetch(ahead[b + r] + k);
+      for (size_t j = 0; j < J; ++j) {
+        const auto w = access.load(weight + j * features + k);
+        for (size_t r = 0; r < kRows; ++r) sum[j][r] = V::fma(x[r], w, sum[j][r]);
+      }
+    };
+    size_t k = 0;
+    for (; k + V::width <= features; k += V::width) add(k, Whole<V>());
+    if (k < features) add(k, Part<V>{features - k});
+    for (size_t j = 0; j < J; ++j) V::sum4(sum[j], bias[j], u + j * stride + b);
   }
 }
 
 // u (neurons, stride) = weight (neurons, features) times the rows + bias, along the features.
 template <class V>
-void project(const float* const* rows, size_t features, const float* weight, const float* bias, size_t neurons, float* u, size_t stride) {
-  constexpr size_t R = Tile<V>::vectors;
-  static_assert(V::width % R == 0);
-  const size_t blocks = (neurons + Tile<V>::neurons - 1) / Tile<V>::neurons;
-  for (size_t block = 0; block < blocks; ++block) {
-    const size_t n = neurons * block / blocks, count = neurons * (block + 1) / blocks - n;
-    with_count<Tile<V>::neurons>(count, [&](auto j_count) {
-      constexpr size_t J = decltype(j_count)::value;
-      const float* w = weight + n * features;
-      for (size_t b = 0; b < stride; b += R) {
-        typename V::F sum[R][J];
-        for (size_t r = 0; r < R; ++r)
-          for (size_t j = 0; j < J; ++j) sum[r][j] = V::set1(0);
-        const auto add = [&](size_t k, auto load) {
-          typename V::F x[R];
-          for (size_t r = 0; r < R; ++r) x[r] = load(rows[b + r] + k);
-          for (size_t j = 0; j < J; ++j) {
-            const auto v = load(w + j * features + k);
-            for (size_t r = 0; r < R; ++r) sum[r][j] = V::fma(x[r], v, sum[r][j]);
-          }
-        };
-        size_t k = 0;
-        for (; k + V::width <= features; k += V::width) add(k, V::load);
-        if (k < features) add(k, [&](const float* p) { return V::load_n(p, features - k); });
-        for (size_t r = 0; r < R; ++r)
-          for (size_t j = 0; j < J; ++j) u[(n + j) * stride + b + r] = bias[n + j] + V::sum(sum[r][j]);
-      }
-    });
-  }
+void project(const float* const* rows, const float* const* ahead, size_t features, const float* weight, const float* bias,
+             size_t neurons, float* u, size_t stride) {
+  by_group<Tile<V>::neurons>(neurons, [&](size_t n, auto count) {
+    project_group<V, decltype(count)::value>(rows, n ? nullptr : ahead, features, weight + n * features, bias + n, u + n * stride, stride);
+  });
 }
 
 // What AdamW does to a parameter in a step.
@@ -381,61 +410,58 @@ struct Rates {
   float keep, step, correction;  // 1 - rate * decay; the rate with the first correction; the second one
 };
 
-template <class V, class Load, class Store>
-inline void adam(const Rates& a, typename V::F gradient, float* value, float* first, float* second, Load load, Store store) {
-  auto mean = load(first), square = V::mul(load(second), V::set1(kBeta2));
+template <class V, class Access>
+inline void adam(const Rates& a, typename V::F gradient, float* value, float* first, float* second, Access access) {
+  auto mean = access.load(first), square = V::mul(access.load(second), V::set1(kBeta2));
   mean = V::fma(V::set1(1 - kBeta1), V::sub(gradient, mean), mean);
   square = V::fma(V::mul(gradient, V::set1(1 - kBeta2)), gradient, square);
-  const auto change = V::div(V::mul(mean, V::set1(a.step)), V::fma(V::sqrt(square), V::set1(a.correction), V::set1(kEps)));
-  store(first, mean), store(second, square), store(value, V::sub(V::mul(load(value), V::set1(a.keep)), change));
+  const auto change = V::mul(V::mul(mean, V::set1(a.step)), V::reciprocal(V::fma(V::sqrt(square), V::set1(a.correction), V::set1(kEps))));
+  access.store(first, mean), access.store(second, square);
+  access.store(value, V::sub(V::mul(access.load(value), V::set1(a.keep)), change));
 }
 
 template <class V>
 void adam_all(const Rates& a, const float* gradient, float* value, float* first, float* second, size_t count) {
   size_t i = 0;
-  for (; i + V::width <= count; i += V::width) adam<V>(a, V::load(gradient + i), value + i, first + i, second + i, V::load, V::store);
-  if (const size_t left = count - i)
-    adam<V>(a, V::load_n(gradient + i, left), value + i, first + i, second + i, [&](const float* p) { return V::load_n(p, left); },
-            [&](float* p, typename V::F v) { V::store_n(p, v, left); });
+  for (; i + V::width <= count; i += V::width) adam<V>(a, V::load(gradient + i), value + i, first + i, second + i, Whole<V>());
+  if (i < count) adam<V>(a, V::load_n(gradient + i, count - i), value + i, first + i, second + i, Part<V>{count - i});
+}
+
+// J neurons by L vectors of features, from feature k on.
+template <class V, size_t L, size_t J, class Access>
+MNC_NOINLINE void update_tile(const Rates& a, const float* const* rows, size_t size, size_t k, size_t features, const float* u_grad,
+                              size_t stride, float* value, float* first, float* second, Access access) {
+  typename V::F sum[J][L];
+  for (size_t j = 0; j < J; ++j)
+    for (size_t l = 0; l < L; ++l) sum[j][l] = V::set1(0);
+  for (size_t b = 0; b < size; ++b) {
+    typename V::F x[L];
+    for (size_t l = 0; l < L; ++l) x[l] = access.load(rows[b] + k + l * V::width);
+    for (size_t j = 0; j < J; ++j) {
+      const auto by_u = V::set1(u_grad[j * stride + b]);
+      for (size_t l = 0; l < L; ++l) sum[j][l] = V::fma(by_u, x[l], sum[j][l]);
+    }
+  }
+  for (size_t j = 0; j < J; ++j)
+    for (size_t l = 0; l < L; ++l) {
+      const size_t at = j * features + k + l * V::width;
+      adam<V>(a, sum[j][l], value + at, first + at, second + at, access);
+    }
 }
 
 // Adam on the first weights (neurons, features), whose gradient is u_grad (neurons, stride) times the first `size` rows.
 template <class V>
 void update_first(const Rates& a, const float* const* rows, size_t size, size_t features, const float* u_grad, size_t stride,
                   size_t neurons, float* value, float* first, float* second) {
-  const size_t blocks = (neurons + Tile<V>::neurons - 1) / Tile<V>::neurons;
-  for (size_t block = 0; block < blocks; ++block) {
-    const size_t n = neurons * block / blocks, count = neurons * (block + 1) / blocks - n;
-    with_count<Tile<V>::neurons>(count, [&](auto j_count) {
-      constexpr size_t J = decltype(j_count)::value;
-      const auto tile = [&](auto l_count, size_t k, auto load, auto store) {
-        constexpr size_t L = decltype(l_count)::value;
-        typename V::F sum[J][L];
-        for (size_t j = 0; j < J; ++j)
-          for (size_t l = 0; l < L; ++l) sum[j][l] = V::set1(0);
-        for (size_t b = 0; b < size; ++b) {
-          typename V::F x[L];
-          for (size_t l = 0; l < L; ++l) x[l] = load(rows[b] + k + l * V::width);
-          for (size_t j = 0; j < J; ++j) {
-            const auto by_u = V::set1(u_grad[(n + j) * stride + b]);
-            for (size_t l = 0; l < L; ++l) sum[j][l] = V::fma(by_u, x[l], sum[j][l]);
-          }
-        }
-        for (size_t j = 0; j < J; ++j)
-          for (size_t l = 0; l < L; ++l) {
-            const size_t at = (n + j) * features + k + l * V::width;
-            adam<V>(a, sum[j][l], value + at, first + at, second + at, load, store);
-          }
-      };
-      using One = std::integral_constant<size_t, 1>;
-      using Most = std::integral_constant<size_t, Tile<V>::vectors>;
-      size_t k = 0;
-      for (; k + Most::value * V::width <= features; k += Most::value * V::width) tile(Most(), k, V::load, V::store);
-      for (; k + V::width <= features; k += V::width) tile(One(), k, V::load, V::store);
-      if (const size_t left = features - k)
-        tile(One(), k, [&](const float* p) { return V::load_n(p, left); }, [&](float* p, typename V::F v) { V::store_n(p, v, left); });
+  const auto columns = [&](auto vectors, size_t k, auto access) {
+    by_group<Tile<V>::column_neurons>(neurons, [&](size_t n, auto count) {
+      const size_t at = n * features;
+      update_tile<V, decltype(vectors)::value, decltype(count)::value>(a, rows, size, k, features, u_grad + n * stride, stride,
+                                                                       value + at, first + at, second + at, access);
     });
-  }
+  };
+  by_group<Tile<V>::columns>(features / V::width, [&](size_t vector, auto vectors) { columns(vectors, vector * V::width, Whole<V>()); });
+  if (const size_t left = features % V::width) columns(std::integral_constant<size_t, 1>(), features - left, Part<V>{left});
 }
 
 // The sum of the cross-entropies of `size` rows, and the gradient of their mean by the outputs (classes, stride).
@@ -453,7 +479,7 @@ double cross_entropy(const float* outputs, const int64_t* labels, const int64_t*
       V::store(gradient + k * stride + b, exp);
       total = V::add(total, exp);
     }
-    const auto scale = V::div(V::set1(share), total);
+    const auto scale = V::mul(V::set1(share), V::reciprocal(total));
     for (size_t k = 0; k < classes; ++k) V::store(gradient + k * stride + b, V::mul(V::load(gradient + k * stride + b), scale));
     float tops[V::width], totals[V::width];
     V::store(tops, most), V::store(totals, total);
@@ -488,7 +514,7 @@ inline double squared_error(const float* outputs, const float* targets, const in
 template <class V>
 class Worker {
  public:
-  explicit Worker(const Training& t) : t_(t), features_(t.layer[0].inputs), stride_(mnc::padded(t.batch, V::width)), wide_(features_ >= kWide) {
+  explicit Worker(const Training& t) : t_(t), features_(t.layer[0].inputs), stride_(mnc::padded(t.batch, std::max(V::width, kRows))), wide_(features_ >= kWide) {
     size_t most = 0, scratch = 0, values = 0;
     for (int64_t i = 0; i < t.layers; ++i) {
       most = std::max<size_t>(most, t.layer[i].neurons);
@@ -496,7 +522,7 @@ class Worker {
       values += t.layer[i].neurons;
     }
     u_.resize(values * stride_), y_.resize(values * stride_), by_u_.resize(most * stride_), by_y_.resize(most * stride_);
-    scratch_.resize(scratch * V::width), gradients_.resize(t.offsets[t.parameters]), rows_.resize(stride_);
+    scratch_.resize(scratch * V::width), gradients_.resize(t.offsets[t.parameters]), rows_.resize(stride_), ahead_.resize(stride_);
     x_.resize(wide_ ? 0 : features_ * stride_);
   }
 
@@ -504,7 +530,8 @@ class Worker {
     for (int64_t step = t_.from; step < t_.to; ++step) {
       size_ = std::min(t_.batch, t_.rows - step * t_.batch);
       for (size_t network = from; network < to; ++network) {
-        if (network == from || t_.order_stride) gather(t_.order + network * t_.order_stride + step * t_.batch);
+        if (network == from || t_.order_stride) gather(order(network, step));
+        look_ahead(step, network, from, to);
         t_.total[network] += static_cast<float>(descend(network));
         update(network, t_.schedule + step * 3);
       }
@@ -518,6 +545,19 @@ class Worker {
     for (size_t k = 0; k < (wide_ ? 0 : features_); ++k)
       for (size_t b = 0; b < stride_; ++b) x_[k * stride_ + b] = rows_[b][k];
   }
+
+  // Which rows to fetch for the step after this one, and, where networks have their own, for the network after this one.
+  void look_ahead(int64_t step, size_t network, size_t from, size_t to) {
+    std::fill(ahead_.begin(), ahead_.end(), nullptr);
+    const bool own = t_.order_stride, last = network + 1 == to;
+    if (!wide_ || ((last || !own) && step + 1 == t_.to)) return;
+    const int64_t* next = own && !last ? order(network + 1, step) : order(from, step + 1);
+    const size_t count = own && !last ? size_ : std::min(t_.batch, t_.rows - (step + 1) * t_.batch);
+    const size_t parts = own ? 1 : to - from, part = own ? 0 : network - from;  // networks that see the same rows share the work
+    for (size_t b = count * part / parts; b < count * (part + 1) / parts; ++b) ahead_[b] = t_.x + next[b] * features_;
+  }
+
+  const int64_t* order(size_t network, int64_t step) const { return t_.order + network * t_.order_stride + step * t_.batch; }
 
   template <class T>
   T* at(T* flat, size_t networks, size_t network, int64_t offset, size_t size) {
@@ -536,8 +576,8 @@ class Worker {
       const float* weight = at(flat, networks, network, layer.weight, neurons * inputs);
       const float* bias = at(flat, networks, network, layer.bias, neurons);
       float* to = layer.activated ? u : y;
-      if (i == 0 && wide_) project<V>(rows_.data(), features_, weight, bias, neurons, to, stride_);
-      else multiply<V>(weight, inputs, 1, neurons, inputs, bias, h, to, stride_);
+      if (i == 0 && wide_) project<V>(rows_.data(), ahead_.data(), features_, weight, bias, neurons, to, stride_);
+      else multiply<V>({weight, inputs, 1}, neurons, inputs, bias, h, to, stride_);
       if (layer.activated)
         with_act(layer.act, [&](auto act) {
           for (size_t n = 0; n < neurons; ++n)
@@ -572,7 +612,7 @@ class Worker {
         multiply_transposed<V>(by_u, neurons, i ? y - inputs * stride_ : x_.data(), inputs, gradients_.data() + layer.weight, stride_);
       if (i > 0) {
         if (layer.residual) residual_.assign(by_y, by_y + neurons * stride_);
-        multiply<V>(at(flat, networks, network, layer.weight, neurons * inputs), 1, inputs, inputs, neurons, nullptr, by_u, by_y, stride_);
+        multiply<V>({at(flat, networks, network, layer.weight, neurons * inputs), 1, inputs}, inputs, neurons, nullptr, by_u, by_y, stride_);
         for (size_t k = 0; k < (layer.residual ? neurons * stride_ : 0); ++k) by_y[k] += residual_[k];
       }
     }
@@ -598,7 +638,7 @@ class Worker {
   const bool wide_;
   size_t size_ = 0;
   const int64_t* order_ = nullptr;
-  std::vector<const float*> rows_;
+  std::vector<const float*> rows_, ahead_;
   mnc::Table<float> x_, u_, y_, by_u_, by_y_, residual_, scratch_, gradients_;
 };
 

@@ -1,13 +1,15 @@
 // MNC_BEGIN_TARGET("avx2,fma") ... MNC_END_TARGET: functions in between may use these instruction sets, whatever the file is
 // compiled for. Headers of the system come before it, so that nothing of theirs is compiled for more than it should be.
 //
-// MNC_EXPORT: a C function that users of the library see.
+// MNC_EXPORT: a C function that users of the library see. MNC_NOINLINE: one whose registers are its own.
 #pragma once
 
 #if defined(_WIN32)
 #define MNC_EXPORT extern "C" __declspec(dllexport)
+#define MNC_NOINLINE __declspec(noinline)
 #else
 #define MNC_EXPORT extern "C" __attribute__((visibility("default")))
+#define MNC_NOINLINE __attribute__((noinline))
 #endif
 
 #define MNC_PRAGMA(text) _Pragma(#text)
