@@ -1,4 +1,4 @@
-"""What tests of compiled optimizer steps share: networks to train, and their training in float64, by autograd and Adam's formulas."""
+"""What tests of compiled optimizer steps share: networks, and their training in float64, by autograd and Adam's formulas."""
 
 import math
 from typing import Any

@@ -20,7 +20,7 @@ from triton_tools import check_interpreted, resources
 
 from mncompress.data import Dataset, Standardization
 from mncompress.training import _fused_steps as fused
-from mncompress.training import _trainer
+from mncompress.training import _steppers, _trainer
 from mncompress.training._population import make_population
 from mncompress.training._steps import Stepper
 from mncompress.training._trainer import Trainer
@@ -36,10 +36,16 @@ kernels = pytest.mark.skipif(not (HAS_TRITON and (INTERPRETED or ON_GPU)), reaso
 compiled = pytest.mark.skipif(not ON_GPU, reason="compiled kernels need a GPU")
 here = pytest.mark.skipif(INTERPRETED, reason="not for the interpreter's process")
 
+def use_kernels(patch: pytest.MonkeyPatch) -> None:
+    """As if this were a GPU, and without the library for the CPU."""
+    patch.setattr(fused, "triton_runs", lambda device: True)
+    patch.setattr(_steppers, "can_train_natively", lambda population, config: False)
+
+
 def make_trainer(config: TrainConfig, dataset: Dataset) -> Trainer:
     """A trainer with fused steps; every second seed takes its products from the library."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fused, "triton_runs", lambda device: True)
+        use_kernels(patch)
         patch.setattr(fused.FusedStepper, "compile", lambda self: None)
         patch.setattr(fused, "LIBRARY_NEURONS", 1 if config.seed % 2 else 10**9)
         trainer = Trainer((config,), dataset)
@@ -163,7 +169,7 @@ def test_compiled_steps_of_a_wide_input(neurons, replicates, order):
     {"batch_norm": True}, {"activation": "meta", "inner_layers": 2}, {"hidden": (513,)},
     {"hidden": (128, 128)}], ids=str)
 def test_other_networks_take_plain_steps(changes, monkeypatch):
-    monkeypatch.setattr(fused, "triton_runs", lambda device: True)
+    use_kernels(monkeypatch)
     monkeypatch.setattr(fused.FusedStepper, "compile", lambda self: None)
     config, dataset = make_config(activation="vaf", device="cpu"), make_dataset(5, 20, 3, "classification")
     assert isinstance(Trainer((config,), dataset).stepper, fused.FusedStepper)
@@ -175,7 +181,7 @@ def test_kernels_that_fail_are_not_used(monkeypatch):
     def fail(self: fused.FusedStepper) -> None:
         raise RuntimeError("out of shared memory\nMore lines")
 
-    monkeypatch.setattr(fused, "triton_runs", lambda device: True)
+    use_kernels(monkeypatch)
     monkeypatch.setattr(fused.FusedStepper, "compile", fail)
     with pytest.warns(UserWarning, match=r"without fused steps.*RuntimeError: out of shared memory$"):
         trainer = Trainer((make_config(device="cpu"),), make_dataset(5, 20, 3, "classification"))

@@ -1,7 +1,6 @@
 """Optimizer steps of the kernel library on every instruction set of this machine, against float64 and against plain steps."""
 
 import ctypes
-import dataclasses
 import itertools
 import platform
 import shutil
@@ -103,13 +102,16 @@ def test_threads_change_nothing(order, kernels):
     assert all(torch.equal(found[0], other) for other in found[1:])
 
 
-def test_a_long_epoch_takes_several_calls(kernels):
+def test_calls_are_as_long_as_they_may_be(kernels, monkeypatch):
+    """How many steps a call has changes nothing but how often it can be stopped."""
     config = make_config(activation="meta", hidden=(3,), batch_size=2, schedule="cosine")
-    dataset = make_dataset(5, 2 * native.CHUNK + 51, 3, "classification")
-    trainer, plain = make_trainer(config, dataset), make_plain_trainer(config, dataset)
-    assert [step for step, _ in trainer.run_epoch()] == [native.CHUNK, native.CHUNK + 26]
-    list(plain.run_epoch())
-    torch.testing.assert_close(trainer.population.flat, plain.population.flat, rtol=1e-4, atol=2e-5)
+    dataset, found = make_dataset(5, 99, 3, "classification"), []
+    for seconds, expected in ((1e9, [1, 3, 7, 15, 31, 50]), (-1.0, list(range(1, 51)))):
+        monkeypatch.setattr(native, "CALL_SECONDS", seconds)
+        trainer = make_trainer(config, dataset)
+        assert [step for step, _ in trainer.run_epoch()] == expected
+        found.append(trainer.population.flat.detach().clone())
+    assert torch.equal(*found)
 
 
 def test_networks_of_unequal_rates_keep_to_themselves(kernels):
@@ -153,7 +155,8 @@ def test_steps_of_extreme_networks_are_finite(kernels):
 
 def test_plain_and_native_steps_continue_each_other(kernels):
     config, dataset = make_config(activation="meta", hidden=(3,), epochs=2), make_dataset(5, 20, 3, "classification")
-    native_first, plain, end = make_trainer(config, dataset), make_plain_trainer(config, dataset), make_plain_trainer(config, dataset)
+    native_first = make_trainer(config, dataset)
+    plain, end = (make_plain_trainer(config, dataset) for _ in range(2))
     list(native_first.run_epoch())
     end.load_state_({name: value.detach().clone() for name, value in native_first.state().items()})
     end.epoch = 1
@@ -162,10 +165,12 @@ def test_plain_and_native_steps_continue_each_other(kernels):
     torch.testing.assert_close(end.population.flat, plain.population.flat, rtol=1e-4, atol=1e-5)
 
 
-def test_who_takes_native_steps():
-    config, dataset = make_config(activation="vaf"), make_dataset(5, 20, 3, "classification")
-    assert isinstance(Trainer((config,), dataset).stepper, native.NativeStepper)
-    assert isinstance(Trainer((dataclasses.replace(config, batch_norm=True),), dataset).stepper, Stepper)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(native, "load_library", lambda: None)
-        assert isinstance(Trainer((config,), dataset).stepper, Stepper)
+def test_who_takes_native_steps(monkeypatch):
+    def kind(**changes: Any) -> type:
+        return type(Trainer((make_config(activation="vaf", **changes),), make_dataset(5, 20, 3, "classification")).stepper)
+
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    assert kind() is kind(replicates=1) is kind(hidden=(2000, 600)) is native.NativeStepper
+    assert kind(batch_norm=True) is kind(replicates=1, hidden=(2000, 600)) is Stepper
+    monkeypatch.setattr(native, "load_library", lambda: None)
+    assert kind() is Stepper

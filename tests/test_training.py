@@ -22,6 +22,7 @@ from mncompress.errors import CheckpointError, ConfigError, OutputError, Runtime
 from mncompress.nn import Network
 from mncompress.training import TrainProgress, choose_device, make_population, train, train_stacks
 from mncompress.training import _checkpoint as checkpoint_module
+from mncompress.training import _native_steps as native_steps
 from mncompress.training import _train as train_module
 from mncompress.training import _trainer as trainer_module
 from mncompress.training._metrics import follow
@@ -484,6 +485,7 @@ def test_files_and_metrics(small: str, tmp_path: Path) -> None:
 
 def test_progress(small: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(train_module, "REPORT_SECONDS", 0)
+    monkeypatch.setattr(native_steps, "CALL_SECONDS", -1)
     seen: list[TrainProgress] = []
     run = train(make_config(small, epochs=2), progress=seen.append)
     steps = math.ceil(run.record.samples["train"] / 16)

@@ -24,7 +24,7 @@ struct Scalar {
   static F sqrt(F a) { return std::sqrt(a); }
   static F where_positive(F a, F b, F c) { return a > 0 ? b : c; }
   static F exp2(F a) {
-    const uint32_t bits = static_cast<uint32_t>(to_int(a) + 127) << 23;
+    const uint32_t bits = static_cast<uint32_t>(to_int(a > -127 && a < 128 ? a : 0) + 127) << 23;
     float power;
     std::memcpy(&power, &bits, sizeof power);
     return power;

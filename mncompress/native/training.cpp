@@ -2,6 +2,7 @@
 #include "training.h"
 
 #include <algorithm>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -37,7 +38,13 @@ MNC_EXPORT void mncompress_train(const mnc::Training* training, size_t threads) 
     mnc::kernels().train(*training, networks * i / count, networks * (i + 1) / count);
   };
   std::vector<std::thread> others;
-  for (size_t i = 1; i < count; ++i) others.emplace_back(work, i);
+  for (size_t i = 1; i < count; ++i) {
+    try {
+      others.emplace_back(work, i);
+    } catch (const std::system_error&) {  // no further thread is to be had
+      work(i);
+    }
+  }
   work(0);
   for (std::thread& thread : others) thread.join();
 }

@@ -11,7 +11,6 @@ launches are what costs; from there on they are torch's, on rows that are gather
 
 import itertools
 import math
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from mncompress.nn import LearnedActivation, triton_runs
 from mncompress.training._layout import (
+    LINEAR,
     FusedEnd,
     inner_offsets,
     make_ends,
@@ -28,10 +28,9 @@ from mncompress.training._layout import (
     own_offsets,
     parameter_offsets,
 )
-from mncompress.training._native_steps import NativeStepper, can_train_natively
 from mncompress.training._optimizer import Adam
 from mncompress.training._population import Population
-from mncompress.training._steps import DeviceSplit, Stepper, batch_sizes
+from mncompress.training._steps import DeviceSplit, batch_sizes
 from mncompress.types import Task, TrainConfig
 
 MAX_NUMBERS = 8192
@@ -66,8 +65,8 @@ class FusedLayer:
     first_bias: int = -1
     out_weight: int = -1
     out_bias: int = -1
-    in_end: FusedEnd = FusedEnd()
-    out_end: FusedEnd = FusedEnd()
+    in_end: FusedEnd = LINEAR
+    out_end: FusedEnd = LINEAR
 
 
 def can_fuse(population: Population, config: TrainConfig) -> bool:
@@ -80,23 +79,6 @@ def can_fuse(population: Population, config: TrainConfig) -> bool:
             and max(widths) * _block_rows(widths) <= MAX_NUMBERS
             and all(a * b <= MAX_NUMBERS for a, b in itertools.pairwise(widths))
             and triton_runs(population.flat.device))
-
-
-def make_stepper(population: Population, optimizer: Adam, split: DeviceSplit, configs: Sequence[TrainConfig],
-                 task: Task) -> "Stepper | FusedStepper | NativeStepper":
-    """The fastest stepper for a population here."""
-    if can_train_natively(population, configs[0]):
-        return NativeStepper(population, optimizer, split, configs, task)
-    if can_fuse(population, configs[0]):
-        stepper = FusedStepper(population, optimizer, split, configs, task)
-        try:
-            stepper.compile()
-        except Exception as error:   # whatever it is, plain steps still work
-            reason = f"{type(error).__name__}: {error}".strip().splitlines()[0]
-            warnings.warn(f"training runs without fused steps, which is slower; a kernel failed with {reason}", stacklevel=2)
-        else:
-            return stepper
-    return Stepper(population, optimizer, split, configs[0], task)
 
 
 class FusedStepper:

@@ -1,4 +1,4 @@
-"""What compiled optimizer steps are told of a population: where its parameters lie, how they are trained, what each layer applies."""
+"""What compiled optimizer steps are told of a population: where its parameters lie, how they change, what each layer applies."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +23,9 @@ class FusedEnd:
     """Of the parameter, -1 where there is none."""
 
 
+LINEAR = FusedEnd()
+
+
 def parameter_offsets(population: Population) -> dict[str, int]:
     """Where each parameter would begin if there were one network."""
     offsets, start = {}, 0
@@ -38,10 +41,12 @@ def own_offsets(offsets: Mapping[str, int], layer: int) -> dict[str, int]:
     return {name.removeprefix(prefix): offset for name, offset in offsets.items() if name.startswith(prefix)}
 
 
-def inner_offsets(layer: Layer, own: Mapping[str, int]) -> list[int]:
+def inner_offsets(layer: Layer, own: Mapping[str, int]) -> tuple[int, int, int, int]:
     """Those of the first weights, first biases, last weights and last bias of a layer's inner networks, -1 where there are none."""
     assert isinstance(layer.activation, LearnedActivation)
-    return [-1 if name is None else own[name] for name in INNER_PARAMETERS[layer.activation.spec.family]]
+    names = INNER_PARAMETERS[layer.activation.spec.family]
+    weight, bias, out_weight, out_bias = (-1 if name is None else own[name] for name in names)
+    return weight, bias, out_weight, out_bias
 
 
 def make_ends(layer: Layer, own: Mapping[str, int]) -> tuple[FusedEnd, FusedEnd]:
@@ -49,7 +54,7 @@ def make_ends(layer: Layer, own: Mapping[str, int]) -> tuple[FusedEnd, FusedEnd]
     assert isinstance(layer.activation, LearnedActivation)
     spec = layer.activation.spec
     if spec.family != "meta":
-        return FusedEnd(), FusedEnd()
+        return LINEAR, LINEAR
     if spec.ends in FIXED_ENDS:
         end = FusedEnd("fixed", float(FIXED_ENDS[spec.ends].skip))
         return end, end

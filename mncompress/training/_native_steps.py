@@ -6,6 +6,7 @@ networks of its own, and their results do not depend on how many threads there a
 
 import ctypes
 import functools
+import time
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
@@ -19,31 +20,30 @@ from mncompress.training._population import Population
 from mncompress.training._steps import DeviceSplit, batch_sizes
 from mncompress.types import ACTS, Task, TrainConfig
 
-CHUNK = 64
-"""Steps of a call."""
-THREAD_WORK = 2**20
-"""Of a step's products, from which on a thread of its own does not pay for a network if others have none: torch has them all."""
+CALL_SECONDS = 0.05
+"""What a call should take at least, and at most twice: it costs nothing then, shows progress, and can be stopped."""
 ENDS = ("linear", "fixed", "gated", "skip")
 
 
 class _Layer(ctypes.Structure):
     """`mnc::TrainingLayer`."""
 
-    _fields_ = [(name, ctypes.c_int64) for name in (
-        "inputs", "neurons", "residual", "weight", "bias", "activated", "act", "width", "depth", "shared", "first_weight", "first_bias",
-        "out_weight", "out_bias", "weights", "biases", "in_end", "out_end", "in_parameter", "out_parameter")]
-    _fields_.append(("share", ctypes.c_double))
+    _fields_ = [*((name, ctypes.c_int64) for name in (
+        "inputs", "neurons", "residual", "weight", "bias", "activated", "act", "width", "depth", "shared", "first_weight",
+        "first_bias", "out_weight", "out_bias", "weights", "biases", "in_end", "out_end", "in_parameter", "out_parameter")),
+        ("share", ctypes.c_double)]
 
 
 class _Training(ctypes.Structure):
     """`mnc::Training`."""
 
-    _fields_ = [(name, ctypes.c_void_p) for name in ("x", "y", "order")]
-    _fields_ += [(name, ctypes.c_int64) for name in ("order_stride", "rows", "batch", "classify", "networks")]
-    _fields_ += [(name, ctypes.c_void_p) for name in ("flat", "first", "second", "total")]
-    _fields_ += [("parameters", ctypes.c_int64), ("offsets", ctypes.c_void_p), ("rates", ctypes.c_void_p),
-                 ("decays", ctypes.c_void_p), ("schedule", ctypes.c_void_p), ("layers", ctypes.c_int64),
-                 ("layer", ctypes.POINTER(_Layer)), ("start", ctypes.c_int64), ("stop", ctypes.c_int64)]
+    _fields_ = [
+        *((name, ctypes.c_void_p) for name in ("x", "y", "order")),
+        *((name, ctypes.c_int64) for name in ("order_stride", "rows", "batch", "classify", "networks")),
+        *((name, ctypes.c_void_p) for name in ("flat", "first", "second", "total")),
+        ("parameters", ctypes.c_int64),
+        *((name, ctypes.c_void_p) for name in ("offsets", "rates", "decays", "schedule")),
+        ("layers", ctypes.c_int64), ("layer", ctypes.POINTER(_Layer)), ("start", ctypes.c_int64), ("stop", ctypes.c_int64)]
 
 
 class NativeStepper:
@@ -52,6 +52,7 @@ class NativeStepper:
     def __init__(self, population: Population, optimizer: Adam, split: DeviceSplit, configs: Sequence[TrainConfig],
                  task: Task) -> None:
         self.optimizer, self.config = optimizer, configs[0]
+        self.steps = 1
         self.sizes = batch_sizes(len(split.x), self.config.batch_size)
         networks, rows = population.replicates, len(split.x)
         shared = self.config.order == "shared"
@@ -63,8 +64,9 @@ class NativeStepper:
         flat, first, second, x, y, places, rates, decays = (tensor.data_ptr() for tensor in self.kept)
         layers = make_layers(population)
         self.training = _Training(
-            x, y, self.order.data_ptr(), 0 if shared else rows, rows, self.sizes[0], task == "classification", networks, flat, first,
-            second, self.total.data_ptr(), len(offsets) - 1, places, rates, decays, self.schedule.data_ptr(), len(layers), layers)
+            x, y, self.order.data_ptr(), 0 if shared else rows, rows, self.sizes[0], task == "classification", networks, flat,
+            first, second, self.total.data_ptr(), len(offsets) - 1, places, rates, decays, self.schedule.data_ptr(), len(layers),
+            layers)
 
     def start_epoch(self, order: Tensor, epoch: int) -> None:
         """See `Stepper`."""
@@ -74,22 +76,30 @@ class NativeStepper:
 
     def run_epoch(self) -> Iterator[int]:
         """See `Stepper`; yields once a call of the library."""
-        for start in range(0, len(self.sizes), CHUNK):
-            self.training.start, self.training.stop = start, min(start + CHUNK, len(self.sizes))
+        done = 0
+        while done < len(self.sizes):
+            self.training.start, self.training.stop = done, min(done + self.steps, len(self.sizes))
+            started = time.perf_counter()
             _train()(ctypes.byref(self.training), torch.get_num_threads())
-            yield self.training.stop
+            seconds, done = time.perf_counter() - started, self.training.stop
+            if seconds < CALL_SECONDS:
+                self.steps *= 2
+            elif seconds > 2 * CALL_SECONDS:
+                self.steps = max(1, self.steps // 2)
+            yield done
 
 
 def can_train_natively(population: Population, config: TrainConfig) -> bool:
-    """Whether a `NativeStepper` can train these networks, and is the fastest to do so."""
-    return (population.flat.device.type == "cpu" and not config.batch_norm and load_library() is not None)
+    """Whether a `NativeStepper` can train these networks."""
+    return population.flat.device.type == "cpu" and not config.batch_norm and load_library() is not None
 
 
 @functools.cache
 def _train() -> Callable[..., None]:
-    function = load_library().mncompress_train
-    function.argtypes, function.restype = [ctypes.c_void_p, ctypes.c_size_t], None
-    return function  # type: ignore[no-any-return]
+    library = load_library()
+    assert library is not None
+    library.mncompress_train.argtypes, library.mncompress_train.restype = [ctypes.c_void_p, ctypes.c_size_t], None
+    return library.mncompress_train
 
 
 def make_layers(population: Population) -> "ctypes.Array[_Layer]":

@@ -8,11 +8,11 @@ from torch import Tensor
 from mncompress.checkpoint import Run, make_network, select_replicate
 from mncompress.data import Dataset, Split, standardization_of
 from mncompress.training._device import choose_device
-from mncompress.training._fused_steps import make_stepper
 from mncompress.training._memory import check_memory
 from mncompress.training._metrics import follow, is_finite, loss_per_replicate, metric_per_replicate
 from mncompress.training._optimizer import Adam
 from mncompress.training._population import Population, make_population
+from mncompress.training._steppers import make_stepper
 from mncompress.training._steps import DeviceSplit
 from mncompress.types import Device, EpochMetrics, Task, TrainConfig
 

@@ -7,6 +7,7 @@
 // Half of the calls go to the kernels of every instruction set that runs here, with any number as input and parameter. The
 // others go through RegisterCustomOps, CreateKernelV2 and KernelComputeV2 of a made-up runtime, on the instruction set that
 // MNCOMPRESS_KERNELS names, with shapes that may not fit and services that may fail.
+// One in ten of the kernels' turns is an optimizer step or more, see fuzz_training.h.
 // Linked without library.cpp, the program has the first half alone.
 //
 // The sanitizers see plain loads and stores, but not masked ones. So buffers end, or begin, at a page that cannot be touched.
@@ -681,13 +682,15 @@ void call_library() {
 
 }  // namespace
 
+#include "fuzz_training.h"
+
 int main(int count, char** arguments) {
   const size_t wanted = count > 1 ? std::strtoull(arguments[1], nullptr, 10) : 20000;
   generator.seed(count > 2 ? static_cast<unsigned>(std::strtoul(arguments[2], nullptr, 10)) : 0);
   check_half();
   const size_t library = RegisterCustomOps ? wanted / 2 : 0;
   size_t kernels = 0;
-  while (kernels < wanted - library) kernels += call_kernels();
+  while (kernels < wanted - library) kernels += one_in(10) ? call_training() : call_kernels();
   for (size_t i = 0; i < library; ++i) call_library();
   std::printf("%zu calls of kernels, %zu of the library on %s\n", kernels, library, mnc::kernels().name);
 }
