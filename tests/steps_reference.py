@@ -66,8 +66,12 @@ def train_reference(trainer: Trainer, k: int) -> tuple[dict[str, Tensor], list[f
     return {name: value.detach() for name, value in parameters.items()}, losses
 
 
-def check_training(trainer: Trainer) -> None:
-    """Train compiled, and every network in float64."""
+def check_training(trainer: Trainer, *, any_shape: bool = False) -> None:
+    """Train compiled, and every network in float64.
+
+    A parameter whose gradient is all rounding, which some of `any_shape` have, is moved by Adam as far as any other, anywhere: of
+    those every tensor as a whole must have gone the same way.
+    """
     config, device = trainer.config, trainer.population.flat.device
     references = [train_reference(trainer, k) for k in range(config.replicates)]
     for epoch in range(config.epochs):
@@ -75,8 +79,12 @@ def check_training(trainer: Trainer) -> None:
         losses = trainer.losses(len(trainer.stepper.sizes))
         expected = torch.tensor([loss[epoch] for _, loss in references], dtype=torch.float64, device=device)
         torch.testing.assert_close(losses.double(), expected, rtol=1e-4, atol=1e-5)
+    way = config.lr * config.activation_lr * config.epochs * len(trainer.stepper.sizes)
     for k, (reference, _) in enumerate(references):
         for name, value in reference.items():
             found = trainer.population.parameters[name][k].detach().double().cpu()
+            if any_shape:
+                assert (found - value).square().mean().sqrt() < 0.05 * way, name
+                continue
             # a few float32 steps of 1e-3, each with a relative error of some 1e-6 where gradients are not tiny
             torch.testing.assert_close(found, value, rtol=1e-4, atol=2e-5, msg=lambda text, name=name: f"{name}: {text}")

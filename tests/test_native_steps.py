@@ -1,22 +1,28 @@
 """Optimizer steps of the kernel library on every instruction set of this machine, against float64 and against plain steps."""
 
 import ctypes
+import dataclasses
 import itertools
 import platform
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from steps_reference import CASES, check_training, make_dataset
 
-from mncompress.data import Dataset
+from mncompress.data import Dataset, Split
+from mncompress.errors import DataError
 from mncompress.native import library_path
 from mncompress.training import _native_steps as native
 from mncompress.training import _trainer
-from mncompress.training._steps import Stepper
+from mncompress.training._steps import DeviceSplit, Stepper
 from mncompress.training._trainer import Trainer
 from mncompress.types import ACTS, TrainConfig
 
@@ -34,7 +40,7 @@ def kernels(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     copy.mncompress_kernels.restype = ctypes.c_char_p
     if copy.mncompress_kernels().decode() != request.param:
         pytest.skip(f"this machine has no {request.param}")
-    copy.mncompress_train.argtypes, copy.mncompress_train.restype = [ctypes.c_void_p, ctypes.c_size_t], None
+    copy.mncompress_train.argtypes, copy.mncompress_train.restype = [ctypes.c_void_p, ctypes.c_size_t], ctypes.c_int
     monkeypatch.setattr(native, "_train", lambda: copy.mncompress_train)
     return str(request.param)
 
@@ -83,7 +89,8 @@ def test_any_shape(kernels, seed, features, hidden, batch, outputs, classify, or
     config = make_config(activation=activation, inner="tanh", hidden=tuple(hidden), batch_size=batch, order=order, seed=seed,
                          shared=shared, inner_width=width, inner_layers=depth if activation == "meta" else 1,
                          residual=any(a == b for a, b in itertools.pairwise(hidden)))
-    check_training(make_trainer(config, make_dataset(features, 80, outputs, "classification" if classify else "regression", seed)))
+    dataset = make_dataset(features, 80, outputs, "classification" if classify else "regression", seed)
+    check_training(make_trainer(config, dataset), any_shape=True)
 
 
 @pytest.mark.parametrize("order", ["shared", "own"])
@@ -165,6 +172,90 @@ def test_plain_and_native_steps_continue_each_other(kernels):
     torch.testing.assert_close(end.population.flat, plain.population.flat, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("features", [5, 40])
+@pytest.mark.parametrize("batch", [129, 300, 1000])
+def test_batches_of_several_blocks(batch, features, kernels):
+    """The last batch of each has blocks of few rows: 300 = 2 x 129 + 42, 1000 = 3 x 300 + 100."""
+    config = make_config(activation="meta", inner="tanh", hidden=(6, 6), residual=True, batch_size=batch)
+    check_training(make_trainer(config, make_dataset(features, 1001, 3, "classification")))
+
+
+def test_one_row_in_the_last_of_several_blocks(kernels):
+    for features in (5, 40):
+        check_training(make_trainer(make_config(batch_size=300), make_dataset(features, 301, 3, "classification")))
+
+
+def test_an_overflow_in_the_second_moment_is_not_one_of_the_weights(kernels):
+    """As in plain steps: the square of a gradient of 1e20 is infinite, and the parameter then rests."""
+    dataset = make_dataset(40, 64, 2, "regression")
+    trainer = make_trainer(make_config(activation="vaf", hidden=(3,)), dataset)
+    with torch.no_grad():
+        trainer.stepper.kept[4].mul_(1e22)
+    list(trainer.run_epoch())
+    assert trainer.optimizer.second.isinf().any()
+    assert trainer.population.flat.isfinite().all()
+
+
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"y": np.full(64, 3)}, "labels must be from 0 to 2, got 3 to 3"), ({"y": np.full(64, -1)}, "got -1 to -1"),
+    ({"y": np.zeros(10, int)}, r"shapes \(64, 5\) and \(10,\)"), ({"x": np.zeros((64, 4), np.float32)}, "networks of 5 features"),
+    ({"y": np.zeros((64, 1), np.float32)}, "3 outputs")], ids=str)
+def test_data_that_do_not_fit_are_refused(changes, message):
+    task = "regression" if "outputs" in message else "classification"
+    trainer = make_trainer(make_config(), make_dataset(5, 64, 3, task))
+    split = DeviceSplit(*(torch.as_tensor(changes.get(name, getattr(trainer.dataset.train, name))) for name in ("x", "y")))
+    with pytest.raises(DataError, match=message):
+        native.NativeStepper(trainer.population, trainer.optimizer, split, [trainer.config], task)
+
+
+def test_labels_of_any_integer_type():
+    dataset, found = make_dataset(5, 64, 3, "classification"), []
+    for dtype in (np.int64, np.int32, np.uint8):
+        split = Split(dataset.train.x, dataset.train.y.astype(dtype))
+        trainer = make_trainer(make_config(), dataclasses.replace(dataset, train=split))
+        list(trainer.run_epoch())
+        found.append(trainer.population.flat.detach())
+    assert all(torch.equal(found[0], other) for other in found)
+
+
+def test_another_default_type_is_not_that_of_training():
+    torch.set_default_dtype(torch.float64)
+    try:
+        trainers = [make(make_config(schedule="cosine"), make_dataset(5, 64, 3, "classification"))
+                    for make in (make_trainer, make_plain_trainer)]
+        for trainer in trainers:
+            list(trainer.run_epoch())
+    finally:
+        torch.set_default_dtype(torch.float32)
+    torch.testing.assert_close(*(trainer.population.flat for trainer in trainers), rtol=1e-4, atol=2e-5)
+
+
+OUT_OF_MEMORY = """
+import resource, torch
+from mncompress.errors import TrainingError
+from mncompress.training import _trainer, train
+from mncompress.types import TrainConfig
+from steps_reference import make_dataset
+
+_trainer.check_memory = lambda *_: None
+dataset = make_dataset(2, 64, 3, "classification")
+config = TrainConfig(hidden=(2_000_000,), activation="fixed:relu", batch_size=64, epochs=1, device="cpu", replicates=2)
+trainer = _trainer.Trainer((config,), dataset)
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 200_000_000,) * 2)
+try:
+    list(trainer.run_epoch())
+except MemoryError as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits memory as Linux does")
+def test_too_little_memory_is_an_error():
+    done = subprocess.run([sys.executable, "-c", OUT_OF_MEMORY], cwd=Path(__file__).parent, capture_output=True, text=True)
+    assert "there is not enough memory for the values of a batch" in done.stdout, done.stderr[-500:]
+
+
 def test_who_takes_native_steps(monkeypatch):
     def kind(**changes: Any) -> type:
         return type(Trainer((make_config(activation="vaf", **changes),), make_dataset(5, 20, 3, "classification")).stepper)
@@ -172,5 +263,6 @@ def test_who_takes_native_steps(monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     assert kind() is kind(replicates=1) is kind(hidden=(2000, 600)) is native.NativeStepper
     assert kind(batch_norm=True) is kind(replicates=1, hidden=(2000, 600)) is Stepper
-    monkeypatch.setattr(native, "load_library", lambda: None)
-    assert kind() is Stepper
+    for library in (None, object()):    # not built, and built before it could train
+        monkeypatch.setattr(native, "load_library", lambda library=library: library)
+        assert kind() is Stepper

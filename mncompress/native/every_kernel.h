@@ -1,4 +1,4 @@
-// All that a kernels_*.cpp compiles for its instruction set.
+// All that a kernels_*.cpp compiles for its instruction set. The system's headers that these include must come before the target is set.
 #pragma once
 
 #include "simd.h"

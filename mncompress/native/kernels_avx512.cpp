@@ -33,7 +33,7 @@ struct Avx512 {
     return fma(r, _mm512_fnmadd_ps(a, r, set1(1)), r);
   }
   static F sqrt(F a) {
-    a = max(a, set1(1e-37f));
+    a = min(max(a, set1(1e-37f)), set1(3e38f));
     const F r = _mm512_rsqrt14_ps(a), root = mul(a, r);
     return fma(mul(root, set1(0.5f)), _mm512_fnmadd_ps(root, r, set1(1)), root);
   }

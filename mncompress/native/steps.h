@@ -1,14 +1,17 @@
 // Optimizer steps, written once for any vector type V (see simd.h).
 //
-// Values between the layers are feature first, (features, stride), so that a vector has rows of the batch and a neuron's
-// parameters are single numbers; `stride` is the batch padded to whole vectors with copies of its last row, whose loss counts
-// nothing. Features are read where they are, row by row, if there are enough of them for vectors: the first product and the gradient
+// A batch passes in blocks of rows, whose values stay in the cache. Between the layers they are feature first, (features, stride), so
+// that a vector has rows of the block and a neuron's parameters are single numbers; `stride` is a block padded to whole vectors
+// with copies of its last row, whose loss counts nothing. Features are read where they are, row by row, if there are enough of them for vectors: the first product and the gradient
 // of its weights then run along the features, and Adam takes that gradient out of the registers.
 #pragma once
 
 #include <algorithm>
 #include <cmath>
+#include <type_traits>
+#include <vector>
 
+#include "kernels.h"
 #include "target.h"
 #include "training.h"
 
@@ -22,6 +25,7 @@ using mnc::TrainingLayer;
 constexpr float kBeta1 = 0.9f, kBeta2 = 0.999f, kEps = 1e-8f;
 constexpr int64_t kWide = 32;  // features from which on vectors run along them
 constexpr size_t kRows = 4;    // rows that share the loads of the weights then
+constexpr int64_t kBlock = 128;  // rows of a block, at most
 
 // Calls work with std::integral_constant<size_t, n>, for n from 1 to Most.
 template <size_t Most, class Work>
@@ -357,10 +361,10 @@ MNC_NOINLINE void transposed_tile(const float* u_grad, const float* from, float*
     for (size_t j = 0; j < J; ++j)
       for (size_t i = 0; i < I; ++i) sum[j][i] = V::fma(V::load(u_grad + j * stride + b), V::load(from + i * stride + b), sum[j][i]);
   for (size_t j = 0; j < J; ++j)
-    for (size_t i = 0; i < I; ++i) gradient[j * inputs + i] = V::sum(sum[j][i]);
+    for (size_t i = 0; i < I; ++i) gradient[j * inputs + i] += V::sum(sum[j][i]);
 }
 
-// gradient (outputs, inputs) = u_grad (outputs, stride) times from (inputs, stride), transposed.
+// gradient (outputs, inputs) += u_grad (outputs, stride) times from (inputs, stride), transposed.
 template <class V>
 void multiply_transposed(const float* u_grad, size_t outputs, const float* from, size_t inputs, float* gradient, size_t stride) {
   by_group<Tile<V>::neurons>(outputs, [&](size_t o, auto count) {
@@ -427,13 +431,23 @@ void adam_all(const Rates& a, const float* gradient, float* value, float* first,
   if (i < count) adam<V>(a, V::load_n(gradient + i, count - i), value + i, first + i, second + i, Part<V>{count - i});
 }
 
+// The first weights (neurons, features) with their moments, and their gradient so far, unless this block is the batch's first;
+// Adam has it after the last block.
+struct FirstWeights {
+  float *value, *first, *second, *gradient;
+  Rates rates;
+  bool is_first, is_last;
+
+  FirstWeights from(size_t at) const { return {value + at, first + at, second + at, gradient + at, rates, is_first, is_last}; }
+};
+
 // J neurons by L vectors of features, from feature k on.
 template <class V, size_t L, size_t J, class Access>
-MNC_NOINLINE void update_tile(const Rates& a, const float* const* rows, size_t size, size_t k, size_t features, const float* u_grad,
-                              size_t stride, float* value, float* first, float* second, Access access) {
+MNC_NOINLINE void update_tile(const FirstWeights& w, const float* const* rows, size_t size, size_t k, size_t features, const float* u_grad,
+                              size_t stride, Access access) {
   typename V::F sum[J][L];
   for (size_t j = 0; j < J; ++j)
-    for (size_t l = 0; l < L; ++l) sum[j][l] = V::set1(0);
+    for (size_t l = 0; l < L; ++l) sum[j][l] = w.is_first ? V::set1(0) : access.load(w.gradient + j * features + k + l * V::width);
   for (size_t b = 0; b < size; ++b) {
     typename V::F x[L];
     for (size_t l = 0; l < L; ++l) x[l] = access.load(rows[b] + k + l * V::width);
@@ -445,30 +459,29 @@ MNC_NOINLINE void update_tile(const Rates& a, const float* const* rows, size_t s
   for (size_t j = 0; j < J; ++j)
     for (size_t l = 0; l < L; ++l) {
       const size_t at = j * features + k + l * V::width;
-      adam<V>(a, sum[j][l], value + at, first + at, second + at, access);
+      if (w.is_last) adam<V>(w.rates, sum[j][l], w.value + at, w.first + at, w.second + at, access);
+      else access.store(w.gradient + at, sum[j][l]);
     }
 }
 
-// Adam on the first weights (neurons, features), whose gradient is u_grad (neurons, stride) times the first `size` rows.
+// Adds u_grad (neurons, stride) times the first `size` rows to the gradient of the first weights.
 template <class V>
-void update_first(const Rates& a, const float* const* rows, size_t size, size_t features, const float* u_grad, size_t stride,
-                  size_t neurons, float* value, float* first, float* second) {
+void update_first(const FirstWeights& w, const float* const* rows, size_t size, size_t features, const float* u_grad, size_t stride,
+                  size_t neurons) {
   const auto columns = [&](auto vectors, size_t k, auto access) {
     by_group<Tile<V>::column_neurons>(neurons, [&](size_t n, auto count) {
-      const size_t at = n * features;
-      update_tile<V, decltype(vectors)::value, decltype(count)::value>(a, rows, size, k, features, u_grad + n * stride, stride,
-                                                                       value + at, first + at, second + at, access);
+      update_tile<V, decltype(vectors)::value, decltype(count)::value>(w.from(n * features), rows, size, k, features,
+                                                                       u_grad + n * stride, stride, access);
     });
   };
   by_group<Tile<V>::columns>(features / V::width, [&](size_t vector, auto vectors) { columns(vectors, vector * V::width, Whole<V>()); });
   if (const size_t left = features % V::width) columns(std::integral_constant<size_t, 1>(), features - left, Part<V>{left});
 }
 
-// The sum of the cross-entropies of `size` rows, and the gradient of their mean by the outputs (classes, stride).
+// The sum of the cross-entropies of `size` rows, and its gradient by the outputs (classes, stride), times `share`.
 template <class V>
-double cross_entropy(const float* outputs, const int64_t* labels, const int64_t* order, size_t size, size_t classes, float* gradient,
-                     size_t stride) {
-  const float share = 1.0f / static_cast<float>(size);
+double cross_entropy(const float* outputs, const int64_t* labels, const int64_t* order, size_t size, float share, size_t classes,
+                     float* gradient, size_t stride) {
   double loss = 0;
   for (size_t b = 0; b < stride; b += V::width) {
     auto most = V::load(outputs + b), total = V::set1(0);
@@ -497,15 +510,16 @@ double cross_entropy(const float* outputs, const int64_t* labels, const int64_t*
 }
 
 // The same of the squared errors, means over the outputs.
-inline double squared_error(const float* outputs, const float* targets, const int64_t* order, size_t size, size_t count, float* gradient,
-                            size_t stride) {
-  const float share = 1.0f / static_cast<float>(count);
+inline double squared_error(const float* outputs, const float* targets, const int64_t* order, size_t size, float share, size_t count,
+                            float* gradient, size_t stride) {
+  const double part = 1.0 / static_cast<double>(count);
+  const float factor = 2 * share / static_cast<float>(count);
   double loss = 0;
   for (size_t k = 0; k < count; ++k)
     for (size_t b = 0; b < stride; ++b) {
       const float difference = b < size ? outputs[k * stride + b] - targets[order[b] * count + k] : 0;
-      loss += static_cast<double>(difference) * difference * share;
-      gradient[k * stride + b] = 2 * share * difference / static_cast<float>(size);
+      loss += static_cast<double>(difference) * difference * part;
+      gradient[k * stride + b] = factor * difference;
     }
   return loss;
 }
@@ -514,7 +528,8 @@ inline double squared_error(const float* outputs, const float* targets, const in
 template <class V>
 class Worker {
  public:
-  explicit Worker(const Training& t) : t_(t), features_(t.layer[0].inputs), stride_(mnc::padded(t.batch, std::max(V::width, kRows))), wide_(features_ >= kWide) {
+  explicit Worker(const Training& t)
+      : t_(t), features_(t.layer[0].inputs), stride_(mnc::padded(std::min(t.batch, kBlock), std::max(V::width, kRows))), wide_(features_ >= kWide) {
     size_t most = 0, scratch = 0, values = 0;
     for (int64_t i = 0; i < t.layers; ++i) {
       most = std::max<size_t>(most, t.layer[i].neurons);
@@ -528,19 +543,34 @@ class Worker {
 
   void train(size_t from, size_t to) {
     for (int64_t step = t_.from; step < t_.to; ++step) {
-      size_ = std::min(t_.batch, t_.rows - step * t_.batch);
+      batch_ = std::min(t_.batch, t_.rows - step * t_.batch);
+      const int64_t blocks = blocks_of(batch_);
       for (size_t network = from; network < to; ++network) {
-        if (network == from || t_.order_stride) gather(order(network, step));
-        look_ahead(step, network, from, to);
-        t_.total[network] += static_cast<float>(descend(network));
-        update(network, t_.schedule + step * 3);
+        std::fill(gradients_.begin() + (wide_ ? t_.layer[0].bias : 0), gradients_.end(), 0.0f);
+        double loss = 0;
+        for (int64_t block = 0; block < blocks; ++block) {
+          const int64_t begin = batch_ * block / blocks, end = batch_ * (block + 1) / blocks;
+          if (blocks > 1 || network == from || t_.order_stride) gather(order(network, step) + begin, end - begin);
+          look_ahead(step, network, from, to);
+          loss += descend(network);
+          if (wide_) update_first<V>(first_weights(network, step, block == 0, block + 1 == blocks), rows_.data(), size_, features_,
+                                     by_u_.data(), stride_, t_.layer[0].neurons);
+        }
+        t_.total[network] += static_cast<float>(loss);
+        for (int64_t k = wide_; k < t_.parameters; ++k) {
+          const size_t place = place_of(network, k), count = t_.offsets[k + 1] - t_.offsets[k];
+          adam_all<V>(rates(network, step, k), gradients_.data() + t_.offsets[k], t_.flat + place, t_.first + place, t_.second + place,
+                      count);
+        }
       }
     }
   }
 
  private:
-  void gather(const int64_t* order) {
-    order_ = order;
+  static int64_t blocks_of(int64_t rows) { return (rows + kBlock - 1) / kBlock; }
+
+  void gather(const int64_t* order, size_t size) {
+    order_ = order, size_ = size;
     for (size_t b = 0; b < stride_; ++b) rows_[b] = t_.x + order[std::min(b, size_ - 1)] * features_;
     for (size_t k = 0; k < (wide_ ? 0 : features_); ++k)
       for (size_t b = 0; b < stride_; ++b) x_[k * stride_ + b] = rows_[b][k];
@@ -550,26 +580,41 @@ class Worker {
   void look_ahead(int64_t step, size_t network, size_t from, size_t to) {
     std::fill(ahead_.begin(), ahead_.end(), nullptr);
     const bool own = t_.order_stride, last = network + 1 == to;
-    if (!wide_ || ((last || !own) && step + 1 == t_.to)) return;
+    if (!wide_ || blocks_of(t_.batch) > 1 || ((last || !own) && step + 1 == t_.to)) return;
     const int64_t* next = own && !last ? order(network + 1, step) : order(from, step + 1);
-    const size_t count = own && !last ? size_ : std::min(t_.batch, t_.rows - (step + 1) * t_.batch);
+    const size_t count = own && !last ? batch_ : std::min(t_.batch, t_.rows - (step + 1) * t_.batch);
     const size_t parts = own ? 1 : to - from, part = own ? 0 : network - from;  // networks that see the same rows share the work
     for (size_t b = count * part / parts; b < count * (part + 1) / parts; ++b) ahead_[b] = t_.x + next[b] * features_;
   }
 
   const int64_t* order(size_t network, int64_t step) const { return t_.order + network * t_.order_stride + step * t_.batch; }
 
+  size_t place_of(size_t network, int64_t k) const {
+    return t_.networks * t_.offsets[k] + network * (t_.offsets[k + 1] - t_.offsets[k]);
+  }
+
+  Rates rates(size_t network, int64_t step, int64_t k) const {
+    const float* schedule = t_.schedule + step * 3;
+    const float rate = t_.rates[k * t_.networks + network] * schedule[0], decay = t_.decays[k * t_.networks + network];
+    return {1 - rate * decay, rate * schedule[1], schedule[2]};
+  }
+
+  FirstWeights first_weights(size_t network, int64_t step, bool is_first, bool is_last) {
+    const size_t place = place_of(network, 0);
+    return {t_.flat + place, t_.first + place, t_.second + place, gradients_.data(), rates(network, step, 0), is_first, is_last};
+  }
+
   template <class T>
   T* at(T* flat, size_t networks, size_t network, int64_t offset, size_t size) {
     return flat + networks * offset + network * size;
   }
 
-  // Forward, and back to the gradients of all parameters but the first weights of a wide network; returns the sum of the losses.
+  // A block forward, and back to the gradients of all parameters but the first weights of a wide network; returns the sum of the
+  // losses.
   double descend(size_t network) {
     const size_t networks = t_.networks;
     const float *flat = t_.flat, *h = x_.data();
     float *u = u_.data(), *y = y_.data(), *by_y = by_y_.data(), *by_u = by_u_.data();
-    std::fill(gradients_.begin() + (wide_ ? t_.layer[0].bias : 0), gradients_.end(), 0.0f);
     for (int64_t i = 0; i < t_.layers; ++i) {
       const TrainingLayer& layer = t_.layer[i];
       const size_t neurons = layer.neurons, inputs = layer.inputs;
@@ -588,9 +633,10 @@ class Worker {
       h = y, u += neurons * stride_, y += neurons * stride_;
     }
     const size_t outputs = t_.layer[t_.layers - 1].neurons;
+    const float share = 1.0f / static_cast<float>(batch_);
     const double loss = t_.classify
-        ? cross_entropy<V>(h, static_cast<const int64_t*>(t_.y), order_, size_, outputs, by_y, stride_)
-        : squared_error(h, static_cast<const float*>(t_.y), order_, size_, outputs, by_y, stride_);
+        ? cross_entropy<V>(h, static_cast<const int64_t*>(t_.y), order_, size_, share, outputs, by_y, stride_)
+        : squared_error(h, static_cast<const float*>(t_.y), order_, size_, share, outputs, by_y, stride_);
     for (int64_t i = t_.layers - 1; i >= 0; --i) {
       const TrainingLayer& layer = t_.layer[i];
       const size_t neurons = layer.neurons, inputs = layer.inputs;
@@ -606,7 +652,7 @@ class Worker {
       for (size_t n = 0; n < neurons; ++n) {
         auto sum = V::set1(0);
         for (size_t b = 0; b < stride_; b += V::width) sum = V::add(sum, V::load(by_u + n * stride_ + b));
-        gradients_[layer.bias + n] = V::sum(sum);
+        gradients_[layer.bias + n] += V::sum(sum);
       }
       if (i > 0 || !wide_)
         multiply_transposed<V>(by_u, neurons, i ? y - inputs * stride_ : x_.data(), inputs, gradients_.data() + layer.weight, stride_);
@@ -619,24 +665,11 @@ class Worker {
     return loss;
   }
 
-  void update(size_t network, const float* schedule) {
-    const size_t networks = t_.networks;
-    for (int64_t k = 0; k < t_.parameters; ++k) {
-      const size_t size = t_.offsets[k + 1] - t_.offsets[k], place = networks * t_.offsets[k] + network * size;
-      const float rate = t_.rates[k * networks + network] * schedule[0], decay = t_.decays[k * networks + network];
-      const Rates rates{1 - rate * decay, rate * schedule[1], schedule[2]};
-      if (k == 0 && wide_)
-        update_first<V>(rates, rows_.data(), size_, features_, by_u_.data(), stride_, t_.layer[0].neurons, t_.flat + place,
-                        t_.first + place, t_.second + place);
-      else
-        adam_all<V>(rates, gradients_.data() + t_.offsets[k], t_.flat + place, t_.first + place, t_.second + place, size);
-    }
-  }
-
   const Training& t_;
   const size_t features_, stride_;
   const bool wide_;
-  size_t size_ = 0;
+  int64_t batch_ = 0;  // rows of the step
+  size_t size_ = 0;    // rows of the block
   const int64_t* order_ = nullptr;
   std::vector<const float*> rows_, ahead_;
   mnc::Table<float> x_, u_, y_, by_u_, by_y_, residual_, scratch_, gradients_;

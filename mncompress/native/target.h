@@ -1,7 +1,8 @@
 // MNC_BEGIN_TARGET("avx2,fma") ... MNC_END_TARGET: functions in between may use these instruction sets, whatever the file is
 // compiled for. Headers of the system come before it, so that nothing of theirs is compiled for more than it should be.
 //
-// MNC_EXPORT: a C function that users of the library see. MNC_NOINLINE: one whose registers are its own.
+// MNC_EXPORT: a C function that users of the library see. MNC_NOINLINE: one that is compiled by itself,
+// so that the compiler finds room for its sums in registers.
 #pragma once
 
 #if defined(_WIN32)

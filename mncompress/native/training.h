@@ -35,7 +35,7 @@ struct Training {
   float *flat, *first, *second;  // parameters and Adam's two moments
   float* total;                  // (M): sums of the losses, added to
   int64_t parameters;
-  const int64_t* offsets;         // (parameters + 1); the last is a network's size
+  const int64_t* offsets;         // (parameters + 1); the last is a network's size. The first layer's weights and bias come first
   const float *rates, *decays;    // (parameters, M)
   const float* schedule;          // (steps of the epoch, 3): the factor of the rate, 1 / (1 - beta1^t), 1 / sqrt(1 - beta2^t)
   int64_t layers;

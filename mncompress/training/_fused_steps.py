@@ -20,7 +20,7 @@ from torch import Tensor
 from mncompress.nn import LearnedActivation, triton_runs
 from mncompress.training._layout import (
     LINEAR,
-    FusedEnd,
+    LayerEnd,
     inner_offsets,
     make_ends,
     make_rates,
@@ -65,8 +65,8 @@ class FusedLayer:
     first_bias: int = -1
     out_weight: int = -1
     out_bias: int = -1
-    in_end: FusedEnd = LINEAR
-    out_end: FusedEnd = LINEAR
+    in_end: LayerEnd = LINEAR
+    out_end: LayerEnd = LINEAR
 
 
 def can_fuse(population: Population, config: TrainConfig) -> bool:
@@ -138,6 +138,7 @@ class FusedStepper:
         self.counter.zero_()
         self.total.zero_()
         self.schedule.copy_(make_schedule(self.optimizer, self.config, epoch, len(self.sizes)))
+        self.optimizer.count_steps((epoch + 1) * len(self.sizes))
 
     def run_epoch(self) -> Iterator[int]:
         """See `Stepper`; yields once a graph."""

@@ -13,7 +13,7 @@ from mncompress.types import TrainConfig
 
 
 @dataclass(frozen=True)
-class FusedEnd:
+class LayerEnd:
     """What the input or the output neurons of a layer apply."""
 
     kind: str = "linear"
@@ -23,7 +23,7 @@ class FusedEnd:
     """Of the parameter, -1 where there is none."""
 
 
-LINEAR = FusedEnd()
+LINEAR = LayerEnd()
 
 
 def parameter_offsets(population: Population) -> dict[str, int]:
@@ -49,36 +49,31 @@ def inner_offsets(layer: Layer, own: Mapping[str, int]) -> tuple[int, int, int, 
     return weight, bias, out_weight, out_bias
 
 
-def make_ends(layer: Layer, own: Mapping[str, int]) -> tuple[FusedEnd, FusedEnd]:
+def make_ends(layer: Layer, own: Mapping[str, int]) -> tuple[LayerEnd, LayerEnd]:
     """What the input and the output neurons of an activated layer apply, given the offsets of its activation's parameters."""
     assert isinstance(layer.activation, LearnedActivation)
     spec = layer.activation.spec
     if spec.family != "meta":
         return LINEAR, LINEAR
     if spec.ends in FIXED_ENDS:
-        end = FusedEnd("fixed", float(FIXED_ENDS[spec.ends].skip))
+        end = LayerEnd("fixed", float(FIXED_ENDS[spec.ends].skip))
         return end, end
     name, _ = LEARNED_ENDS[spec.ends]
-    return FusedEnd(spec.ends, offset=own[f"in_{name}"]), FusedEnd(spec.ends, offset=own[f"out_{name}"])
+    return LayerEnd(spec.ends, offset=own[f"in_{name}"]), LayerEnd(spec.ends, offset=own[f"out_{name}"])
 
 
 def make_rates(population: Population, configs: Sequence[TrainConfig]) -> tuple[Tensor, Tensor]:
     """Learning rate and weight decay of each parameter in each network, (parameters, M)."""
     numbers = [[rate_and_decay(name, config) for config in configs for _ in range(config.replicates)]
                for name in population.parameters]
-    rates, decays = torch.tensor(numbers, device=population.flat.device).unbind(-1)
+    rates, decays = torch.tensor(numbers, dtype=torch.float32, device=population.flat.device).unbind(-1)
     return rates.contiguous(), decays.contiguous()
 
 
 def make_schedule(optimizer: Adam, config: TrainConfig, epoch: int, steps: int) -> Tensor:
-    """Of an epoch's steps, (steps, 3): the factor of the rate, and Adam's corrections 1 / (1 - beta1^t), 1 / sqrt(1 - beta2^t).
-
-    The optimizer is told that they have been done.
-    """
+    """Of an epoch's steps, (steps, 3): the factor of the rate, and Adam's corrections 1 / (1 - beta1^t), 1 / sqrt(1 - beta2^t)."""
     step = torch.arange(epoch * steps, (epoch + 1) * steps)
     factor = rate_factor(config.schedule, step, config.epochs * steps, config.warmup * steps)
     beta1, beta2 = optimizer.defaults["betas"]
     corrections = 1 / (1 - beta1 ** (step + 1.0).double()), (1 - beta2 ** (step + 1.0).double()).rsqrt()
-    for slot in optimizer.state.values():
-        slot["step"].fill_((epoch + 1) * steps)
     return torch.stack([factor, *corrections], 1).float()

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
+from mncompress.errors import DataError
 from mncompress.native import load_library
 from mncompress.nn import LearnedActivation
 from mncompress.training._layout import inner_offsets, make_ends, make_rates, make_schedule, own_offsets, parameter_offsets
@@ -57,10 +58,11 @@ class NativeStepper:
         networks, rows = population.replicates, len(split.x)
         shared = self.config.order == "shared"
         self.order = torch.zeros(1 if shared else networks, rows, dtype=torch.long)
-        self.total, self.schedule = torch.zeros(networks), torch.zeros(len(self.sizes), 3)
+        self.total = torch.zeros(networks, dtype=torch.float32)
+        self.schedule = torch.zeros(len(self.sizes), 3, dtype=torch.float32)
         offsets = [*parameter_offsets(population).values(), population.flat.numel() // networks]
-        self.kept = (population.flat, optimizer.first, optimizer.second, split.x.contiguous(), split.y.contiguous(),
-                     torch.tensor(offsets), *make_rates(population, configs))
+        self.kept = (population.flat, optimizer.first, optimizer.second, *_check(split, population, task), torch.tensor(offsets),
+                     *make_rates(population, configs))
         flat, first, second, x, y, places, rates, decays = (tensor.data_ptr() for tensor in self.kept)
         layers = make_layers(population)
         self.training = _Training(
@@ -73,6 +75,7 @@ class NativeStepper:
         self.order.copy_(order)
         self.total.zero_()
         self.schedule.copy_(make_schedule(self.optimizer, self.config, epoch, len(self.sizes)))
+        self.optimizer.count_steps((epoch + 1) * len(self.sizes))
 
     def run_epoch(self) -> Iterator[int]:
         """See `Stepper`; yields once a call of the library."""
@@ -80,9 +83,10 @@ class NativeStepper:
         while done < len(self.sizes):
             self.training.start, self.training.stop = done, min(done + self.steps, len(self.sizes))
             started = time.perf_counter()
-            _train()(ctypes.byref(self.training), torch.get_num_threads())
-            seconds, done = time.perf_counter() - started, self.training.stop
-            if seconds < CALL_SECONDS:
+            if _train()(ctypes.byref(self.training), torch.get_num_threads()):
+                raise MemoryError("there is not enough memory for the values of a batch")
+            seconds, whole, done = time.perf_counter() - started, done + self.steps == self.training.stop, self.training.stop
+            if whole and seconds < CALL_SECONDS:
                 self.steps *= 2
             elif seconds > 2 * CALL_SECONDS:
                 self.steps = max(1, self.steps // 2)
@@ -91,20 +95,40 @@ class NativeStepper:
 
 def can_train_natively(population: Population, config: TrainConfig) -> bool:
     """Whether a `NativeStepper` can train these networks."""
-    return population.flat.device.type == "cpu" and not config.batch_norm and load_library() is not None
+    return population.flat.device.type == "cpu" and not config.batch_norm and hasattr(load_library(), "mncompress_train")
 
 
 @functools.cache
-def _train() -> Callable[..., None]:
+def _train() -> Callable[..., int]:
     library = load_library()
     assert library is not None
-    library.mncompress_train.argtypes, library.mncompress_train.restype = [ctypes.c_void_p, ctypes.c_size_t], None
+    library.mncompress_train.argtypes, library.mncompress_train.restype = [ctypes.c_void_p, ctypes.c_size_t], ctypes.c_int
     return library.mncompress_train
+
+
+def _check(split: DeviceSplit, population: Population, task: Task) -> tuple[Tensor, Tensor]:
+    """Features and labels or targets as the library reads them, which must not read or write elsewhere.
+
+    Raises:
+        DataError: they do not fit one another or the networks.
+    """
+    layers = population.template.layers
+    features, outputs = layers[0].linear.in_features, layers[-1].linear.out_features
+    x = split.x.to(torch.float32).contiguous()
+    y = split.y.to(torch.int64 if task == "classification" else torch.float32).contiguous()
+    expected = (len(x),) if task == "classification" else (len(x), outputs)
+    if x.ndim != 2 or x.shape[1] != features or y.shape != expected:
+        raise DataError(f"networks of {features} features and {outputs} outputs do not fit training data of shapes "
+                        f"{tuple(x.shape)} and {tuple(y.shape)}; expected {(len(x), features)} and {expected}")
+    if task == "classification" and len(y) and not 0 <= int(y.min()) <= int(y.max()) < outputs:
+        raise DataError(f"labels must be from 0 to {outputs - 1}, got {int(y.min())} to {int(y.max())}")
+    return x, y
 
 
 def make_layers(population: Population) -> "ctypes.Array[_Layer]":
     """All layers, as the library reads them."""
     offsets, found = parameter_offsets(population), []
+    assert list(offsets)[:2] == ["0.linear.weight", "0.linear.bias"]
     for k, layer in enumerate(population.template.layers):
         assert not (k == 0 and layer.residual)
         linear = (layer.linear.in_features, layer.linear.out_features, layer.residual, offsets[f"{k}.linear.weight"],

@@ -44,6 +44,11 @@ class Adam(torch.optim.AdamW):
             self.state[value] = {"step": torch.zeros((), device=flat.device), "exp_avg": self.first[start:start + len(value)],
                                  "exp_avg_sq": self.second[start:start + len(value)]}
 
+    def count_steps(self, steps: int) -> None:
+        """Take note of how many steps have been done with the moments, elsewhere."""
+        for slot in self.state.values():
+            slot["step"].fill_(steps)
+
 
 def _slice(flat: Tensor, start: int, stop: int) -> Tensor:
     assert flat.grad is not None

@@ -21,7 +21,7 @@ AnyStepper = Stepper | FusedStepper | NativeStepper
 
 def make_stepper(population: Population, optimizer: Adam, split: DeviceSplit, configs: Sequence[TrainConfig],
                  task: Task) -> AnyStepper:
-    """The fastest stepper for a population here."""
+    """What is usually the fastest for a population here."""
     if can_train_natively(population, configs[0]) and not _is_large(population):
         return NativeStepper(population, optimizer, split, configs, task)
     if can_fuse(population, configs[0]):

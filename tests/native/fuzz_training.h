@@ -55,7 +55,7 @@ struct RandomTraining {
   }
 
   explicit RandomTraining(bool ordinary) {
-    const size_t features = 1 + below(one_in(2) ? 6 : 90), rows = 1 + below(60), batch = 1 + below(rows), networks = 1 + below(3);
+    const size_t features = 1 + below(one_in(2) ? 6 : 90), rows = 1 + below(one_in(4) ? 400 : 60), batch = 1 + below(rows), networks = 1 + below(3);
     const size_t data = rows + below(4), steps = (rows + batch - 1) / batch;
     size_t inputs = features;
     for (size_t i = below(4); i > 0; --i) {
