@@ -1,4 +1,5 @@
-// All that a kernels_*.cpp compiles for its instruction set. The system's headers that these include must come before the target is set.
+// All that a kernels_*.cpp compiles for its instruction set. The system's headers that these include must come before the target
+// is set.
 #pragma once
 
 #include "simd.h"

@@ -1,12 +1,16 @@
 // The kernels, written once for any vector type V and compiled by each kernels_*.cpp for its instruction set.
 //
-// V has: width; vectors and rows, how many of each the matrix products keep in registers; F, a vector of floats, and I, of 32-bit integers; load, store, load_n and store_n of the first n floats (the
-// rest of a loaded vector is 0); set1, add, sub, mul, fma(a, b, c) = a * b + c; min and max, which give the second number where
-// the first is NaN; where_positive(a, b, c), which is b where a > 0 and else c; reciprocal and sqrt of positive numbers, to a bit or
-// two, sqrt(0) below 1e-18 and sqrt(infinity) above 1e19; exp2 of whole numbers from -126 to 127; sum, of the lanes, and sum4(v, plus, to), of the lanes of four
-// vectors each, plus a number; floor; to_int; offsets(stride), lane * stride; add_scaled(i, offset) = 16 * i + offset;
-// coefficients(rows, bytes, c), which reads four floats at each lane's byte offset and gives them by power; transpose of width
-// vectors; cubic_splines<L>(op, neuron, v), which evaluates one neuron's spline on L vectors of rows.
+// V has:
+// - width; vectors and rows, how many of each the matrix products keep in registers; F, a vector of floats, and I, of 32-bit integers
+// - load, store, and load_n, store_n of the first n floats (the rest of a loaded vector is 0); prefetch; set1
+// - add, sub, mul, fma(a, b, c) = a * b + c; floor; min and max, which give the second number where the first is NaN;
+//   where_positive(a, b, c), which is b where a > 0 and else c
+// - reciprocal and sqrt of positive numbers, to a bit or two, sqrt(0) below 1e-18 and sqrt(infinity) above 1e19; exp2 of whole numbers
+//   from -126 to 127
+// - sum, of the lanes; sum4(v, plus, to), of the lanes of four vectors each, plus a number
+// - to_int; offsets(stride), lane * stride; add_scaled(i, offset) = 16 * i + offset; coefficients(rows, bytes, c), which reads four
+//   floats at each lane's byte offset and gives them by power; transpose of width vectors; cubic_splines<L>(op, neuron, v), which
+//   evaluates one neuron's spline on L vectors of rows
 #pragma once
 
 namespace {

@@ -1,166 +1,31 @@
 // Optimizer steps, written once for any vector type V (see simd.h).
 //
-// A batch passes in blocks of rows, whose values stay in the cache. Between the layers they are feature first, (features, stride), so
-// that a vector has rows of the block and a neuron's parameters are single numbers; `stride` is a block padded to whole vectors
-// with copies of its last row, whose loss counts nothing. Features are read where they are, row by row, if there are enough of them for vectors: the first product and the gradient
-// of its weights then run along the features, and Adam takes that gradient out of the registers.
+// A batch passes in blocks of rows, whose values stay in the cache. Between the layers they are feature first, (features, stride),
+// so that a vector has rows of the block and a neuron's parameters are single numbers; `stride` is a block padded to whole
+// vectors with copies of its last row, whose loss counts nothing. Features are read where they are, row by row, if there are enough
+// of them for vectors: the first product and the gradient of its weights then run along the features, and Adam takes that gradient
+// out of the registers.
 #pragma once
 
 #include <algorithm>
 #include <cmath>
-#include <type_traits>
 #include <vector>
 
+#include "activations.h"
 #include "kernels.h"
+#include "products.h"
 #include "target.h"
 #include "training.h"
 
 namespace {
 
-using mnc::Act;
 using mnc::End;
 using mnc::Training;
 using mnc::TrainingLayer;
 
 constexpr float kBeta1 = 0.9f, kBeta2 = 0.999f, kEps = 1e-8f;
-constexpr int64_t kWide = 32;  // features from which on vectors run along them
-constexpr size_t kRows = 4;    // rows that share the loads of the weights then
+constexpr int64_t kWide = 32;    // features from which on vectors run along them
 constexpr int64_t kBlock = 128;  // rows of a block, at most
-
-// Calls work with std::integral_constant<size_t, n>, for n from 1 to Most.
-template <size_t Most, class Work>
-inline void with_count(size_t n, Work work) {
-  if constexpr (Most > 1)
-    if (n < Most) return with_count<Most - 1>(n, work);
-  work(std::integral_constant<size_t, Most>());
-}
-
-// Sums that a product keeps in registers: vectors of rows, or rows, by neurons; and vectors of features by neurons.
-template <class V>
-struct Tile {
-  static constexpr bool many = V::rows >= 12;  // registers
-  static constexpr size_t vectors = many ? 4 : 2, neurons = many ? 6 : 4;
-  static constexpr size_t columns = 3, column_neurons = many ? 8 : 4;
-};
-
-// Calls work(from, count) for groups of about as many of n each, at most Most: `count` is a std::integral_constant.
-template <size_t Most, class Work>
-inline void by_group(size_t n, Work work) {
-  const size_t groups = (n + Most - 1) / Most;
-  for (size_t i = 0; i < groups; ++i) {
-    const size_t from = n * i / groups;
-    with_count<Most>(n * (i + 1) / groups - from, [&](auto count) { work(from, count); });
-  }
-}
-
-// Access to whole vectors in memory, or to the first lanes of the last one.
-template <class V>
-struct Whole {
-  typename V::F load(const float* p) const { return V::load(p); }
-  void store(float* p, typename V::F v) const { V::store(p, v); }
-};
-template <class V>
-struct Part {
-  size_t lanes;
-  typename V::F load(const float* p) const { return V::load_n(p, lanes); }
-  void store(float* p, typename V::F v) const { V::store_n(p, v, lanes); }
-};
-
-// exp(x) and exp(x) - 1 for x <= 0, as 2^n (1 + r + r^2 q(r)) with |r| <= log(2) / 2: the series' next term is 1e-8 of r.
-template <class V>
-inline void exponential(typename V::F x, typename V::F& exp, typename V::F& less_one) {
-  const auto least = V::set1(-87);
-  x = V::where_positive(V::sub(least, x), least, x);
-  const auto n = V::floor(V::fma(x, V::set1(1.44269504f), V::set1(0.5f)));
-  const auto r = V::fma(n, V::set1(2.12194440e-4f), V::fma(n, V::set1(-0.693359375f), x));
-  auto q = V::fma(r, V::set1(1.0f / 5040), V::set1(1.0f / 720));
-  for (const float c : {1.0f / 120, 1.0f / 24, 1.0f / 6, 0.5f}) q = V::fma(q, r, V::set1(c));
-  const auto fraction = V::fma(V::mul(r, r), q, r), scale = V::exp2(n);
-  exp = V::fma(scale, fraction, scale);
-  less_one = V::fma(scale, fraction, V::sub(scale, V::set1(1)));
-}
-
-template <class V>
-inline typename V::F absolute(typename V::F z) {
-  return V::max(z, V::sub(V::set1(0), z));
-}
-
-// sigmoid(z) and 1 - sigmoid(z), both to full precision.
-template <class V>
-inline void sigmoids(typename V::F z, typename V::F& share, typename V::F& rest) {
-  typename V::F q, less_one;
-  exponential<V>(V::sub(V::set1(0), absolute<V>(z)), q, less_one);
-  const auto large = V::reciprocal(V::add(V::set1(1), q)), small = V::mul(q, large);
-  share = V::where_positive(z, large, small), rest = V::where_positive(z, small, large);
-}
-
-// An activation and its derivative; at kinks the derivative that torch has. NaN stays NaN.
-template <class V, Act A>
-inline void apply(typename V::F z, typename V::F& value, typename V::F& slope) {
-  using F = typename V::F;
-  const F zero = V::set1(0), one = V::set1(1);
-  if constexpr (A == Act::relu) {
-    value = V::where_positive(V::sub(zero, z), zero, z);
-    slope = V::where_positive(z, one, zero);
-  } else if constexpr (A == Act::leaky_relu) {
-    slope = V::where_positive(z, one, V::set1(0.01f));
-    value = V::mul(z, slope);
-  } else if constexpr (A == Act::sigmoid) {
-    F rest;
-    sigmoids<V>(z, value, rest);
-    slope = V::mul(value, rest);
-  } else if constexpr (A == Act::tanh) {
-    const F size = absolute<V>(z);
-    F q, less_one;
-    exponential<V>(V::mul(size, V::set1(-2)), q, less_one);
-    const F share = V::reciprocal(V::add(one, q)), positive = V::mul(V::sub(zero, less_one), share);
-    value = V::where_positive(z, positive, V::sub(zero, positive));
-    slope = V::mul(V::mul(V::set1(4), q), V::mul(share, share));
-  } else if constexpr (A == Act::silu) {
-    F share, rest;
-    sigmoids<V>(z, share, rest);
-    value = V::mul(z, share);
-    slope = V::mul(share, V::fma(z, rest, one));
-  } else if constexpr (A == Act::gelu) {  // the error function of Abramowitz and Stegun 7.1.26, to 1.5e-7
-    F q, less_one;
-    exponential<V>(V::mul(V::mul(z, z), V::set1(-0.5f)), q, less_one);
-    const F t = V::reciprocal(V::fma(absolute<V>(z), V::set1(0.3275911f * 0.70710678f), one));
-    F tail = V::set1(1.061405429f);
-    for (const float c : {-1.453152027f, 1.421413741f, -0.284496736f, 0.254829592f}) tail = V::fma(tail, t, V::set1(c));
-    tail = V::mul(V::mul(V::mul(tail, t), q), V::set1(0.5f));
-    const F share = V::where_positive(z, V::sub(one, tail), tail);
-    value = V::mul(z, share);
-    slope = V::fma(V::mul(z, V::set1(0.39894228f)), q, share);
-  } else if constexpr (A == Act::softplus) {  // log(1 + q) = 2 atanh(q / (2 + q)), whose next term is 1e-9 of it
-    F q, less_one;
-    exponential<V>(V::sub(zero, absolute<V>(z)), q, less_one);
-    const F s = V::mul(q, V::reciprocal(V::add(q, V::set1(2)))), square = V::mul(s, s), large = V::reciprocal(V::add(one, q));
-    F series = V::set1(1.0f / 15);
-    for (const float c : {1.0f / 13, 1.0f / 11, 1.0f / 9, 1.0f / 7, 1.0f / 5, 1.0f / 3, 1.0f}) series = V::fma(series, square, V::set1(c));
-    value = V::fma(V::mul(s, V::set1(2)), series, V::where_positive(V::sub(zero, z), zero, z));
-    slope = V::where_positive(z, large, V::mul(q, large));
-  } else {
-    F exp, less_one;
-    exponential<V>(z, exp, less_one);
-    value = V::where_positive(z, z, less_one);
-    slope = V::where_positive(z, one, exp);
-  }
-}
-
-// Calls work with the activation as a type.
-template <class Work>
-inline void with_act(Act act, Work work) {
-  switch (act) {
-    case Act::relu: return work(std::integral_constant<Act, Act::relu>());
-    case Act::leaky_relu: return work(std::integral_constant<Act, Act::leaky_relu>());
-    case Act::sigmoid: return work(std::integral_constant<Act, Act::sigmoid>());
-    case Act::tanh: return work(std::integral_constant<Act, Act::tanh>());
-    case Act::silu: return work(std::integral_constant<Act, Act::silu>());
-    case Act::gelu: return work(std::integral_constant<Act, Act::gelu>());
-    case Act::softplus: return work(std::integral_constant<Act, Act::softplus>());
-    case Act::elu: return work(std::integral_constant<Act, Act::elu>());
-  }
-}
 
 // e(t), its derivative by t, and by the end's parameter p.
 template <class V, Act A>
@@ -317,98 +182,6 @@ inline size_t activation_scratch(const TrainingLayer& layer) {
   return layer.activated ? 2 * depth * width + 4 * width + (depth - 1) * (width * width + width) : 0;
 }
 
-// A matrix whose entry from input i to output o is at[o * by_output + i * by_input].
-struct Matrix {
-  const float* at;
-  size_t by_output, by_input;
-};
-
-// L vectors of J outputs.
-template <class V, size_t L, size_t J>
-MNC_NOINLINE void multiply_tile(Matrix weight, size_t inputs, const float* bias, const float* from, float* to, size_t stride) {
-  typename V::F sum[J][L];
-  for (size_t j = 0; j < J; ++j)
-    for (size_t l = 0; l < L; ++l) sum[j][l] = V::set1(bias ? bias[j] : 0);
-  for (size_t i = 0; i < inputs; ++i)
-    for (size_t j = 0; j < J; ++j) {
-      const auto w = V::set1(weight.at[j * weight.by_output + i * weight.by_input]);
-      for (size_t l = 0; l < L; ++l) sum[j][l] = V::fma(w, V::load(from + i * stride + l * V::width), sum[j][l]);
-    }
-  for (size_t j = 0; j < J; ++j)
-    for (size_t l = 0; l < L; ++l) V::store(to + j * stride + l * V::width, sum[j][l]);
-}
-
-// to (outputs, stride) = weight from (inputs, stride) + bias, if there is one.
-template <class V>
-void multiply(Matrix weight, size_t outputs, size_t inputs, const float* bias, const float* from, float* to, size_t stride) {
-  by_group<Tile<V>::vectors>(stride / V::width, [&](size_t vector, auto vectors) {
-    by_group<Tile<V>::neurons>(outputs, [&](size_t o, auto count) {
-      const size_t b = vector * V::width;
-      multiply_tile<V, decltype(vectors)::value, decltype(count)::value>(
-          {weight.at + o * weight.by_output, weight.by_output, weight.by_input}, inputs, bias ? bias + o : nullptr, from + b,
-          to + o * stride + b, stride);
-    });
-  });
-}
-
-// J outputs by I inputs.
-template <class V, size_t I, size_t J>
-MNC_NOINLINE void transposed_tile(const float* u_grad, const float* from, float* gradient, size_t inputs, size_t stride) {
-  typename V::F sum[J][I];
-  for (size_t j = 0; j < J; ++j)
-    for (size_t i = 0; i < I; ++i) sum[j][i] = V::set1(0);
-  for (size_t b = 0; b < stride; b += V::width)
-    for (size_t j = 0; j < J; ++j)
-      for (size_t i = 0; i < I; ++i) sum[j][i] = V::fma(V::load(u_grad + j * stride + b), V::load(from + i * stride + b), sum[j][i]);
-  for (size_t j = 0; j < J; ++j)
-    for (size_t i = 0; i < I; ++i) gradient[j * inputs + i] += V::sum(sum[j][i]);
-}
-
-// gradient (outputs, inputs) += u_grad (outputs, stride) times from (inputs, stride), transposed.
-template <class V>
-void multiply_transposed(const float* u_grad, size_t outputs, const float* from, size_t inputs, float* gradient, size_t stride) {
-  by_group<Tile<V>::neurons>(outputs, [&](size_t o, auto count) {
-    by_group<Tile<V>::vectors>(inputs, [&](size_t i, auto width) {
-      transposed_tile<V, decltype(width)::value, decltype(count)::value>(u_grad + o * stride, from + i * stride,
-                                                                         gradient + o * inputs + i, inputs, stride);
-    });
-  });
-}
-
-// J neurons. Rows `ahead`, where there are, come into the cache meanwhile.
-template <class V, size_t J>
-MNC_NOINLINE void project_group(const float* const* rows, const float* const* ahead, size_t features, const float* weight,
-                                const float* bias, float* u, size_t stride) {
-  for (size_t b = 0; b < stride; b += kRows) {
-    typename V::F sum[J][kRows];
-    for (size_t j = 0; j < J; ++j)
-      for (size_t r = 0; r < kRows; ++r) sum[j][r] = V::set1(0);
-    const auto add = [&](size_t k, auto access) {
-      typename V::F x[kRows];
-      for (size_t r = 0; r < kRows; ++r) x[r] = access.load(rows[b + r] + k);
-      for (size_t r = 0; r < kRows; ++r)
-        if (ahead && ahead[b + r]) V::prefetch(ahead[b + r] + k);
-      for (size_t j = 0; j < J; ++j) {
-        const auto w = access.load(weight + j * features + k);
-        for (size_t r = 0; r < kRows; ++r) sum[j][r] = V::fma(x[r], w, sum[j][r]);
-      }
-    };
-    size_t k = 0;
-    for (; k + V::width <= features; k += V::width) add(k, Whole<V>());
-    if (k < features) add(k, Part<V>{features - k});
-    for (size_t j = 0; j < J; ++j) V::sum4(sum[j], bias[j], u + j * stride + b);
-  }
-}
-
-// u (neurons, stride) = weight (neurons, features) times the rows + bias, along the features.
-template <class V>
-void project(const float* const* rows, const float* const* ahead, size_t features, const float* weight, const float* bias,
-             size_t neurons, float* u, size_t stride) {
-  by_group<Tile<V>::neurons>(neurons, [&](size_t n, auto count) {
-    project_group<V, decltype(count)::value>(rows, n ? nullptr : ahead, features, weight + n * features, bias + n, u + n * stride, stride);
-  });
-}
-
 // What AdamW does to a parameter in a step.
 struct Rates {
   float keep, step, correction;  // 1 - rate * decay; the rate with the first correction; the second one
@@ -529,7 +302,8 @@ template <class V>
 class Worker {
  public:
   explicit Worker(const Training& t)
-      : t_(t), features_(t.layer[0].inputs), stride_(mnc::padded(std::min(t.batch, kBlock), std::max(V::width, kRows))), wide_(features_ >= kWide) {
+      : t_(t), features_(t.layer[0].inputs), stride_(mnc::padded(std::min(t.batch, kBlock), std::max(V::width, kRows))),
+        wide_(features_ >= kWide) {
     size_t most = 0, scratch = 0, values = 0;
     for (int64_t i = 0; i < t.layers; ++i) {
       most = std::max<size_t>(most, t.layer[i].neurons);

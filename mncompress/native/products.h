@@ -1,0 +1,144 @@
+// Products of small matrices, written once for any vector type V (see simd.h), in tiles whose sums stay in registers.
+#pragma once
+
+#include <cstddef>
+#include <type_traits>
+
+#include "target.h"
+
+namespace {
+
+constexpr size_t kRows = 4;  // rows that share the loads of the weights where vectors run along the features
+
+// Calls work with std::integral_constant<size_t, n>, for n from 1 to Most.
+template <size_t Most, class Work>
+inline void with_count(size_t n, Work work) {
+  if constexpr (Most > 1)
+    if (n < Most) return with_count<Most - 1>(n, work);
+  work(std::integral_constant<size_t, Most>());
+}
+
+// Sums that a product keeps in registers: vectors of rows, or rows, by neurons; and vectors of features by neurons.
+template <class V>
+struct Tile {
+  static constexpr bool many = V::rows >= 12;  // registers
+  static constexpr size_t vectors = many ? 4 : 2, neurons = many ? 6 : 4;
+  static constexpr size_t columns = 3, column_neurons = many ? 8 : 4;
+};
+
+// Calls work(from, count) for groups of about as many of n each, at most Most: `count` is a std::integral_constant.
+template <size_t Most, class Work>
+inline void by_group(size_t n, Work work) {
+  const size_t groups = (n + Most - 1) / Most;
+  for (size_t i = 0; i < groups; ++i) {
+    const size_t from = n * i / groups;
+    with_count<Most>(n * (i + 1) / groups - from, [&](auto count) { work(from, count); });
+  }
+}
+
+// Access to whole vectors in memory, or to the first lanes of the last one.
+template <class V>
+struct Whole {
+  typename V::F load(const float* p) const { return V::load(p); }
+  void store(float* p, typename V::F v) const { V::store(p, v); }
+};
+template <class V>
+struct Part {
+  size_t lanes;
+  typename V::F load(const float* p) const { return V::load_n(p, lanes); }
+  void store(float* p, typename V::F v) const { V::store_n(p, v, lanes); }
+};
+
+// A matrix whose entry from input i to output o is at[o * by_output + i * by_input].
+struct Matrix {
+  const float* at;
+  size_t by_output, by_input;
+};
+
+// L vectors of J outputs.
+template <class V, size_t L, size_t J>
+MNC_NOINLINE void multiply_tile(Matrix weight, size_t inputs, const float* bias, const float* from, float* to, size_t stride) {
+  typename V::F sum[J][L];
+  for (size_t j = 0; j < J; ++j)
+    for (size_t l = 0; l < L; ++l) sum[j][l] = V::set1(bias ? bias[j] : 0);
+  for (size_t i = 0; i < inputs; ++i)
+    for (size_t j = 0; j < J; ++j) {
+      const auto w = V::set1(weight.at[j * weight.by_output + i * weight.by_input]);
+      for (size_t l = 0; l < L; ++l) sum[j][l] = V::fma(w, V::load(from + i * stride + l * V::width), sum[j][l]);
+    }
+  for (size_t j = 0; j < J; ++j)
+    for (size_t l = 0; l < L; ++l) V::store(to + j * stride + l * V::width, sum[j][l]);
+}
+
+// to (outputs, stride) = weight from (inputs, stride) + bias, if there is one.
+template <class V>
+void multiply(Matrix weight, size_t outputs, size_t inputs, const float* bias, const float* from, float* to, size_t stride) {
+  by_group<Tile<V>::vectors>(stride / V::width, [&](size_t vector, auto vectors) {
+    by_group<Tile<V>::neurons>(outputs, [&](size_t o, auto count) {
+      const size_t b = vector * V::width;
+      multiply_tile<V, decltype(vectors)::value, decltype(count)::value>(
+          {weight.at + o * weight.by_output, weight.by_output, weight.by_input}, inputs, bias ? bias + o : nullptr, from + b,
+          to + o * stride + b, stride);
+    });
+  });
+}
+
+// J outputs by I inputs.
+template <class V, size_t I, size_t J>
+MNC_NOINLINE void transposed_tile(const float* u_grad, const float* from, float* gradient, size_t inputs, size_t stride) {
+  typename V::F sum[J][I];
+  for (size_t j = 0; j < J; ++j)
+    for (size_t i = 0; i < I; ++i) sum[j][i] = V::set1(0);
+  for (size_t b = 0; b < stride; b += V::width)
+    for (size_t j = 0; j < J; ++j)
+      for (size_t i = 0; i < I; ++i) sum[j][i] = V::fma(V::load(u_grad + j * stride + b), V::load(from + i * stride + b), sum[j][i]);
+  for (size_t j = 0; j < J; ++j)
+    for (size_t i = 0; i < I; ++i) gradient[j * inputs + i] += V::sum(sum[j][i]);
+}
+
+// gradient (outputs, inputs) += u_grad (outputs, stride) times from (inputs, stride), transposed.
+template <class V>
+void multiply_transposed(const float* u_grad, size_t outputs, const float* from, size_t inputs, float* gradient, size_t stride) {
+  by_group<Tile<V>::neurons>(outputs, [&](size_t o, auto count) {
+    by_group<Tile<V>::vectors>(inputs, [&](size_t i, auto width) {
+      transposed_tile<V, decltype(width)::value, decltype(count)::value>(u_grad + o * stride, from + i * stride,
+                                                                         gradient + o * inputs + i, inputs, stride);
+    });
+  });
+}
+
+// J neurons. Rows `ahead`, where there are, come into the cache meanwhile.
+template <class V, size_t J>
+MNC_NOINLINE void project_group(const float* const* rows, const float* const* ahead, size_t features, const float* weight,
+                                const float* bias, float* u, size_t stride) {
+  for (size_t b = 0; b < stride; b += kRows) {
+    typename V::F sum[J][kRows];
+    for (size_t j = 0; j < J; ++j)
+      for (size_t r = 0; r < kRows; ++r) sum[j][r] = V::set1(0);
+    const auto add = [&](size_t k, auto access) {
+      typename V::F x[kRows];
+      for (size_t r = 0; r < kRows; ++r) x[r] = access.load(rows[b + r] + k);
+      for (size_t r = 0; r < kRows; ++r)
+        if (ahead && ahead[b + r]) V::prefetch(ahead[b + r] + k);
+      for (size_t j = 0; j < J; ++j) {
+        const auto w = access.load(weight + j * features + k);
+        for (size_t r = 0; r < kRows; ++r) sum[j][r] = V::fma(x[r], w, sum[j][r]);
+      }
+    };
+    size_t k = 0;
+    for (; k + V::width <= features; k += V::width) add(k, Whole<V>());
+    if (k < features) add(k, Part<V>{features - k});
+    for (size_t j = 0; j < J; ++j) V::sum4(sum[j], bias[j], u + j * stride + b);
+  }
+}
+
+// u (neurons, stride) = weight (neurons, features) times the rows + bias, along the features.
+template <class V>
+void project(const float* const* rows, const float* const* ahead, size_t features, const float* weight, const float* bias,
+             size_t neurons, float* u, size_t stride) {
+  by_group<Tile<V>::neurons>(neurons, [&](size_t n, auto count) {
+    project_group<V, decltype(count)::value>(rows, n ? nullptr : ahead, features, weight + n * features, bias + n, u + n * stride, stride);
+  });
+}
+
+}  // namespace
