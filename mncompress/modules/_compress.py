@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mncompress import spline
-from mncompress.analysis import Choice, LayerOptions, choose, find_options, keep_all, kind_of
+from mncompress.analysis import Choice, choose, find_options, keep_all, kind_of
 from mncompress.calibration import LayerCalibration
 from mncompress.compression import TOLERANCES, Group, Verdict, check_budget, complete_budget, go_while_ok, spread_tolerance
 from mncompress.errors import ConfigError, DataError
@@ -98,9 +98,10 @@ def compress_module(module: nn.Module, x_calibration: Rows, validation: tuple[Ro
     scale = float(np.sqrt(np.var(original, axis=0).mean())) or 1.0
     steps = [] if budget.preset == "exact" else [scale * tolerance for tolerance in TOLERANCES]
 
-    def attempt(tolerance: float, pick: Callable[[LayerOptions, Floats], Choice]) -> _Attempt:
+    def attempt(tolerance: float, *, keep: bool = False) -> _Attempt:
         tolerances = [spread_tolerance(tolerance, site.calibration.sensitivity) for site in sites]
-        choices = [_choose(site, allowed, pick) for site, allowed in zip(sites, tolerances, strict=True)]
+        choices = [keep_all(site.options, allowed) if keep else _choose(site, allowed)
+                   for site, allowed in zip(sites, tolerances, strict=True)]
         groups = [_make_groups(*each) for each in zip(sites, choices, tolerances, strict=True)]
         compressed = rewrite(base, sites, groups)
         verdict = check_budget(budget, task, original, run_module(compressed, x_validation), y,
@@ -108,8 +109,8 @@ def compress_module(module: nn.Module, x_calibration: Rows, validation: tuple[Ro
         tell(f"tolerance {tolerance:.2g}: {verdict.reason}")
         return _Attempt(tolerance, tolerances, choices, groups, compressed, verdict)
 
-    found, _ = go_while_ok(attempt(tolerance, choose) for tolerance in reversed(steps))
-    found = found or go_while_ok([attempt(0.0, choose)])[0] or attempt(0.0, keep_all)
+    found, _ = go_while_ok(attempt(tolerance) for tolerance in reversed(steps))
+    found = found or go_while_ok([attempt(0.0)])[0] or attempt(0.0, keep=True)
     decisions = {parts[0].name: _decide(number, *parts)
                  for number, parts in enumerate(zip(sites, found.choices, found.tolerances, found.groups, strict=True))}
     verdict = found.verdict
@@ -166,15 +167,13 @@ def _make_site(network: nn.Module, topology: Topology, name: str, module: nn.Mod
         return linear if linear and fits_axis(network.get_submodule(linear), functions.rank, functions.axis) else None
 
     producer, consumer = neighbor(topology.producer(module)), neighbor(topology.consumer(module))
-    if not (producer and consumer and can_lose_channels(*map(network.get_submodule, (producer, consumer)))):
-        # What cannot leave saves nothing beside other forms, while splitting and joining the channels costs much: a line will do.
-        options = replace(options, errors={key: error for key, error in options.errors.items() if key != "constant"})
-    return Site(name, module, functions.axis, functions.rank, producer, consumer, options, calibration)
+    can_leave = bool(producer and consumer and can_lose_channels(*map(network.get_submodule, (producer, consumer))))
+    return Site(name, module, functions.axis, functions.rank, producer, consumer, can_leave, options, calibration)
 
 
-def _choose(site: Site, tolerance: Floats, pick: Callable[[LayerOptions, Floats], Choice]) -> Choice:
+def _choose(site: Site, tolerance: Floats) -> Choice:
     """What a layer's channels become; a module that is no inner network cannot be kept for some channels alone."""
-    choice = pick(site.options, tolerance)
+    choice = choose(site.options, tolerance, can_leave=site.can_leave)
     if as_learned(site.module) is None and (choice.keys == "kept").any():
         return keep_all(site.options, tolerance)
     return choice

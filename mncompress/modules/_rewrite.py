@@ -60,6 +60,7 @@ class Site:
         rank: axes of its input.
         producer: the linear module before it, by name, or None.
         consumer: the linear module behind it, likewise.
+        can_leave: whether both can do without channels that have become constant.
         options: what its channels could become.
         calibration: what it is given.
     """
@@ -70,6 +71,7 @@ class Site:
     rank: int
     producer: str | None
     consumer: str | None
+    can_leave: bool
     options: LayerOptions
     calibration: LayerCalibration
 
