@@ -4,12 +4,15 @@ import math
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor
 
 from mncompress.checkpoint import make_network, select_replicate
 from mncompress.data import Dataset, Split
+from mncompress.training import _trainer
 from mncompress.training._optimizer import rate_and_decay
+from mncompress.training._steps import Stepper
 from mncompress.training._trainer import Trainer, order_generator
 
 CASES: list[dict[str, Any]] = [
@@ -88,3 +91,20 @@ def check_training(trainer: Trainer, *, any_shape: bool = False) -> None:
                 continue
             # a few float32 steps of 1e-3, each with a relative error of some 1e-6 where gradients are not tiny
             torch.testing.assert_close(found, value, rtol=1e-4, atol=2e-5, msg=lambda text, name=name: f"{name}: {text}")
+
+
+def take_plain_steps(patch: pytest.MonkeyPatch) -> None:
+    """Let trainers take torch's operations."""
+    patch.setattr(_trainer, "make_stepper", lambda population, optimizer, split, configs, task:
+                  Stepper(population, optimizer, split, configs[0], task))
+
+
+def check_divergence(whole: Trainer, broken: Trainer) -> None:
+    """Break the first of two networks of one of two like trainers, and train both: the other network must not feel it."""
+    with torch.no_grad():
+        broken.population.parameters["0.linear.weight"][0] = torch.nan
+    for trainer in (whole, broken):
+        list(trainer.run_epoch())
+    assert broken.losses(2).isnan().tolist() == [True, False]
+    for name, value in whole.population.parameters.items():
+        assert torch.equal(broken.population.parameters[name][1], value[1])

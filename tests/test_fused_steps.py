@@ -15,12 +15,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from steps_reference import CASES, check_training, make_dataset
+from steps_reference import CASES, check_divergence, check_training, make_dataset, take_plain_steps
 from triton_tools import check_interpreted, resources
 
 from mncompress.data import Dataset, Standardization
 from mncompress.training import _fused_steps as fused
-from mncompress.training import _steppers, _trainer
+from mncompress.training import _steppers
 from mncompress.training._population import make_population
 from mncompress.training._steps import Stepper
 from mncompress.training._trainer import Trainer
@@ -101,14 +101,7 @@ def test_kernels_take_several_tiles():
 @pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")    # of the interpreter's NumPy
 def test_kernels_keep_a_diverged_network_to_itself():
     config, dataset = make_config(activation="vaf", inner="tanh", hidden=(3,)), make_dataset(5, 20, 3, "classification")
-    whole, broken = make_trainer(config, dataset), make_trainer(config, dataset)
-    with torch.no_grad():
-        broken.population.parameters["0.linear.weight"][0] = torch.nan
-    for trainer in (whole, broken):
-        list(trainer.run_epoch())
-    assert broken.losses(2).isnan().tolist() == [True, False]
-    for name, value in whole.population.parameters.items():
-        assert torch.equal(broken.population.parameters[name][1], value[1])
+    check_divergence(make_trainer(config, dataset), make_trainer(config, dataset))
 
 
 @kernels
@@ -130,8 +123,7 @@ def test_kernels_and_plain_steps_continue_each_other():
     config, dataset = make_config(activation="meta", hidden=(3,), epochs=2), make_dataset(5, 20, 3, "classification")
     mixed = make_trainer(config, dataset)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_trainer, "make_stepper", lambda population, optimizer, split, configs, task:
-                      Stepper(population, optimizer, split, configs[0], task))
+        take_plain_steps(patch)
         plain, end = (Trainer((config,), dataset) for _ in range(2))
     list(mixed.run_epoch())
     end.load_state_(mixed.state())
@@ -153,8 +145,7 @@ def test_compiled_steps_of_a_wide_input(neurons, replicates, order):
     trainers = [Trainer((config,), dataset), Trainer((config,), dataset)]
     assert all(isinstance(trainer.stepper, fused.FusedStepper) for trainer in trainers)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_trainer, "make_stepper", lambda population, optimizer, split, configs, task:
-                      Stepper(population, optimizer, split, configs[0], task))
+        take_plain_steps(patch)
         trainers.append(Trainer((config,), dataset))
     for trainer in trainers:
         list(trainer.run_epoch())
