@@ -241,6 +241,21 @@ def test_matches_float64_and_the_body(library: str, op: str, neurons: int, piece
     Reference(body.astype(np.float64), expected.error).check(y, EPS)
 
 
+@pytest.mark.parametrize("op", ["CubicSpline", "GemmCubicSpline"])
+@pytest.mark.parametrize("intervals", [1, 15, 16, 31, 32, 63, 64, 95, 96, 127, 128, 300])
+def test_every_interval_of_every_kind_of_table(library: str, op: str, intervals: int) -> None:
+    """A point in each interval of each neuron, and two on either side: tables are looked up in 1, 2, 4, 6 or 8 registers, or in memory."""
+    rng = np.random.default_rng(intervals)
+    neurons = 19
+    parameters = draw_parameters(op, neurons, intervals, neurons, rng, scaled=True)
+    places = np.arange(-2, intervals + 2) + rng.uniform(0.1, 0.9, intervals + 4)
+    x = np.stack([rng.permutation(places) for _ in range(neurons)], 1).astype(np.float32)
+    if op in FUSED:
+        parameters |= {"weight": np.eye(neurons, dtype=np.float32), "bias": np.zeros(neurons, np.float32)}
+    y = run(open_session(op_model(op, parameters), library), x)
+    reference(op, parameters, x).check(y, EPS)
+
+
 @pytest.mark.parametrize("dtype", [np.float16, np.float64])
 @pytest.mark.parametrize("op", OPS)
 @FEW_EXAMPLES

@@ -57,7 +57,7 @@ from mncompress.nn import (
 )
 
 WIDEST_IN_ONE_NODE = 128
-"""Features or neurons of the widest layer of a network that is written as one `FeedForward` node: beyond, nodes cost little."""
+"""Neurons of the widest layer of a network that is written as one `FeedForward` node: beyond, nodes cost little."""
 LARGEST_FOLDED_OFFSET = 64.0
 """Of a feature's shift, in units of its scale: beyond, folding into float32 weights loses more than six bits."""
 OUTPUT_NAMES = {"classification": "logits", "regression": "output"}
@@ -142,7 +142,7 @@ def _emit_in_one_node(builder: GraphBuilder, value: Value, network: Network, lin
     known = all(isinstance(form, CubicSpline | PiecewiseLinear | None) for form in forms)
     if not known or forms == [None] or any(layer.residual or layer.passes for layer in network.layers):
         return None
-    if max(max(linear.weight.shape) for linear in linears) > WIDEST_IN_ONE_NODE:
+    if max(len(linear.bias) for linear in linears) > WIDEST_IN_ONE_NODE:
         return None
     parameters = [_parameters(form) if isinstance(form, CubicSpline | PiecewiseLinear) else None for form in forms]
     return emit_feed_forward(builder, value, list(zip(linears, parameters, strict=True)), "layer")

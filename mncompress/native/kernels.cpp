@@ -32,8 +32,8 @@ CubicSpline<T>::CubicSpline(size_t neurons, size_t intervals, const T* start, co
     to[intervals * 4] = static_cast<T>((c[0] + c[1]) + (c[2] + c[3]));
     to[intervals * 4 + 1] = static_cast<T>((c[1] + 2 * c[2]) + 3 * c[3]);
   }
-  if (sizeof(T) == sizeof(float) && width == 16 && intervals < 64) {
-    registers = intervals < 16 ? 1 : intervals < 32 ? 2 : 4;
+  if (sizeof(T) == sizeof(float) && width == 16 && intervals < 128) {
+    registers = intervals < 16 ? 1 : padded(intervals + 1, 32) / 16;
     permuted.resize(neurons * 64 * registers);
     for (size_t n = 0; n < neurons; ++n)
       for (size_t k = 0; k <= intervals; ++k)

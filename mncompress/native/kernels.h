@@ -40,7 +40,7 @@ struct CubicSpline {
   bool shifted;                  // whether any start is not 0 or any inverse_step not 1
   Table<T> start, inverse_step;  // (padded)
   Table<T> rows;                 // (padded, K + 1, 4)
-  // For AVX-512 permutes: (neurons, 4, 16 * registers), zero behind K; empty where K + 1 rows do not fit into four registers.
+  // For AVX-512 permutes: (neurons, 4, 16 * registers), zero behind K; empty where K + 1 rows do not fit into eight registers.
   Table<float> permuted;
   size_t registers;
 
@@ -82,14 +82,15 @@ struct Layer {
 
 struct Training;
 
-// What one instruction set has. The first two work on neurons from (a multiple of width) to below `to` of x and y (rows, neurons),
-// which may be the same memory; feed_forward takes x (rows, inputs of the first layer) through all layers; train has the optimizer steps
-// of networks from..to.
+// What one instruction set has. The first three work on neurons from (a multiple of width) to below `to`: two on x and y (rows, neurons),
+// which may be the same memory; linear from x (rows, inputs). feed_forward takes x (rows, inputs of the first layer) through all
+// layers; train has the optimizer steps of networks from..to.
 struct Kernels {
   const char* name;
   size_t width;  // floats in a vector: what the operators are prepared for
   void (*cubic_spline)(const CubicSpline<float>&, const float* x, float* y, size_t rows, size_t from, size_t to);
   void (*piecewise_linear)(const PiecewiseLinear<float>&, const float* x, float* y, size_t rows, size_t from, size_t to);
+  void (*linear)(const Layer&, const float* x, float* y, size_t rows, size_t from, size_t to);
   void (*feed_forward)(const Layer* layers, size_t count, const float* x, float* y, size_t rows);
   void (*train)(const Training&, size_t from, size_t to);
 };

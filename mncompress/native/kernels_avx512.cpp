@@ -1,4 +1,4 @@
-// x86-64 with AVX-512 F and DQ: sixteen floats, and tables of up to 63 intervals in registers.
+// x86-64 with AVX-512 F and DQ: sixteen floats, and tables of up to 127 intervals in registers.
 #if defined(__x86_64__) || defined(_M_X64)
 #include <immintrin.h>
 
@@ -98,6 +98,23 @@ struct Avx512 {
     }
   }
 
+  // A permutation reads the last five bits of an index, so it knows its place among two registers.
+  template <size_t Pairs, size_t L>
+  static void splines_in_pairs(const float* table, F intervals, F* v) {
+    for (size_t l = 0; l < L; ++l)
+      v[l] = evaluate_cubic<Avx512>(v[l], intervals, [&](F piece, F* c) {
+        const I i = to_int(piece);
+        for (size_t p = 0; p < 4; ++p) {
+          const float* pair = table + 32 * Pairs * p;
+          c[p] = _mm512_permutex2var_ps(load(pair), i, load(pair + 16));
+          for (size_t q = 1; q < Pairs; ++q) {
+            const F other = _mm512_permutex2var_ps(load(pair + 32 * q), i, load(pair + 32 * q + 16));
+            c[p] = _mm512_mask_blend_ps(_mm512_cmpge_epi32_mask(i, _mm512_set1_epi32(static_cast<int>(32 * q))), c[p], other);
+          }
+        }
+      });
+  }
+
   template <size_t L>
   static void cubic_splines(const CubicSpline<float>& op, size_t n, F* v) {
     const F intervals = set1(static_cast<float>(op.intervals));
@@ -111,24 +128,13 @@ struct Avx512 {
           c[2] = _mm512_permutexvar_ps(i, table2), c[3] = _mm512_permutexvar_ps(i, table3);
         });
     } else if (op.registers == 2) {
-      F low[4], high[4];
-      for (int p = 0; p < 4; ++p) low[p] = load(table + 32 * p), high[p] = load(table + 32 * p + 16);
-      for (size_t l = 0; l < L; ++l)
-        v[l] = evaluate_cubic<Avx512>(v[l], intervals, [&](F piece, F* c) {
-          const I i = to_int(piece);
-          for (int p = 0; p < 4; ++p) c[p] = _mm512_permutex2var_ps(low[p], i, high[p]);
-        });
+      splines_in_pairs<1, L>(table, intervals, v);
     } else if (op.registers == 4) {
-      for (size_t l = 0; l < L; ++l)
-        v[l] = evaluate_cubic<Avx512>(v[l], intervals, [&](F piece, F* c) {
-          const I i = to_int(piece);
-          const __mmask16 upper = _mm512_cmpge_epi32_mask(i, _mm512_set1_epi32(32));
-          for (int p = 0; p < 4; ++p) {
-            const float* t = table + 64 * p;
-            const F below = _mm512_permutex2var_ps(load(t), i, load(t + 16));  // takes the last five bits of i
-            c[p] = _mm512_mask_blend_ps(upper, below, _mm512_permutex2var_ps(load(t + 32), i, load(t + 48)));
-          }
-        });
+      splines_in_pairs<2, L>(table, intervals, v);
+    } else if (op.registers == 6) {
+      splines_in_pairs<3, L>(table, intervals, v);
+    } else if (op.registers == 8) {
+      splines_in_pairs<4, L>(table, intervals, v);
     } else {
       cubic_splines_by_rows<Avx512, L>(op, n, v);
     }

@@ -26,6 +26,7 @@ using Shape = std::vector<int64_t>;
 
 constexpr size_t kChunk = 16384;        // activations worth a thread
 constexpr size_t kGemmChunk = 1 << 18;  // multiply-adds worth a thread
+constexpr size_t kFewPanels = 8;        // blocks of rows below which threads matter more than whole blocks
 
 struct Tensor {
   void* data;
@@ -361,7 +362,19 @@ struct FeedForward : OnCpu {
     if (rows == 0 || outputs == 0) return;
     size_t cost = 1;
     for (const OwnedLayer& layer : layers) cost += (layer.linear.inputs + 32) * layer.linear.outputs;
-    const size_t high = std::min(rows, mnc::padded(std::max<size_t>(1, kGemmChunk / cost), 4 * mnc::kernels().width));
+    const size_t width = mnc::kernels().width, panel = 4 * width;
+    const size_t least = mnc::padded(std::max<size_t>(1, kGemmChunk / cost), 2 * width);
+    if (layers.size() == 1 && outputs > panel && !is_longer(layers)) {
+      const size_t high = std::min(rows, 6 * width), wide = mnc::padded(std::max<size_t>(1, kGemmChunk / high * outputs / cost), panel);
+      const size_t columns = (outputs + wide - 1) / wide;
+      const mnc::Layer layer = layers[0].view();
+      auto work = [&](size_t i) {
+        const size_t row = i / columns * high, from = i % columns * wide;
+        mnc::kernels().linear(layer, x + row * inputs, y + row * outputs, std::min(high, rows - row), from, std::min(outputs, from + wide));
+      };
+      return runtime.parallel(context, (rows + high - 1) / high * columns, work);
+    }
+    const size_t high = std::min(rows, rows < kFewPanels * panel ? least : mnc::padded(least, panel));
     auto work = [&](size_t i) { feed(layers, x + i * high * inputs, y + i * high * outputs, std::min(high, rows - i * high)); };
     runtime.parallel(context, (rows + high - 1) / high, work);
   }
@@ -371,14 +384,15 @@ struct FeedForward : OnCpu {
     if (!enough) throw std::invalid_argument("there are too few parameters for the last layer");
   }
 
+  // Whether a spline is longer than the kernels' tables.
+  static bool is_longer(const Prepared& layers) {
+    return std::any_of(layers.begin(), layers.end(), [](const OwnedLayer& layer) { return layer.cubic && layer.cubic->intervals > mnc::kMaxIntervals; });
+  }
+
   static void feed(const Prepared& layers, const float* x, float* y, size_t rows) {
     std::vector<mnc::Layer> views;
-    bool longer = false;  // than the kernels' tables
-    for (const OwnedLayer& layer : layers) {
-      views.push_back(layer.view());
-      longer |= layer.cubic && layer.cubic->intervals > mnc::kMaxIntervals;
-    }
-    if (!longer) return mnc::kernels().feed_forward(views.data(), views.size(), x, y, rows);
+    for (const OwnedLayer& layer : layers) views.push_back(layer.view());
+    if (!is_longer(layers)) return mnc::kernels().feed_forward(views.data(), views.size(), x, y, rows);
     std::vector<float> from(x, x + rows * layers.front().linear.inputs), to;
     for (const OwnedLayer& layer : layers) {
       const mnc::Layer linear{&layer.linear, nullptr, nullptr};

@@ -13,6 +13,8 @@
 //   evaluates one neuron's spline on L vectors of rows
 #pragma once
 
+#include "target.h"
+
 namespace {
 
 using mnc::CubicSpline;
@@ -27,12 +29,11 @@ constexpr size_t kRowTile = 128;  // rows that pass through a block of neurons w
 template <class V, class LookUp>
 inline typename V::F evaluate_cubic(typename V::F s, typename V::F intervals, LookUp look_up) {
   using F = typename V::F;
-  const F zero = V::set1(0), one = V::set1(1);
-  F piece = V::floor(V::min(V::max(s, zero), intervals));
-  F t = V::sub(s, piece), inside = V::min(V::max(t, zero), one);
+  const F clipped = V::min(V::max(s, V::set1(0)), intervals), piece = V::floor(clipped);
+  const F t = V::sub(s, piece), u = V::sub(clipped, piece);  // the continuation above has neither c2 nor c3
   F c[4];
   look_up(piece, c);
-  return V::fma(V::fma(V::fma(c[3], inside, c[2]), inside, c[1]), t, c[0]);
+  return V::fma(V::fma(V::fma(c[3], u, c[2]), u, c[1]), t, c[0]);
 }
 
 // A vector of neurons n.. at one row.
@@ -149,7 +150,7 @@ void piecewise_linear(const PiecewiseLinear<float>& op, const float* x, float* y
   }
 }
 
-// What follows a linear layer: on L vectors of rows of one neuron, and in place on rows of all neurons.
+// What follows a linear layer: on L vectors of rows of one neuron, and in place on rows of neurons from..to.
 template <class V>
 struct CubicAfter {
   const CubicSpline<float>& op;
@@ -160,7 +161,7 @@ struct CubicAfter {
       for (size_t l = 0; l < L; ++l) v[l] = V::mul(V::sub(v[l], V::set1(op.start[n])), V::set1(op.inverse_step[n]));
     V::template cubic_splines<L>(op, n, v);
   }
-  void rows(float* y, size_t count) const { cubic_spline<V>(op, y, y, count, 0, op.neurons); }
+  void rows(float* y, size_t count, size_t from, size_t to) const { cubic_spline<V>(op, y, y, count, from, to); }
 };
 
 template <class V>
@@ -179,7 +180,7 @@ struct PiecewiseAfter {
     }
     for (size_t l = 0; l < L; ++l) v[l] = sum[l];
   }
-  void rows(float* y, size_t count) const { piecewise_linear<V>(op, y, y, count, 0, op.neurons); }
+  void rows(float* y, size_t count, size_t from, size_t to) const { piecewise_linear<V>(op, y, y, count, from, to); }
 };
 
 // to (columns, stride) from (rows, columns), rows <= stride, in squares. Rows behind the last are copies of it.
@@ -219,30 +220,38 @@ template <class V>
 struct NothingAfter {
   template <size_t L>
   void neuron(size_t, typename V::F*) const {}
-  void rows(float*, size_t) const {}
+  void rows(float*, size_t, size_t, size_t) const {}
 };
 
-// Small layers: L vectors of rows, a group of neurons at a time, feature first: from (M, L * width) to (N, L * width).
+// Small layers: L vectors of rows, feature first: from (M, L * width) to (N, L * width). G groups of neurons from n on.
+template <class V, size_t L, size_t G, class After>
+void gemm_groups(const Linear& op, const After& after, size_t n, const float* from, float* to) {
+  constexpr size_t kStride = L * V::width, kGroup = Linear::kGroup;
+  typename V::F sum[G * kGroup][L];
+  for (size_t j = 0; j < G * kGroup; ++j)
+    for (size_t l = 0; l < L; ++l) sum[j][l] = V::set1(op.bias[n + j]);
+  const float* weight = op.by_group.data() + n * op.inputs;
+  for (size_t m = 0; m < op.inputs; ++m, weight += kGroup, from += kStride) {
+    typename V::F v[L];
+    for (size_t l = 0; l < L; ++l) v[l] = V::load(from + l * V::width);
+    for (size_t j = 0; j < G * kGroup; ++j)
+      for (size_t l = 0; l < L; ++l)
+        sum[j][l] = V::fma(V::set1(weight[j / kGroup * kGroup * op.inputs + j % kGroup]), v[l], sum[j][l]);
+  }
+  for (size_t j = 0; j < G * kGroup && n + j < op.outputs; ++j) {
+    after.template neuron<L>(n + j, sum[j]);
+    for (size_t l = 0; l < L; ++l) V::store(to + (n + j) * kStride + l * V::width, sum[j][l]);
+  }
+}
+
+// As many groups at a time as there are registers for: what a single vector of rows would add to would not be enough sums under way.
 template <class V, size_t L, class After>
 void gemm_panel(const Linear& op, const After& after, const float* from, float* to) {
-  constexpr size_t kStride = L * V::width, kGroup = Linear::kGroup;
-  for (size_t n = 0; n < op.outputs; n += kGroup) {
-    typename V::F sum[kGroup][L];
-    for (size_t j = 0; j < kGroup; ++j)
-      for (size_t l = 0; l < L; ++l) sum[j][l] = V::set1(op.bias[n + j]);
-    const float* weight = op.by_group.data() + n * op.inputs;
-    const float* input = from;
-    for (size_t m = 0; m < op.inputs; ++m, weight += kGroup, input += kStride) {
-      typename V::F v[L];
-      for (size_t l = 0; l < L; ++l) v[l] = V::load(input + l * V::width);
-      for (size_t j = 0; j < kGroup; ++j)
-        for (size_t l = 0; l < L; ++l) sum[j][l] = V::fma(V::set1(weight[j]), v[l], sum[j][l]);
-    }
-    for (size_t j = 0; j < kGroup && n + j < op.outputs; ++j) {
-      after.template neuron<L>(n + j, sum[j]);
-      for (size_t l = 0; l < L; ++l) V::store(to + (n + j) * kStride + l * V::width, sum[j][l]);
-    }
-  }
+  constexpr size_t kGroups = L < V::vectors ? V::vectors / L : 1;
+  size_t n = 0;
+  if constexpr (kGroups > 1)
+    for (; n + kGroups * Linear::kGroup <= op.outputs; n += kGroups * Linear::kGroup) gemm_groups<V, L, kGroups>(op, after, n, from, to);
+  for (; n < op.outputs; n += Linear::kGroup) gemm_groups<V, L, 1>(op, after, n, from, to);
 }
 
 // Large layers and few rows: vectors of neurons. R rows and J vectors of neurons from n on.
@@ -252,13 +261,16 @@ void gemm_block(const Linear& op, const float* x, float* y, size_t n) {
   for (size_t j = 0; j < J; ++j)
     for (size_t r = 0; r < R; ++r) sum[r][j] = V::load(op.bias.data() + n + j * V::width);
   const float* weight = op.by_vector.data() + n * op.inputs;
+  const float* three[(R + 2) / 3];  // a pointer for three rows each: one for each row does not fit into the processor's registers
+  for (size_t i = 0; i < (R + 2) / 3; ++i) three[i] = opaque(x + 3 * i * op.inputs);
   for (size_t m = 0; m < op.inputs; ++m, weight += V::width) {
     typename V::F w[J];
     for (size_t j = 0; j < J; ++j) w[j] = V::load(weight + j * op.inputs * V::width);
     for (size_t r = 0; r < R; ++r) {
-      const auto value = V::set1(x[r * op.inputs + m]);
+      const auto value = V::set1(three[r / 3][r % 3 * op.inputs]);
       for (size_t j = 0; j < J; ++j) sum[r][j] = V::fma(value, w[j], sum[r][j]);
     }
+    for (const float*& row : three) ++row;
   }
   for (size_t r = 0; r < R; ++r)
     for (size_t j = 0; j < J; ++j) {
@@ -272,29 +284,38 @@ void gemm_block(const Linear& op, const float* x, float* y, size_t n) {
 template <class V, size_t J>
 void gemm_columns(const Linear& op, const float* x, float* y, size_t rows, size_t n) {
   size_t i = 0;
-  for (; i + V::rows <= rows; i += V::rows) gemm_block<V, V::rows, J>(op, x + i * op.inputs, y + i * op.outputs, n);
-  for (; i + 4 <= rows; i += 4) gemm_block<V, 4, J>(op, x + i * op.inputs, y + i * op.outputs, n);
-  for (; i < rows; ++i) gemm_block<V, 1, J>(op, x + i * op.inputs, y + i * op.outputs, n);
+  const auto run = [&](auto count, size_t end) {
+    constexpr size_t kRows = decltype(count)::value;
+    for (; i + kRows <= end; i += kRows) gemm_block<V, kRows, J>(op, x + i * op.inputs, y + i * op.outputs, n);
+  };
+  if constexpr (V::rows > 8) {
+    const bool halves = rows > V::rows && rows % V::rows == 16 - V::rows;  // eight and eight, in place of many and few
+    run(std::integral_constant<size_t, V::rows>(), halves ? rows - 16 : rows);
+    run(std::integral_constant<size_t, 8>(), rows);
+  } else {
+    run(std::integral_constant<size_t, V::rows>(), rows);
+  }
+  run(std::integral_constant<size_t, 4>(), rows);
+  run(std::integral_constant<size_t, 1>(), rows);
 }
 
+// Rows of neurons from (a multiple of the width) to below `to`.
 template <class V>
-void gemm_rows(const Linear& op, const float* x, float* y, size_t rows) {
-  size_t n = 0;
+void gemm_rows(const Linear& op, const float* x, float* y, size_t rows, size_t from, size_t to) {
+  size_t n = from;
   if (rows < 4)  // more neurons at a time, to have enough sums under way
-    for (; n + 3 * V::width < op.outputs; n += 4 * V::width) gemm_columns<V, 4>(op, x, y, rows, n);
-  for (; n + V::width < op.outputs; n += 2 * V::width) gemm_columns<V, 2>(op, x, y, rows, n);
-  if (n < op.outputs) gemm_columns<V, 1>(op, x, y, rows, n);
+    for (; n + 3 * V::width < to; n += 4 * V::width) gemm_columns<V, 4>(op, x, y, rows, n);
+  for (; n + V::width < to; n += 2 * V::width) gemm_columns<V, 2>(op, x, y, rows, n);
+  if (n < to) gemm_columns<V, 1>(op, x, y, rows, n);
 }
 
 template <class V, class After>
-void gemm_large(const Linear& op, const After& after, const float* x, float* y, size_t rows) {
-  constexpr size_t kTile = 8 * V::rows, kCached = 1 << 17;  // rows between two activations; weights that a cache keeps for them
-  const size_t step = op.inputs * op.outputs <= kCached ? kTile : V::rows;
-  for (size_t first = 0; first < rows; first += kTile) {
-    const size_t last = rows - first < kTile ? rows : first + kTile;
-    for (size_t i = first; i < last; i += step)
-      gemm_rows<V>(op, x + i * op.inputs, y + i * op.outputs, last - i < step ? last - i : step);
-    after.rows(y + first * op.outputs, last - first);
+void gemm_large(const Linear& op, const After& after, const float* x, float* y, size_t rows, size_t from, size_t to) {
+  constexpr size_t kTile = 8 * V::rows;  // rows that pass while a cache keeps them
+  for (size_t i = 0; i < rows; i += kTile) {
+    const size_t count = rows - i < kTile ? rows - i : kTile;
+    gemm_rows<V>(op, x + i * op.inputs, y + i * op.outputs, count, from, to);
+    after.rows(y + i * op.outputs, count, from, to);
   }
 }
 
@@ -306,22 +327,47 @@ inline void with_after(const Layer& layer, Work work) {
   work(*layer.linear, NothingAfter<V>{});
 }
 
-// Up to L vectors of rows through all layers, feature first; `scratch` has two panels of `most` features.
+// What follows a layer, on L vectors of rows, feature first.
+template <class V, size_t L, class After>
+void activate_panel(const After& after, size_t neurons, float* panel) {
+  for (size_t n = 0; n < neurons; ++n, panel += L * V::width) {
+    typename V::F v[L];
+    for (size_t l = 0; l < L; ++l) v[l] = V::load(panel + l * V::width);
+    after.template neuron<L>(n, v);
+    for (size_t l = 0; l < L; ++l) V::store(panel + l * V::width, v[l]);
+  }
+}
+
+// Whether a layer has more inputs than are worth transposing for it.
+template <class V>
+inline bool is_wide(const Linear& op) { return op.inputs > 128 && op.outputs >= V::width; }
+
+// Up to L vectors of rows through all layers, feature first; `scratch` has two panels of `most` features. What a wide
+// first layer reads stays as it is.
 template <class V, size_t L>
 void feed_panels(const Layer* layers, size_t count, const float* x, float* y, size_t rows, float* scratch, size_t most) {
   constexpr size_t kStride = L * V::width;
   float *from = scratch, *to = scratch + most * kStride;
-  transpose_in<V>(x, rows, layers[0].linear->inputs, from, kStride);
-  for (size_t i = 0; i < count; ++i) {
+  size_t i = 0;
+  if (is_wide<V>(*layers[0].linear))
+    with_after<V>(layers[i++], [&](const Linear& op, const auto& after) {
+      gemm_rows<V>(op, x, to, rows, 0, op.outputs);
+      transpose_in<V>(to, rows, op.outputs, from, kStride);
+      activate_panel<V, L>(after, op.outputs, from);
+    });
+  else
+    transpose_in<V>(x, rows, layers[0].linear->inputs, from, kStride);
+  for (; i < count; ++i) {
     with_after<V>(layers[i], [&](const Linear& op, const auto& after) { gemm_panel<V, L>(op, after, from, to); });
     std::swap(from, to);
   }
   transpose_out<V>(from, kStride, y, rows, layers[count - 1].linear->outputs);
 }
 
-// The widest value that passes between or through the layers.
+// The widest value that passes between or through the layers, but for what a wide first layer reads.
+template <class V>
 inline size_t most_features(const Layer* layers, size_t count) {
-  size_t most = layers[0].linear->inputs;
+  size_t most = is_wide<V>(*layers[0].linear) ? 0 : layers[0].linear->inputs;
   for (size_t i = 0; i < count; ++i) most = most < layers[i].linear->outputs ? layers[i].linear->outputs : most;
   return most;
 }
@@ -330,7 +376,7 @@ template <class V>
 void feed_small(const Layer* layers, size_t count, const float* x, float* y, size_t rows) {
   constexpr size_t kMost = V::vectors * V::width;
   thread_local Table<float> scratch;
-  const size_t most = most_features(layers, count), inputs = layers[0].linear->inputs, outputs = layers[count - 1].linear->outputs;
+  const size_t most = most_features<V>(layers, count), inputs = layers[0].linear->inputs, outputs = layers[count - 1].linear->outputs;
   if (scratch.size() < 2 * most * kMost) scratch.resize(2 * most * kMost);
   for (size_t i = 0; i < rows;) {
     const size_t left = rows - i, step = left < V::width ? left : left < 2 * V::width ? V::width : left < kMost ? 2 * V::width : kMost;
@@ -341,21 +387,26 @@ void feed_small(const Layer* layers, size_t count, const float* x, float* y, siz
 }
 
 template <class V>
+void linear(const Layer& layer, const float* x, float* y, size_t rows, size_t from, size_t to) {
+  with_after<V>(layer, [&](const Linear& op, const auto& after) { gemm_large<V>(op, after, x, y, rows, from, to); });
+}
+
+template <class V>
 void feed_large(const Layer* layers, size_t count, const float* x, float* y, size_t rows) {
   thread_local Table<float> scratch;
-  const size_t most = rows * most_features(layers, count);
+  const size_t most = rows * most_features<V>(layers, count);
   if (count > 1 && scratch.size() < 2 * most) scratch.resize(2 * most);
   for (size_t i = 0; i < count; ++i) {
     float* to = i + 1 == count ? y : scratch.data() + i % 2 * most;
-    with_after<V>(layers[i], [&](const Linear& op, const auto& after) { gemm_large<V>(op, after, x, to, rows); });
+    linear<V>(layers[i], x, to, rows, 0, layers[i].linear->outputs);
     x = to;
   }
 }
 
 template <class V>
 void feed_forward(const Layer* layers, size_t count, const float* x, float* y, size_t rows) {
-  bool small = rows > V::width / 2;
-  for (size_t i = 0; i < count; ++i) small &= layers[i].linear->inputs <= 128 || layers[i].linear->outputs < V::width;
+  bool small = rows > V::width / 2 && (count > 1 || !is_wide<V>(*layers[0].linear));
+  for (size_t i = 1; i < count; ++i) small &= !is_wide<V>(*layers[i].linear);
   (small ? feed_small<V> : feed_large<V>)(layers, count, x, y, rows);
 }
 

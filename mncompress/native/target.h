@@ -2,7 +2,7 @@
 // compiled for. Headers of the system come before it, so that nothing of theirs is compiled for more than it should be.
 //
 // MNC_EXPORT: a C function that users of the library see. MNC_NOINLINE: one that is compiled by itself,
-// so that the compiler finds room for its sums in registers.
+// so that the compiler finds room for its sums in registers. opaque(p): p, where the compiler does not see what it is computed from.
 #pragma once
 
 #if defined(_WIN32)
@@ -24,3 +24,13 @@
 #define MNC_BEGIN_TARGET(features)
 #define MNC_END_TARGET
 #endif
+
+namespace {
+template <class T>
+inline T* opaque(T* p) {
+#if defined(__GNUC__)
+  asm("" : "+r"(p));
+#endif
+  return p;
+}
+}  // namespace

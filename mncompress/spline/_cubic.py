@@ -10,7 +10,7 @@ from scipy import interpolate
 from mncompress.spline._arrays import Array, Indices, as_finite, round_float32
 from mncompress.spline._functions import LARGEST_VALUE, ScalarFunctions, Target, center_and_half_width, make_target, sample_finite
 
-INTERVALS = (1, 2, 3, 4, 6, 8, 12, 15, 24, 31, 48, 63, 96, 128, 192, 256)
+INTERVALS = (1, 2, 3, 4, 6, 8, 12, 15, 24, 31, 48, 63, 96, 127, 192, 256)
 """The numbers of intervals worth trying: at most 60 % more than a finer choice would find. With its continuation a table of 15,
 31 or 63 fills one, two or four AVX-512 registers."""
 MOST_INTERVALS = 63

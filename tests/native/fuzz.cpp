@@ -108,7 +108,7 @@ struct Expected {
 struct Shape { size_t neurons, pieces, rows, inputs; };
 Shape any_shape() {
   const bool large = one_in(40);
-  return {1 + below(large ? 70 : 20), one_in(30) ? 15 + below(60) : 1 + below(9), below(large ? 150 : one_in(4) ? 36 : 8),
+  return {1 + below(large ? 70 : 20), one_in(30) ? 15 + below(125) : 1 + below(9), below(large ? 150 : one_in(4) ? 36 : 8),
           one_in(30) ? 120 + below(80) : 1 + below(12)};
 }
 
@@ -204,12 +204,17 @@ void check(const Expected& expected, float y, const char* kernel, const char* se
   fail(text);
 }
 
+// Some whole vectors of neurons.
+std::pair<size_t, size_t> any_neurons(const Shape& s, size_t width) {
+  const size_t blocks = (s.neurons + width - 1) / width, first = below(blocks), count = 1 + below(blocks - first);
+  return {first * width, std::min(s.neurons, (first + count) * width)};
+}
+
 // One elementwise kernel on some of the neurons, in place or not. Nothing else may be written.
 template <class Op, class Kernel>
 void call_elementwise(const Shape& s, const Op& op, Kernel kernel, size_t width, const char* name, const char* set) {
-  const size_t count = s.rows * s.neurons, blocks = (s.neurons + width - 1) / width;
-  const size_t from = below(blocks) * width, blocks_left = blocks - from / width;
-  const size_t to = std::min(s.neurons, from + (1 + below(blocks_left)) * width);
+  const size_t count = s.rows * s.neurons;
+  const auto [from, to] = any_neurons(s, width);
   Buffer x(4 * count), y(4 * count);
   const Floats values = draw(count, any_float);
   const bool in_place = one_in(2);
@@ -255,8 +260,9 @@ template <class Op>
 void call_layers(Shape s, const Op& op, const mnc::Kernels& kernels, const char* name) {
   std::vector<Inner> inner;
   const size_t features = s.inputs;
-  for (size_t count = s.inputs <= 12 ? below(3) : 0; count; --count) {
-    const size_t outputs = 1 + below(12);
+  const bool wide = features > 128;  // of which vectors of neurons make one layer more
+  for (size_t count = features <= 12 ? below(3) : wide ? below(2) : 0; count; --count) {
+    const size_t outputs = 1 + below(wide ? 40 : 12);
     inner.emplace_back(s.inputs, outputs, kernels.width);
     s.inputs = outputs;
   }
@@ -268,15 +274,21 @@ void call_layers(Shape s, const Op& op, const mnc::Kernels& kernels, const char*
   layers.push_back(followed_by(linear, prepared));
   Buffer x(4 * s.rows * features), y(4 * s.rows * s.neurons);
   for (size_t i = 0; i < s.rows * features; ++i) x.as()[i] = one_in(60) ? any_float() : eighth(2);
-  kernels.feed_forward(layers.data(), layers.size(), x.as(), y.as(), s.rows);
+  const bool part = inner.empty() && one_in(2);
+  const auto [from, to] = part ? any_neurons(s, kernels.width) : std::pair<size_t, size_t>{0, s.neurons};
+  std::fill_n(y.as(), s.rows * s.neurons, 1234.5f);
+  if (part) kernels.linear(layers[0], x.as(), y.as(), s.rows, from, to);
+  else kernels.feed_forward(layers.data(), layers.size(), x.as(), y.as(), s.rows);
   for (size_t i = 0; i < s.rows; ++i) {
+    const float* output = y.as() + i * s.neurons;
+    for (size_t n = 0; n < s.neurons; ++n)
+      if ((n < from || n >= to) && output[n] != 1234.5f) fail(std::string(name) + " wrote to other neurons");
     Floats row(x.as() + i * features, x.as() + (i + 1) * features);
     // With numbers beyond eighths the order of the sum matters: then all that counts is that it runs.
     const bool exact = std::all_of(row.begin(), row.end(), [](float v) { return !std::isfinite(v) || (std::abs(v) < 8 && v * 8 == std::floor(v * 8)); });
     if (!exact) continue;
     for (const Inner& layer : inner) row = layer.apply(row);
-    for (size_t n = 0; n < s.neurons; ++n)
-      check(op.expected(n, last.value(n, row.data())), y.as()[i * s.neurons + n], name, kernels.name, s, i, n);
+    for (size_t n = from; n < to; ++n) check(op.expected(n, last.value(n, row.data())), output[n], name, kernels.name, s, i, n);
   }
 }
 
