@@ -43,9 +43,11 @@ PRICES: Mapping[Literal["native", "portable"], Prices] = {
     "portable": Prices({**_NATIVE_ACTS, "polynomial": 2.2, "cubic_spline:linear": 2.4, "cubic_spline": 5.2}, 0.6,
                        {**_NATIVE_NODES, "polynomial": 14, "cubic_spline:linear": 7, "cubic_spline": 17, "piecewise_linear": 8,
                         "piecewise_linear:reduced": 8}),
-    # A kernel computes the layer before it too, so it takes no node of its own.
+    # A kernel computes the layer before it too, so it takes no node of its own; an act takes one more than it would otherwise, for
+    # kernels alone make a small network a single node, and with an act among them there are two or three.
     "native": Prices({**_NATIVE_ACTS, "polynomial": 2.2, "cubic_spline": 0.4}, 0.04,
-                     {**_NATIVE_NODES, "polynomial": 14, "cubic_spline": 0, "piecewise_linear": 0, "piecewise_linear:reduced": 0}),
+                     {**{key: nodes + key.startswith("native:") for key, nodes in _NATIVE_NODES.items()}, "native:gelu": 2,
+                      "polynomial": 14, "cubic_spline": 0, "piecewise_linear": 0, "piecewise_linear:reduced": 0}),
 }
 
 

@@ -12,7 +12,7 @@ from mncompress.spline._functions import LARGEST_VALUE, ScalarFunctions, Target,
 
 INTERVALS = (1, 2, 3, 4, 6, 8, 12, 15, 24, 31, 48, 63, 96, 127, 192, 256)
 """The numbers of intervals worth trying: at most 60 % more than a finer choice would find. With its continuation a table of 15,
-31 or 63 fills one, two or four AVX-512 registers."""
+31, 63 or 127 fills one, two, four or eight AVX-512 registers."""
 MOST_INTERVALS = 63
 """That are fitted by least squares. With many, interpolation is nearly as good."""
 
