@@ -350,9 +350,9 @@ def test_a_spline_needs_an_interval(library: str) -> None:
 @pytest.mark.parametrize("op", NAMES)
 def test_threads_change_no_bit(library: str, op: str) -> None:
     rng = np.random.default_rng(4)
-    for neurons, rows in ((37, 1500), (300, 300), (1100, 40)):
-        parameters = draw_parameters(op, neurons, 9, 60, rng)
-        x = rng.standard_normal((rows, 60 if op in FUSED else neurons)).astype(np.float32)
+    for neurons, inputs, rows in ((37, 60, 1500), (300, 60, 300), (1100, 60, 40), (1100, 200, 40), (1100, 800, 1)):
+        parameters = draw_parameters(op, neurons, 9, inputs, rng)
+        x = rng.standard_normal((rows, inputs if op in FUSED else neurons)).astype(np.float32)
         one, two = (run(open_session(op_model(op, parameters), library, threads=threads), x) for threads in (1, 2))
         assert np.array_equal(one, two)
         reference(op, parameters, x).check(two, EPS)
@@ -497,9 +497,9 @@ def test_parameters_of_another_fused_operator_are_refused(library: str, op: str,
 @pytest.mark.parametrize("chain", CHAINS)
 def test_threads_change_no_bit_of_a_chain(library: str, chain: Chain) -> None:
     rng = np.random.default_rng(9)
-    for width, rows in ((12, 3000), (60, 700), (150, 300)):
-        parameters = draw_chain(chain, [width] * 5, 9, rng)
-        x = rng.standard_normal((rows, width)).astype(np.float32)
+    for inputs, width, rows in ((12, 12, 3000), (60, 60, 700), (150, 150, 300), (900, 40, 70), (900, 140, 6)):
+        parameters = draw_chain(chain, [inputs, *[width] * 4], 9, rng)
+        x = rng.standard_normal((rows, inputs)).astype(np.float32)
         one, two = (run(open_session(chain_model(chain, parameters), library, threads=threads), x) for threads in (1, 2))
         assert np.array_equal(one, two)
         chain_reference(chain, parameters, x).check(two, EPS)

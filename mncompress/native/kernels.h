@@ -84,14 +84,14 @@ struct Training;
 
 // What one instruction set has. The first three work on neurons from (a multiple of width) to below `to`: two on x and y (rows, neurons),
 // which may be the same memory; linear from x (rows, inputs). feed_forward takes x (rows, inputs of the first layer) through all
-// layers; train has the optimizer steps of networks from..to.
+// layers, or, where `given`, the first layer's sums (rows, its outputs) through what follows; train has the optimizer steps of networks from..to.
 struct Kernels {
   const char* name;
   size_t width;  // floats in a vector: what the operators are prepared for
   void (*cubic_spline)(const CubicSpline<float>&, const float* x, float* y, size_t rows, size_t from, size_t to);
   void (*piecewise_linear)(const PiecewiseLinear<float>&, const float* x, float* y, size_t rows, size_t from, size_t to);
   void (*linear)(const Layer&, const float* x, float* y, size_t rows, size_t from, size_t to);
-  void (*feed_forward)(const Layer* layers, size_t count, const float* x, float* y, size_t rows);
+  void (*feed_forward)(const Layer* layers, size_t count, const float* x, float* y, size_t rows, bool given);
   void (*train)(const Training&, size_t from, size_t to);
 };
 

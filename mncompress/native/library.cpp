@@ -363,19 +363,20 @@ struct FeedForward : OnCpu {
     size_t cost = 1;
     for (const OwnedLayer& layer : layers) cost += (layer.linear.inputs + 32) * layer.linear.outputs;
     const size_t width = mnc::kernels().width, panel = 4 * width;
-    const size_t least = mnc::padded(std::max<size_t>(1, kGemmChunk / cost), 2 * width);
-    if (layers.size() == 1 && outputs > panel && !is_longer(layers)) {
-      const size_t high = std::min(rows, 6 * width), wide = mnc::padded(std::max<size_t>(1, kGemmChunk / high * outputs / cost), panel);
-      const size_t columns = (outputs + wide - 1) / wide;
-      const mnc::Layer layer = layers[0].view();
-      auto work = [&](size_t i) {
-        const size_t row = i / columns * high, from = i % columns * wide;
-        mnc::kernels().linear(layer, x + row * inputs, y + row * outputs, std::min(high, rows - row), from, std::min(outputs, from + wide));
-      };
-      return runtime.parallel(context, (rows + high - 1) / high * columns, work);
+    const bool few = rows < kFewPanels * panel, wide = inputs > 128 && layers.front().linear.outputs > 2 * width && !is_longer(layers);
+    if (wide && layers.size() == 1) return share_neurons(runtime, context, layers.front().view(), x, y, rows);
+    thread_local mnc::Table<float> sums;
+    const bool given = wide && few && rows * cost >= 2 * kGemmChunk;
+    if (given) {
+      const mnc::Linear& first = layers.front().linear;
+      if (sums.size() < rows * first.outputs) sums.resize(rows * first.outputs);
+      share_neurons(runtime, context, {&first, nullptr, nullptr}, x, sums.data(), rows);
     }
-    const size_t high = std::min(rows, rows < kFewPanels * panel ? least : mnc::padded(least, panel));
-    auto work = [&](size_t i) { feed(layers, x + i * high * inputs, y + i * high * outputs, std::min(high, rows - i * high)); };
+    const float* from = given ? sums.data() : x;
+    const size_t least = mnc::padded(std::max<size_t>(1, kGemmChunk / cost), 2 * width), high = std::min(rows, few ? least : mnc::padded(least, panel));
+    auto work = [&, features = given ? layers.front().linear.outputs : inputs](size_t i) {
+      feed(layers, from + i * high * features, y + i * high * outputs, std::min(high, rows - i * high), given);
+    };
     runtime.parallel(context, (rows + high - 1) / high, work);
   }
 
@@ -389,16 +390,29 @@ struct FeedForward : OnCpu {
     return std::any_of(layers.begin(), layers.end(), [](const OwnedLayer& layer) { return layer.cubic && layer.cubic->intervals > mnc::kMaxIntervals; });
   }
 
-  static void feed(const Prepared& layers, const float* x, float* y, size_t rows) {
+  // A layer in tiles of rows and neurons, each a piece of work.
+  static void share_neurons(const Runtime& runtime, ort::KernelContext* context, const mnc::Layer& layer, const float* x, float* y,
+                            size_t rows) {
+    const size_t width = mnc::kernels().width, inputs = layer.linear->inputs, outputs = layer.linear->outputs;
+    const size_t high = std::min(rows, 6 * width), least = std::max<size_t>(1, kGemmChunk / (high * (inputs + 32)));
+    const size_t wide = mnc::padded(least, rows < 4 ? 4 * width : 2 * width), columns = (outputs + wide - 1) / wide;
+    auto work = [&](size_t i) {
+      const size_t row = i / columns * high, from = i % columns * wide;
+      mnc::kernels().linear(layer, x + row * inputs, y + row * outputs, std::min(high, rows - row), from, std::min(outputs, from + wide));
+    };
+    runtime.parallel(context, (rows + high - 1) / high * columns, work);
+  }
+
+  static void feed(const Prepared& layers, const float* x, float* y, size_t rows, bool given) {
     std::vector<mnc::Layer> views;
     for (const OwnedLayer& layer : layers) views.push_back(layer.view());
-    if (!is_longer(layers)) return mnc::kernels().feed_forward(views.data(), views.size(), x, y, rows);
+    if (!is_longer(layers)) return mnc::kernels().feed_forward(views.data(), views.size(), x, y, rows, given);
     std::vector<float> from(x, x + rows * layers.front().linear.inputs), to;
     for (const OwnedLayer& layer : layers) {
       const mnc::Layer linear{&layer.linear, nullptr, nullptr};
       const size_t neurons = layer.linear.outputs;
       to.resize(rows * neurons);
-      mnc::kernels().feed_forward(&linear, 1, from.data(), to.data(), rows);
+      mnc::kernels().feed_forward(&linear, 1, from.data(), to.data(), rows, false);
       if (layer.cubic) run(*layer.cubic, to.data(), to.data(), rows, 0, neurons);
       if (layer.piecewise) run(*layer.piecewise, to.data(), to.data(), rows, 0, neurons);
       from.swap(to);

@@ -343,16 +343,16 @@ template <class V>
 inline bool is_wide(const Linear& op) { return op.inputs > 128 && op.outputs >= V::width; }
 
 // Up to L vectors of rows through all layers, feature first; `scratch` has two panels of `most` features. What a wide
-// first layer reads stays as it is.
+// first layer reads stays as it is. Where `given`, x has the first layer's sums (rows, outputs).
 template <class V, size_t L>
-void feed_panels(const Layer* layers, size_t count, const float* x, float* y, size_t rows, float* scratch, size_t most) {
+void feed_panels(const Layer* layers, size_t count, const float* x, float* y, size_t rows, bool given, float* scratch, size_t most) {
   constexpr size_t kStride = L * V::width;
   float *from = scratch, *to = scratch + most * kStride;
   size_t i = 0;
-  if (is_wide<V>(*layers[0].linear))
+  if (given || is_wide<V>(*layers[0].linear))
     with_after<V>(layers[i++], [&](const Linear& op, const auto& after) {
-      gemm_rows<V>(op, x, to, rows, 0, op.outputs);
-      transpose_in<V>(to, rows, op.outputs, from, kStride);
+      if (!given) gemm_rows<V>(op, x, to, rows, 0, op.outputs);
+      transpose_in<V>(given ? x : to, rows, op.outputs, from, kStride);
       activate_panel<V, L>(after, op.outputs, from);
     });
   else
@@ -364,24 +364,26 @@ void feed_panels(const Layer* layers, size_t count, const float* x, float* y, si
   transpose_out<V>(from, kStride, y, rows, layers[count - 1].linear->outputs);
 }
 
-// The widest value that passes between or through the layers, but for what a wide first layer reads.
-template <class V>
-inline size_t most_features(const Layer* layers, size_t count) {
-  size_t most = is_wide<V>(*layers[0].linear) ? 0 : layers[0].linear->inputs;
+// The widest value that passes between the layers.
+inline size_t most_outputs(const Layer* layers, size_t count) {
+  size_t most = 0;
   for (size_t i = 0; i < count; ++i) most = most < layers[i].linear->outputs ? layers[i].linear->outputs : most;
   return most;
 }
 
 template <class V>
-void feed_small(const Layer* layers, size_t count, const float* x, float* y, size_t rows) {
+void feed_small(const Layer* layers, size_t count, const float* x, float* y, size_t rows, bool given) {
   constexpr size_t kMost = V::vectors * V::width;
   thread_local Table<float> scratch;
-  const size_t most = most_features<V>(layers, count), inputs = layers[0].linear->inputs, outputs = layers[count - 1].linear->outputs;
+  const Linear& first = *layers[0].linear;
+  const size_t inputs = given ? first.outputs : first.inputs, outputs = layers[count - 1].linear->outputs;
+  size_t most = most_outputs(layers, count);
+  if (!given && !is_wide<V>(first) && most < inputs) most = inputs;
   if (scratch.size() < 2 * most * kMost) scratch.resize(2 * most * kMost);
   for (size_t i = 0; i < rows;) {
     const size_t left = rows - i, step = left < V::width ? left : left < 2 * V::width ? V::width : left < kMost ? 2 * V::width : kMost;
     const auto feed = step <= V::width ? feed_panels<V, 1> : step < kMost ? feed_panels<V, 2> : feed_panels<V, V::vectors>;
-    feed(layers, count, x + i * inputs, y + i * outputs, step, scratch.data(), most);
+    feed(layers, count, x + i * inputs, y + i * outputs, step, given, scratch.data(), most);
     i += step;
   }
 }
@@ -392,22 +394,28 @@ void linear(const Layer& layer, const float* x, float* y, size_t rows, size_t fr
 }
 
 template <class V>
-void feed_large(const Layer* layers, size_t count, const float* x, float* y, size_t rows) {
+void feed_large(const Layer* layers, size_t count, const float* x, float* y, size_t rows, bool given) {
   thread_local Table<float> scratch;
-  const size_t most = rows * most_features<V>(layers, count);
+  const size_t most = rows * most_outputs(layers, count);
   if (count > 1 && scratch.size() < 2 * most) scratch.resize(2 * most);
   for (size_t i = 0; i < count; ++i) {
     float* to = i + 1 == count ? y : scratch.data() + i % 2 * most;
-    linear<V>(layers[i], x, to, rows, 0, layers[i].linear->outputs);
+    const size_t outputs = layers[i].linear->outputs;
+    if (i == 0 && given) {
+      for (size_t k = 0; k < rows * outputs; ++k) to[k] = x[k];
+      with_after<V>(layers[0], [&](const Linear&, const auto& after) { after.rows(to, rows, 0, outputs); });
+    } else {
+      linear<V>(layers[i], x, to, rows, 0, outputs);
+    }
     x = to;
   }
 }
 
 template <class V>
-void feed_forward(const Layer* layers, size_t count, const float* x, float* y, size_t rows) {
+void feed_forward(const Layer* layers, size_t count, const float* x, float* y, size_t rows, bool given) {
   bool small = rows > V::width / 2 && (count > 1 || !is_wide<V>(*layers[0].linear));
   for (size_t i = 1; i < count; ++i) small &= !is_wide<V>(*layers[i].linear);
-  (small ? feed_small<V> : feed_large<V>)(layers, count, x, y, rows);
+  (small ? feed_small<V> : feed_large<V>)(layers, count, x, y, rows, given);
 }
 
 // One neuron's spline on L vectors of rows, reading the table by rows of four coefficients.

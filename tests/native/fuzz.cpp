@@ -278,7 +278,13 @@ void call_layers(Shape s, const Op& op, const mnc::Kernels& kernels, const char*
   const auto [from, to] = part ? any_neurons(s, kernels.width) : std::pair<size_t, size_t>{0, s.neurons};
   std::fill_n(y.as(), s.rows * s.neurons, 1234.5f);
   if (part) kernels.linear(layers[0], x.as(), y.as(), s.rows, from, to);
-  else kernels.feed_forward(layers.data(), layers.size(), x.as(), y.as(), s.rows);
+  else if (one_in(2)) kernels.feed_forward(layers.data(), layers.size(), x.as(), y.as(), s.rows, false);
+  else {
+    const mnc::Linear& first = *layers[0].linear;
+    Buffer sums(4 * s.rows * first.outputs);
+    kernels.linear({&first, nullptr, nullptr}, x.as(), sums.as(), s.rows, 0, first.outputs);
+    kernels.feed_forward(layers.data(), layers.size(), sums.as(), y.as(), s.rows, true);
+  }
   for (size_t i = 0; i < s.rows; ++i) {
     const float* output = y.as() + i * s.neurons;
     for (size_t n = 0; n < s.neurons; ++n)
