@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from mncompress.analysis._inner import Array
 from mncompress.analysis._options import REDUCED, LayerOptions, kind_of
-from mncompress.analysis._prices import NODE_NS, PRICES, SPLIT_NODES, SPLIT_NS, Prices, price_of_keeping
+from mncompress.analysis._prices import NODE_NS, PRICES, PRICES_IN_ONE_NODE, SPLIT_NODES, SPLIT_NS, Prices, price_of_keeping
 from mncompress.types import KINDS, Kind
 
 
@@ -31,15 +31,16 @@ class Choice:
     refused: tuple[Mapping[str, str], ...]
 
 
-def choose(options: LayerOptions, tolerance: Array, *, can_leave: bool = True) -> Choice:
+def choose(options: LayerOptions, tolerance: Array, *, can_leave: bool = True, in_one_node: bool = False) -> Choice:
     """The cheapest assignment of a layer, by the prices of the options' target.
 
     Args:
         options: of the layer.
         tolerance: per neuron, (n,).
         can_leave: whether a constant can move into the biases behind. One that cannot would be split off and joined again.
+        in_one_node: whether kernels alone would make the network a single node.
     """
-    prices = PRICES[options.target]
+    prices = PRICES_IN_ONE_NODE if in_one_node and options.target == "native" else PRICES[options.target]
     names = [name for name in options.errors if can_leave or name != "constant"]
     if not names:
         return keep_all(options, tolerance)

@@ -6,7 +6,7 @@ of magnitude matters.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 NODE_NS = 25.0
@@ -36,19 +36,21 @@ class Prices:
 
     element: Mapping[str, float]
     knot: float
-    nodes: Mapping[str, int]
+    nodes: dict[str, int]
 
 
 PRICES: Mapping[Literal["native", "portable"], Prices] = {
     "portable": Prices({**_NATIVE_ACTS, "polynomial": 2.2, "cubic_spline:linear": 2.4, "cubic_spline": 5.2}, 0.6,
                        {**_NATIVE_NODES, "polynomial": 14, "cubic_spline:linear": 7, "cubic_spline": 17, "piecewise_linear": 8,
                         "piecewise_linear:reduced": 8}),
-    # A kernel computes the layer before it too, so it takes no node of its own; an act takes one more than it would otherwise, for
-    # kernels alone make a small network a single node, and with an act among them there are two or three.
+    # A kernel computes the layer before it too, so it takes no node of its own.
     "native": Prices({**_NATIVE_ACTS, "polynomial": 2.2, "cubic_spline": 0.4}, 0.04,
-                     {**{key: nodes + key.startswith("native:") for key, nodes in _NATIVE_NODES.items()}, "native:gelu": 2,
-                      "polynomial": 14, "cubic_spline": 0, "piecewise_linear": 0, "piecewise_linear:reduced": 0}),
+                     {**_NATIVE_NODES, "polynomial": 14, "cubic_spline": 0, "piecewise_linear": 0, "piecewise_linear:reduced": 0}),
 }
+_NATIVE = PRICES["native"]
+PRICES_IN_ONE_NODE = replace(_NATIVE, nodes=_NATIVE.nodes | {
+    key: _NATIVE.nodes.get(key, 1) + 1 for key in _NATIVE_ACTS if key.startswith("native:")})
+"""In a network that kernels alone make a single node: an act among them makes two or three of it."""
 
 
 def price_of_keeping(neurons: int, width: int, depth: int) -> float:

@@ -28,7 +28,7 @@ from mncompress.compression._build import Assignment, Blueprint, Study, build
 from mncompress.compression._finetune import finetune
 from mncompress.compression._plan import describe, read_plan
 from mncompress.compression._rewrite import Group, LinearMap, is_free, rewrite
-from mncompress.compression._structure import find_levels, let_lines_leave
+from mncompress.compression._structure import find_levels, let_lines_leave, may_be_one_node
 from mncompress.data import Dataset
 from mncompress.errors import ConfigError
 from mncompress.nn import LearnedActivation, Network, count_macs
@@ -203,8 +203,9 @@ class _Search:
     def try_forms(self, budget: Budget, tolerance: float, movable: Sequence[bool]) -> _Candidate:
         """A tolerance, carried out in the layers that may change."""
         tolerances = [spread_tolerance(tolerance, found.sensitivity) for found in self.calibration]
-        choices = [choose(*pair, can_leave=is_free(self.network, position)) if movable[position] else keep_all(*pair)
-                   for position, pair in enumerate(zip(self.options, tolerances, strict=True))]
+        in_one_node = may_be_one_node(self.network)
+        choices = [choose(*pair, can_leave=is_free(self.network, position), in_one_node=in_one_node) if movable[position]
+                   else keep_all(*pair) for position, pair in enumerate(zip(self.options, tolerances, strict=True))]
         assignments = [_assign(*each) for each in zip(self.options, choices, tolerances, strict=True)]
         candidate = self.try_out(budget, tolerance, tolerances, choices, assignments)
         self.tell(f"tolerance {tolerance:.2g}: {candidate.verdict.reason}")

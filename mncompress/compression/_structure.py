@@ -18,8 +18,8 @@ PRICES = np.geomspace(1e-7, 1e2, 96)
 STEP, WIDE_STEP, WIDE = 0.004, 0.05, 1200
 """Relative difference in cost between one structure and the next, and that of networks with a layer that has and reads more than
 `WIDE` features."""
-SMALL_WIDTH = 128
-"""Of the widest layer of a network that is exported as one node."""
+WIDEST_IN_ONE_NODE = 128
+"""Neurons of the widest layer of a network that is exported as one node, as `mncompress.export` has it."""
 WORTHWHILE = 0.03
 """Of all multiply-adds, with nodes counted: a smaller gain is not worth the change."""
 
@@ -83,9 +83,13 @@ def let_lines_leave(network: Network, assignments: Sequence[Assignment], options
     return _assign(chosen, assignments, sizes, [False] * len(stages))
 
 
+def may_be_one_node(network: Network) -> bool:
+    """Whether kernels alone would make the network a single node."""
+    return not any(layer.residual for layer in network.layers) and max(network.spec.sizes[1:]) <= WIDEST_IN_ONE_NODE
+
+
 def _shape_of(network: Network) -> Shape:
-    is_residual = any(layer.residual for layer in network.layers)
-    return Shape(network.spec.sizes, not is_residual and max(network.spec.sizes) <= SMALL_WIDTH)
+    return Shape(network.spec.sizes, may_be_one_node(network))
 
 
 class _Level:

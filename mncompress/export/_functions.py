@@ -18,7 +18,7 @@ intercept (N):
     FeedForward(X, weight, bias, ..., weight, bias, ...)                               = layers like these, one after another
 
 X (batch, M), weight (N, M), bias (N): a linear layer with its activation, which the kernel library computes in one pass, and a
-small network in one node. A layer of `FeedForward` may also be weight and bias alone.
+network of up to 128 neurons a layer in one node. A layer of `FeedForward` may also be weight and bias alone.
 
 The first two take X of any rank from 1 on, an empty batch too. NaN gives NaN; an infinity gives what the formula above gives in
 float32 arithmetic, so NaN where it meets a slope of exactly 0. No input makes a session fail.

@@ -137,7 +137,7 @@ def _join(builder: GraphBuilder, parts: Sequence[Value], name: str) -> Value:
 
 
 def _emit_in_one_node(builder: GraphBuilder, value: Value, network: Network, linears: Sequence[Linear]) -> Value | None:
-    """A small network of splines and piecewise-linear forms alone as one node; None for any other."""
+    """A network of few neurons a layer, with splines and piecewise-linear forms alone, as one node; None for any other."""
     forms = [layer.activation for layer in network.layers]
     known = all(isinstance(form, CubicSpline | PiecewiseLinear | None) for form in forms)
     if not known or forms == [None] or any(layer.residual or layer.passes for layer in network.layers):

@@ -116,7 +116,7 @@ struct Avx512 {
   }
 
   template <size_t L>
-  static void cubic_splines(const CubicSpline<float>& op, size_t n, F* v) {
+  MNC_INLINE static void cubic_splines(const CubicSpline<float>& op, size_t n, F* v) {
     const F intervals = set1(static_cast<float>(op.intervals));
     const float* table = op.permuted.data() + n * 64 * op.registers;
     if (op.registers == 1) {

@@ -2,6 +2,7 @@
 #include <cmath>
 #include <cstring>
 
+#include <type_traits>
 #include <utility>
 
 #include "kernels.h"

@@ -338,9 +338,11 @@ void activate_panel(const After& after, size_t neurons, float* panel) {
   }
 }
 
-// Whether a layer has more inputs than are worth transposing for it.
+// Whether a layer has more inputs than are worth transposing for it: with few neurons most lanes of a vector of them would be empty.
 template <class V>
-inline bool is_wide(const Linear& op) { return op.inputs > 128 && op.outputs >= V::width; }
+inline bool is_wide(const Linear& op) {
+  return op.inputs > 128 && (op.outputs > V::width / 2 || op.inputs > 1024);
+}
 
 // Up to L vectors of rows through all layers, feature first; `scratch` has two panels of `most` features. What a wide
 // first layer reads stays as it is. Where `given`, x has the first layer's sums (rows, outputs).

@@ -2,15 +2,18 @@
 // compiled for. Headers of the system come before it, so that nothing of theirs is compiled for more than it should be.
 //
 // MNC_EXPORT: a C function that users of the library see. MNC_NOINLINE: one that is compiled by itself,
-// so that the compiler finds room for its sums in registers. opaque(p): p, where the compiler does not see what it is computed from.
+// so that the compiler finds room for its sums in registers. MNC_INLINE: one that never is. opaque(p): p, where the compiler does
+// not see what it is computed from.
 #pragma once
 
 #if defined(_WIN32)
 #define MNC_EXPORT extern "C" __declspec(dllexport)
 #define MNC_NOINLINE __declspec(noinline)
+#define MNC_INLINE __forceinline
 #else
 #define MNC_EXPORT extern "C" __attribute__((visibility("default")))
 #define MNC_NOINLINE __attribute__((noinline))
+#define MNC_INLINE inline __attribute__((always_inline))
 #endif
 
 #define MNC_PRAGMA(text) _Pragma(#text)
