@@ -495,13 +495,15 @@ def test_parameters_of_another_fused_operator_are_refused(library: str, op: str,
 
 
 @pytest.mark.parametrize("chain", CHAINS)
-def test_threads_change_no_bit_of_a_chain(library: str, chain: Chain) -> None:
+def test_threads_and_batches_change_no_bit_of_a_chain(library: str, chain: Chain) -> None:
     rng = np.random.default_rng(9)
-    for inputs, width, rows in ((12, 12, 3000), (60, 60, 700), (150, 150, 300), (900, 40, 70), (900, 140, 6)):
+    for inputs, width, rows in ((12, 12, 3000), (60, 60, 700), (150, 150, 300), (900, 5, 70), (900, 40, 70), (900, 140, 6)):
         parameters = draw_chain(chain, [inputs, *[width] * 4], 9, rng)
         x = rng.standard_normal((rows, inputs)).astype(np.float32)
-        one, two = (run(open_session(chain_model(chain, parameters), library, threads=threads), x) for threads in (1, 2))
+        sessions = [open_session(chain_model(chain, parameters), library, threads=threads) for threads in (1, 2)]
+        one, two = (run(session, x) for session in sessions)
         assert np.array_equal(one, two)
+        assert np.array_equal(run(sessions[0], x[:3]), one[:3])
         chain_reference(chain, parameters, x).check(two, EPS)
 
 

@@ -76,6 +76,7 @@ Linear::Linear(size_t inputs, size_t outputs, const float* weight, const float* 
       by_group[(n / kGroup * inputs + m) * kGroup + n % kGroup] = weight[n * inputs + m];
       by_vector[(n / width * inputs + m) * width + n % width] = weight[n * inputs + m];
     }
+  if (is_slim(width)) by_row.assign(weight, weight + outputs * inputs);
 }
 
 template <class T>

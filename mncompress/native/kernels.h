@@ -69,8 +69,12 @@ struct Linear {
   Table<float> bias;       // (padded to width and kGroup)
   Table<float> by_group;   // (groups, M, kGroup): weights that meet a vector of rows
   Table<float> by_vector;  // (vectors, M, width): weights that meet a single row
+  Table<float> by_row;     // (N, M), of few neurons with many inputs: weights that meet vectors of inputs
 
   Linear(size_t inputs, size_t outputs, const float* weight, const float* bias, size_t width);
+  // Whether there are more inputs than are worth transposing, and whether their neurons would fill a vector badly.
+  bool has_many_inputs() const { return inputs > 128; }
+  bool is_slim(size_t width) const { return has_many_inputs() && outputs <= width * 3 / 4; }
 };
 
 // A linear layer with what follows it: one of the two, or nothing.

@@ -110,8 +110,8 @@ void multiply_transposed(const float* u_grad, size_t outputs, const float* from,
 // J neurons. Rows `ahead`, where there are, come into the cache meanwhile.
 template <class V, size_t J>
 MNC_NOINLINE void project_group(const float* const* rows, const float* const* ahead, size_t features, const float* weight,
-                                const float* bias, float* u, size_t stride) {
-  for (size_t b = 0; b < stride; b += kRows) {
+                                const float* bias, float* u, size_t count, size_t stride) {
+  for (size_t b = 0; b < count; b += kRows) {
     typename V::F sum[J][kRows];
     for (size_t j = 0; j < J; ++j)
       for (size_t r = 0; r < kRows; ++r) sum[j][r] = V::set1(0);
@@ -132,12 +132,13 @@ MNC_NOINLINE void project_group(const float* const* rows, const float* const* ah
   }
 }
 
-// u (neurons, stride) = weight (neurons, features) times the rows + bias, along the features.
+// u (neurons, stride) = weight (neurons, features) times `count` rows, a multiple of kRows, + bias, along the features.
 template <class V>
 void project(const float* const* rows, const float* const* ahead, size_t features, const float* weight, const float* bias,
-             size_t neurons, float* u, size_t stride) {
-  by_group<Tile<V>::neurons>(neurons, [&](size_t n, auto count) {
-    project_group<V, decltype(count)::value>(rows, n ? nullptr : ahead, features, weight + n * features, bias + n, u + n * stride, stride);
+             size_t neurons, float* u, size_t count, size_t stride) {
+  by_group<Tile<V>::neurons>(neurons, [&](size_t n, auto group) {
+    project_group<V, decltype(group)::value>(rows, n ? nullptr : ahead, features, weight + n * features, bias + n, u + n * stride, count,
+                                             stride);
   });
 }
 

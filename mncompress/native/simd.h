@@ -13,6 +13,7 @@
 //   evaluates one neuron's spline on L vectors of rows
 #pragma once
 
+#include "products.h"
 #include "target.h"
 
 namespace {
@@ -263,6 +264,8 @@ void gemm_block(const Linear& op, const float* x, float* y, size_t n) {
   const float* weight = op.by_vector.data() + n * op.inputs;
   const float* three[(R + 2) / 3];  // a pointer for three rows each: one for each row does not fit into the processor's registers
   for (size_t i = 0; i < (R + 2) / 3; ++i) three[i] = opaque(x + 3 * i * op.inputs);
+  for (size_t r = R; n == 0 && R >= 8 && r < 2 * R; ++r)  // where the next rows begin, of which the processor guesses the rest
+    for (size_t line = 0; line < 3; ++line) V::prefetch(x + r * op.inputs + line * 16);
   for (size_t m = 0; m < op.inputs; ++m, weight += V::width) {
     typename V::F w[J];
     for (size_t j = 0; j < J; ++j) w[j] = V::load(weight + j * op.inputs * V::width);
@@ -338,14 +341,23 @@ void activate_panel(const After& after, size_t neurons, float* panel) {
   }
 }
 
-// Whether a layer has more inputs than are worth transposing for it: with few neurons most lanes of a vector of them would be empty.
 template <class V>
-inline bool is_wide(const Linear& op) {
-  return op.inputs > 128 && (op.outputs > V::width / 2 || op.inputs > 1024);
+inline bool is_wide(const Linear& op) { return op.has_many_inputs() && !op.is_slim(V::width); }
+
+// A slim layer's sums (N, stride) for up to `stride` rows; zero behind the last four.
+template <class V, size_t L>
+void project_rows(const Linear& op, const float* x, size_t rows, float* sums) {
+  constexpr size_t kStride = L * V::width;
+  const size_t count = mnc::padded(rows, kRows);
+  const float* at[kStride < kRows ? kRows : kStride];
+  for (size_t b = 0; b < count; ++b) at[b] = x + (b < rows ? b : rows - 1) * op.inputs;
+  project<V>(at, nullptr, op.inputs, op.by_row.data(), op.bias.data(), op.outputs, sums, count, kStride);
+  for (size_t n = 0; n < op.outputs; ++n)
+    for (size_t b = count; b < kStride; ++b) sums[n * kStride + b] = 0;
 }
 
-// Up to L vectors of rows through all layers, feature first; `scratch` has two panels of `most` features. What a wide
-// first layer reads stays as it is. Where `given`, x has the first layer's sums (rows, outputs).
+// Up to L vectors of rows through all layers, feature first; `scratch` has two panels of `most` features. What a
+// first layer with many inputs reads stays as it is. Where `given`, x has the first layer's sums (rows, outputs).
 template <class V, size_t L>
 void feed_panels(const Layer* layers, size_t count, const float* x, float* y, size_t rows, bool given, float* scratch, size_t most) {
   constexpr size_t kStride = L * V::width;
@@ -355,6 +367,11 @@ void feed_panels(const Layer* layers, size_t count, const float* x, float* y, si
     with_after<V>(layers[i++], [&](const Linear& op, const auto& after) {
       if (!given) gemm_rows<V>(op, x, to, rows, 0, op.outputs);
       transpose_in<V>(given ? x : to, rows, op.outputs, from, kStride);
+      activate_panel<V, L>(after, op.outputs, from);
+    });
+  else if (layers[0].linear->is_slim(V::width))
+    with_after<V>(layers[i++], [&](const Linear& op, const auto& after) {
+      project_rows<V, L>(op, x, rows, from);
       activate_panel<V, L>(after, op.outputs, from);
     });
   else
@@ -380,7 +397,7 @@ void feed_small(const Layer* layers, size_t count, const float* x, float* y, siz
   const Linear& first = *layers[0].linear;
   const size_t inputs = given ? first.outputs : first.inputs, outputs = layers[count - 1].linear->outputs;
   size_t most = most_outputs(layers, count);
-  if (!given && !is_wide<V>(first) && most < inputs) most = inputs;
+  if (!first.has_many_inputs() && most < inputs) most = inputs;
   if (scratch.size() < 2 * most * kMost) scratch.resize(2 * most * kMost);
   for (size_t i = 0; i < rows;) {
     const size_t left = rows - i, step = left < V::width ? left : left < 2 * V::width ? V::width : left < kMost ? 2 * V::width : kMost;
@@ -415,7 +432,8 @@ void feed_large(const Layer* layers, size_t count, const float* x, float* y, siz
 
 template <class V>
 void feed_forward(const Layer* layers, size_t count, const float* x, float* y, size_t rows, bool given) {
-  bool small = rows > V::width / 2 && (count > 1 || !is_wide<V>(*layers[0].linear));
+  const Linear& first = *layers[0].linear;
+  bool small = first.is_slim(V::width) || (rows > V::width / 2 && (count > 1 || !is_wide<V>(first)));
   for (size_t i = 1; i < count; ++i) small &= !is_wide<V>(*layers[i].linear);
   (small ? feed_small<V> : feed_large<V>)(layers, count, x, y, rows, given);
 }

@@ -395,7 +395,7 @@ class Worker {
       const float* weight = at(flat, networks, network, layer.weight, neurons * inputs);
       const float* bias = at(flat, networks, network, layer.bias, neurons);
       float* to = layer.activated ? u : y;
-      if (i == 0 && wide_) project<V>(rows_.data(), ahead_.data(), features_, weight, bias, neurons, to, stride_);
+      if (i == 0 && wide_) project<V>(rows_.data(), ahead_.data(), features_, weight, bias, neurons, to, stride_, stride_);
       else multiply<V>({weight, inputs, 1}, neurons, inputs, bias, h, to, stride_);
       if (layer.activated)
         with_act(layer.act, [&](auto act) {
