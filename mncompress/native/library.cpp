@@ -362,19 +362,20 @@ struct FeedForward : OnCpu {
     if (rows == 0 || outputs == 0) return;
     size_t cost = 1;
     for (const OwnedLayer& layer : layers) cost += (layer.linear.inputs + 32) * layer.linear.outputs;
+    const mnc::Linear& first = layers.front().linear;
     const size_t width = mnc::kernels().width, panel = 4 * width;
-    const bool few = rows < kFewPanels * panel, wide = inputs > 128 && layers.front().linear.outputs > 2 * width && !is_longer(layers);
+    const bool few = rows < kFewPanels * panel, wide = first.has_many_inputs() && first.outputs > 2 * width && !is_longer(layers);
     if (wide && layers.size() == 1) return share_neurons(runtime, context, layers.front().view(), x, y, rows);
     thread_local mnc::Table<float> sums;
     const bool given = wide && few && rows * cost >= 2 * kGemmChunk;
     if (given) {
-      const mnc::Linear& first = layers.front().linear;
       if (sums.size() < rows * first.outputs) sums.resize(rows * first.outputs);
       share_neurons(runtime, context, {&first, nullptr, nullptr}, x, sums.data(), rows);
     }
     const float* from = given ? sums.data() : x;
-    const size_t least = mnc::padded(std::max<size_t>(1, kGemmChunk / cost), 2 * width), high = std::min(rows, few ? least : mnc::padded(least, panel));
-    auto work = [&, features = given ? layers.front().linear.outputs : inputs](size_t i) {
+    const size_t features = given ? first.outputs : inputs, least = mnc::padded(std::max<size_t>(1, kGemmChunk / cost), 2 * width);
+    const size_t high = std::min(rows, few ? least : mnc::padded(least, panel));
+    auto work = [&](size_t i) {
       feed(layers, from + i * high * features, y + i * high * outputs, std::min(high, rows - i * high), given);
     };
     runtime.parallel(context, (rows + high - 1) / high, work);
@@ -387,7 +388,9 @@ struct FeedForward : OnCpu {
 
   // Whether a spline is longer than the kernels' tables.
   static bool is_longer(const Prepared& layers) {
-    return std::any_of(layers.begin(), layers.end(), [](const OwnedLayer& layer) { return layer.cubic && layer.cubic->intervals > mnc::kMaxIntervals; });
+    return std::any_of(layers.begin(), layers.end(), [](const OwnedLayer& layer) {
+      return layer.cubic && layer.cubic->intervals > mnc::kMaxIntervals;
+    });
   }
 
   // A layer in tiles of rows and neurons, each a piece of work.
