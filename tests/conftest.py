@@ -2,9 +2,24 @@
 
 import signal
 from collections.abc import Iterator
+from importlib.util import find_spec
 
 import pytest
 import torch
+from triton_tools import INTERPRETED_TEST, interpreter
+
+
+def pytest_runtestloop(session: pytest.Session) -> None:
+    """Let the tests of Triton's interpreter, which take long, run beside the others."""
+    for item in session.items:
+        is_waiting = item.name == INTERPRETED_TEST and hasattr(getattr(item, "module", None), "interpreter")
+        if is_waiting and find_spec("triton") and not session.config.option.collectonly:
+            interpreter.start(str(item.path))
+
+
+def pytest_sessionfinish() -> None:
+    """Wait for none of them."""
+    interpreter.stop()
 
 
 @pytest.fixture(scope="module")
