@@ -28,10 +28,10 @@ from mncompress.compression._build import Assignment, Blueprint, Study, build
 from mncompress.compression._finetune import finetune
 from mncompress.compression._plan import describe, read_plan
 from mncompress.compression._rewrite import Group, LinearMap, is_free, rewrite
-from mncompress.compression._structure import find_levels, let_lines_leave, may_be_one_node
+from mncompress.compression._structure import find_levels, let_lines_leave
 from mncompress.data import Dataset
 from mncompress.errors import ConfigError
-from mncompress.nn import LearnedActivation, Network, count_macs
+from mncompress.nn import LearnedActivation, Network, count_macs, may_be_one_node
 from mncompress.types import Budget, Decision, LayerPlan, Plan, Trial
 
 TOLERANCES: tuple[float, ...] = tuple(float(t) for t in np.geomspace(0.3, 1e-8, 16))

@@ -11,15 +11,13 @@ from mncompress.compression._build import Assignment, Study
 from mncompress.compression._departures import NOTHING, Departure, Shape, distribute, find_departures, is_dense
 from mncompress.compression._factors import find_factors
 from mncompress.compression._rewrite import is_free
-from mncompress.nn import Network
+from mncompress.nn import Network, may_be_one_node
 
 PRICES = np.geomspace(1e-7, 1e2, 96)
 """Of all multiply-adds of the original, in units of the outputs' variance."""
 STEP, WIDE_STEP, WIDE = 0.004, 0.05, 1200
 """Relative difference in cost between one structure and the next, and that of networks with a layer that has and reads more than
 `WIDE` features."""
-WIDEST_IN_ONE_NODE = 128
-"""Neurons of the widest layer of a network that is exported as one node, as `mncompress.export` has it."""
 WORTHWHILE = 0.03
 """Of all multiply-adds, with nodes counted: a smaller gain is not worth the change."""
 
@@ -81,11 +79,6 @@ def let_lines_leave(network: Network, assignments: Sequence[Assignment], options
     if shape.cost(chosen) > (1 - WORTHWHILE) * shape.cost([NOTHING] * len(stages)):
         return None
     return _assign(chosen, assignments, sizes, [False] * len(stages))
-
-
-def may_be_one_node(network: Network) -> bool:
-    """Whether kernels alone would make the network a single node."""
-    return not any(layer.residual for layer in network.layers) and max(network.spec.sizes[1:]) <= WIDEST_IN_ONE_NODE
 
 
 def _shape_of(network: Network) -> Shape:

@@ -54,10 +54,9 @@ from mncompress.nn import (
     Scale,
     Vaf,
     Warp,
+    may_be_one_node,
 )
 
-WIDEST_IN_ONE_NODE = 128
-"""Neurons of the widest layer of a network that is written as one `FeedForward` node: beyond, nodes cost little."""
 LARGEST_FOLDED_OFFSET = 64.0
 """Of a feature's shift, in units of its scale: beyond, folding into float32 weights loses more than six bits."""
 OUTPUT_NAMES = {"classification": "logits", "regression": "output"}
@@ -140,9 +139,7 @@ def _emit_in_one_node(builder: GraphBuilder, value: Value, network: Network, lin
     """A network of few neurons a layer, with splines and piecewise-linear forms alone, as one node; None for any other."""
     forms = [layer.activation for layer in network.layers]
     known = all(isinstance(form, CubicSpline | PiecewiseLinear | None) for form in forms)
-    if not known or forms == [None] or any(layer.residual or layer.passes for layer in network.layers):
-        return None
-    if max(len(linear.bias) for linear in linears) > WIDEST_IN_ONE_NODE:
+    if not known or forms == [None] or not may_be_one_node(network):
         return None
     parameters = [_parameters(form) if isinstance(form, CubicSpline | PiecewiseLinear) else None for form in forms]
     return emit_feed_forward(builder, value, list(zip(linears, parameters, strict=True)), "layer")

@@ -2,6 +2,7 @@
 
 from mncompress.nn._cost import count_macs as count_macs
 from mncompress.nn._cost import count_parameters as count_parameters
+from mncompress.nn._cost import may_be_one_node as may_be_one_node
 from mncompress.nn._families import FIXED_ENDS as FIXED_ENDS
 from mncompress.nn._families import INNER_PARAMETERS as INNER_PARAMETERS
 from mncompress.nn._families import LEARNED_ENDS as LEARNED_ENDS

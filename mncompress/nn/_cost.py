@@ -1,4 +1,4 @@
-"""What a network costs: parameters, and multiply-adds of one sample with the activations included.
+"""What a network costs: parameters, multiply-adds of one sample with the activations included, and whether it may be one node.
 
 An inner network counts in full, a cubic spline 4 per neuron, a table of lines 1, a piecewise-linear form its knots, a
 polynomial its degree, a native activation nothing, an explicit scale and shift 1.
@@ -11,6 +11,9 @@ from mncompress.nn._forms import CubicSpline, Grouped, PiecewiseLinear, Polynomi
 from mncompress.nn._linear_table import LinearTable
 from mncompress.nn._network import Network
 
+WIDEST_IN_ONE_NODE = 128
+"""Neurons of the widest layer of a network that is written as one `FeedForward` node: beyond, nodes cost little."""
+
 
 def count_parameters(network: Network) -> int:
     """Numbers that have to be stored, standardization aside since it folds into the weights."""
@@ -21,6 +24,12 @@ def count_macs(network: Network) -> int:
     """Multiply-adds of one sample."""
     return sum(layer.linear.in_features * layer.linear.out_features + _activation_macs(layer.activation)
                for layer in network.layers)
+
+
+def may_be_one_node(network: Network) -> bool:
+    """Whether splines and piecewise-linear forms alone would make the network a single node of the kernel library."""
+    return not any(layer.residual or layer.passes for layer in network.layers) and (
+        max(layer.linear.out_features for layer in network.layers) <= WIDEST_IN_ONE_NODE)
 
 
 def _activation_macs(form: nn.Module | None) -> int:
