@@ -1,25 +1,21 @@
 """What several test files share."""
 
+import os
 import signal
 from collections.abc import Iterator
-from importlib.util import find_spec
 
 import pytest
 import torch
-from triton_tools import INTERPRETED_TEST, interpreter
+
+MOST_WORKERS = 4
+"""Each has torch in memory."""
 
 
-def pytest_runtestloop(session: pytest.Session) -> None:
-    """Let the tests of Triton's interpreter, which take long, run beside the others."""
-    for item in session.items:
-        is_waiting = item.name == INTERPRETED_TEST and hasattr(getattr(item, "module", None), "interpreter")
-        if is_waiting and find_spec("triton") and not session.config.option.collectonly:
-            interpreter.start(str(item.path))
-
-
-def pytest_sessionfinish() -> None:
-    """Wait for none of them."""
-    interpreter.stop()
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Run the whole suite on up to four cores; tests that are named, in this process."""
+    is_whole = config.args_source is not pytest.Config.ArgsSource.ARGS
+    return min(MOST_WORKERS, os.cpu_count() or 1) if is_whole else 0
 
 
 @pytest.fixture(scope="module")

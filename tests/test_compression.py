@@ -275,14 +275,15 @@ def test_regression_bound_by_hand():
     assert evidence["rmse"] == pytest.approx(np.sqrt(before.mean()), rel=1e-12)
     assert evidence["rmse_compressed"] == pytest.approx(np.sqrt(after.mean()), rel=1e-12)
     assert evidence["drop"] == pytest.approx(100 * (np.sqrt(after.mean() / before.mean()) - 1), rel=1e-6)
-    difference = (after - before).mean(1)
-    upper = difference.mean() + 2.2498934 * difference.std(ddof=1) / 20     # Student's t, 399 degrees of freedom, 1.25 %
     # Of 400 sorted values the 99 % quantile lies at place 398.01 - 3 = 395.01, counted from 0.
     rows = np.sort(before.mean(1))
-    cautious = np.minimum(rows, rows[395] + 0.01 * (rows[396] - rows[395])).mean()
-    assert cautious < before.mean()
-    assert evidence["drop_upper_bound"] == pytest.approx(100 * (np.sqrt(1 + upper / cautious) - 1), rel=1e-4)
-    change = np.sqrt(((compressed - original) ** 2).mean() / cautious)
+    weight = np.minimum(1, (rows[395] + 0.01 * (rows[396] - rows[395])) / before.mean(1))
+    assert (weight < 1).sum() == 4
+    weighted = (weight * before.mean(1)).mean()
+    difference = weight * (after - before).mean(1)
+    upper = difference.mean() + 2.2498934 * difference.std(ddof=1) / 20     # Student's t, 399 degrees of freedom, 1.25 %
+    assert evidence["drop_upper_bound"] == pytest.approx(100 * (np.sqrt(1 + upper / weighted) - 1), rel=1e-4)
+    change = np.sqrt((weight * ((compressed - original) ** 2).mean(1)).mean() / weighted)
     assert evidence["change_percent"] == pytest.approx(100 * change, rel=1e-9)
 
 
@@ -312,6 +313,24 @@ def test_one_row_far_off_makes_no_room_for_others():
     residual[17] = 200.0
     change[17] = 0.0
     assert not check_budget(Budget(max_drop=1.0), "regression", residual, residual + 10 * change, y, refuse_to_count).ok
+
+
+def test_one_row_far_off_forbids_no_change():
+    """Its own error may change by a share of the limit, though that is more than all other errors together."""
+    rng = np.random.default_rng(3)
+    y = np.zeros((300, 1), np.float32)
+    residual = rng.normal(size=y.shape)
+    change = 0.02 * rng.normal(size=y.shape)
+    residual[17], change[17] = 2000.0, 2.0
+    assert ((residual + change)**2 - residual**2)[17] > (np.delete(residual, 17)**2).sum()
+    assert check_budget(Budget(max_drop=1.0), "regression", residual, residual + change, y, refuse_to_count).ok
+    change[17] = 22.0
+    verdict = check_budget(Budget(max_drop=1.0), "regression", residual, residual + change, y, refuse_to_count)
+    assert not verdict.ok
+    assert verdict.evidence["drop"] == pytest.approx(1.1, rel=1e-3)
+    change[17] = 0.0
+    change[18] = 2000.0
+    assert not check_budget(Budget(max_drop=1.0), "regression", residual, residual + change, y, refuse_to_count).ok
 
 
 def test_nothing_behind_a_failure_is_looked_at():

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
+from triton_tools import run_again, run_interpreted
 
 from mncompress import spline
 from mncompress.native import instruction_set
@@ -444,18 +445,10 @@ def test_kernels_compile_ahead_of_time(name):
     assert ".target sm_90" in triton.compile(source, target=GPUTarget("cuda", 90, 32)).asm["ptx"]
 
 
-def run_again(selection: str, **environment: str) -> None:
-    """Run tests of this file in a process with another environment."""
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__, "-k", selection]
-    done = subprocess.run(command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout
-    assert "passed" in done.stdout
-
-
 @here
 @pytest.mark.skipif(not HAS_TRITON, reason="needs triton")
 def test_interpreted_kernels_pass():
-    run_again("test_kernels_ and not ahead_of_time", TRITON_INTERPRET="1", CUDA_VISIBLE_DEVICES="")
+    run_interpreted(__file__, "test_kernels_ and not ahead_of_time")
 
 
 @here
@@ -467,7 +460,7 @@ def test_other_instruction_sets_pass(name):
                             capture_output=True, text=True, check=True).stdout.strip()
     if chosen != name or name == instruction_set():
         pytest.skip(f"{name} is not here, or is what the other tests have run")
-    run_again("test_native_", MNCOMPRESS_KERNELS=name)
+    run_again(__file__, "test_native_", MNCOMPRESS_KERNELS=name)
 
 
 # Whatever needs to see every operation takes the plain code, or the operators; never the eager shortcut.

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.func import functional_call
-from triton_tools import interpreter, resources
+from triton_tools import resources, run_interpreted
 
 from mncompress.nn import LearnedActivation, make_activation
 from mncompress.nn import _fused as fused
@@ -313,7 +313,7 @@ def test_all_acts_compile():
 @here
 @pytest.mark.skipif(not HAS_TRITON, reason="needs triton")
 def test_interpreted_kernels_pass():
-    interpreter.check(__file__)
+    run_interpreted(__file__, "test_kernels_")
 
 
 @here

@@ -16,7 +16,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from steps_reference import CASES, check_divergence, check_training, make_dataset, take_plain_steps
-from triton_tools import interpreter, resources
+from triton_tools import resources, run_interpreted
 
 from mncompress.data import Dataset, Standardization
 from mncompress.training import _fused_steps as fused
@@ -221,4 +221,4 @@ def compile_kernel(kernel: Any, constants: dict[str, Any], warps: int) -> bytes:
 @here
 @pytest.mark.skipif(not HAS_TRITON, reason="needs triton")
 def test_interpreted_kernels_pass():
-    interpreter.check(__file__)
+    run_interpreted(__file__, "test_kernels_")

@@ -238,7 +238,8 @@ def reference_run(config: TrainConfig, rate: Callable[[int, int], float]) -> dic
     ({"schedule": "linear"}, lambda step, steps: 1 - step / steps),
     ({"schedule": "cosine"}, lambda step, steps: (1 + math.cos(math.pi * step / steps)) / 2),
     ({"schedule": "cosine", "warmup": 1}, lambda step, steps: (step + 1) / (steps // 3 + 1) if step < steps // 3 else
-     (1 + math.cos(math.pi * (step - steps // 3) / (steps - steps // 3))) / 2)], ids=str)
+     (1 + math.cos(math.pi * (step - steps // 3) / (steps - steps // 3))) / 2)],
+    ids=["plain", "activation_lr", "weight_decay", "linear", "cosine", "warmup"])
 def test_training_equals_plain_modules_with_adamw(small: str, changes: dict[str, Any], rate: Callable[[int, int], float]) -> None:
     config = make_config(small, **{"activation": "vaf", "inner": "tanh", "epochs": 3, "hidden": (4, 3)} | changes)
     run = train(config)

@@ -6,7 +6,7 @@ on the calibrated domain, the largest and the root mean square over what the neu
 for every input. Given a histogram, fits minimise the mean square, and it is what a tolerance limits.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
@@ -21,9 +21,8 @@ from mncompress.types import ACTS, RELU_LIKE, Act, Family, Kind, Preset
 
 DEGREES = tuple(range(2, 8))
 REDUCED = "piecewise_linear:reduced"
-FITS: Mapping[str, Callable[[spline.Target, int], spline.Polynomial | spline.CubicSpline]] = {
-    "polynomial": spline.approximate_polynomial, "cubic_spline:linear": spline.approximate_linear_spline,
-    "cubic_spline": spline.approximate_cubic_spline}
+TABLES: Mapping[str, int] = {"cubic_spline:linear": 1, "cubic_spline": 3}
+"""Degrees of the splines."""
 RUNGS: Mapping[str, tuple[int, ...]] = {
     "polynomial": DEGREES, "cubic_spline:linear": spline.INTERVALS, "cubic_spline": spline.INTERVALS, REDUCED: spline.KNOTS}
 """What a ladder of options goes through: degrees, numbers of intervals, or numbers of knots."""
@@ -31,6 +30,10 @@ PIECES_POINTS = 257
 """Besides the knots, where functions are piecewise linear and their errors peak at knots."""
 POINT_STEP, KNOT_STEP = 2, 16
 """Where they are smooth, every other point is enough, and every 16th may become a knot."""
+QUANTILES = 256
+"""Points of a table that lie closer where more is given, beside those from end to end of the domain."""
+MOST_OF_FEWER_POINTS = 63
+"""Intervals of a table for which `FEWER_POINTS` from end to end are enough."""
 MOST_KNOTS_OF_SMOOTH = 4
 """More are dearer than a table of lines."""
 
@@ -67,6 +70,7 @@ class LayerOptions:
         rms_ladder: as `ladder`, of these.
         histogram: what the neurons are given; None where nothing but the domain is known.
         polylines: what is reduced to few knots.
+        table_knots: where those of tables are, by key and number of intervals.
     """
 
     inner: InnerNetworks
@@ -81,6 +85,7 @@ class LayerOptions:
     rms_ladder: Mapping[str, Array] = field(default_factory=dict)
     histogram: spline.Histogram | None = None
     polylines: spline.Polylines | None = None
+    table_knots: Mapping[tuple[str, int], spline.Knots] = field(default_factory=dict)
 
     @property
     def n(self) -> int:
@@ -133,8 +138,12 @@ class LayerOptions:
             assert self.polylines is not None
             return spline.approximate_polylines(self.polylines.select(indices), rung)
         histogram = None if self.histogram is None else self.histogram.select(indices)
-        lo, hi = self.domain[indices].T
-        return FITS[key](spline.make_target(self.inner.select(indices), lo, hi, histogram, spline.FEWER_POINTS), rung)
+        function, domain = self.inner.select(indices), self.domain[indices]
+        lo, hi = domain.T
+        if key in TABLES:
+            knots = self.table_knots[key, rung].select(indices)
+            return spline.approximate_spline(_make_table_target(function, domain, histogram, rung), knots, TABLES[key])
+        return spline.approximate_polynomial(spline.make_target(function, lo, hi, histogram, spline.FEWER_POINTS), rung)
 
 
 @dataclass(frozen=True)
@@ -147,6 +156,7 @@ class _Options:
     found: dict[str, Replacement] = field(default_factory=dict)
     ladder: dict[str, Array] = field(default_factory=dict)
     rms_ladder: dict[str, Array] = field(default_factory=dict)
+    table_knots: dict[tuple[str, int], spline.Knots] = field(default_factory=dict)
 
     def add_exact_(self, key: str, form: Replacement, where: NDArray[np.bool_]) -> None:
         """Add what is exact for some neurons, and does not exist for the others."""
@@ -201,11 +211,16 @@ def find_options(inner: InnerNetworks, family: Family, domain: Array, preset: Pr
         if learned:
             _add_natives_(options, samples, sorted(RELU_LIKE) if pieces else ACTS)
             if not pieces:
-                _add_ladders_(options, samples, [key for key in FITS if target == "portable" or key != "cubic_spline:linear"])
+                options.add_ladder_("polynomial", [samples.measure(spline.approximate_polynomial(samples, degree))
+                                                   for degree in DEGREES])
+                targets = [_make_table_target(inner, domain, histogram, intervals)
+                           for intervals in (MOST_OF_FEWER_POINTS, spline.INTERVALS[-1])]
+                for key in TABLES if target == "portable" else ["cubic_spline"]:
+                    _add_tables_(options, targets, key)
             if pieces or target == "portable":
                 polylines = _add_reduced_(options, samples, exact)
     return LayerOptions(inner, domain, options.errors, options.exact, options.ladder, options.found, knots, target, options.rms,
-                        options.rms_ladder, histogram, polylines)
+                        options.rms_ladder, histogram, polylines, options.table_knots)
 
 
 def _select_pieces(form: Replacement, indices: Indices, knots: int) -> spline.PiecewiseLinear:
@@ -255,11 +270,22 @@ def _error_at_kink(samples: spline.Target, form: spline.Native) -> Array:
     return np.where(np.isnan(error), np.inf, error)
 
 
-def _add_ladders_(options: _Options, samples: spline.Target, keys: list[str]) -> None:
-    finer = spline.make_target(samples.function, samples.lo, samples.hi, samples.histogram)
-    for key in keys:
-        levels = [(rung, samples if rung <= spline.MOST_INTERVALS else finer) for rung in RUNGS[key]]
-        options.add_ladder_(key, [level.measure(FITS[key](level, rung)) for rung, level in levels])
+def _make_table_target(inner: InnerNetworks, domain: Array, histogram: spline.Histogram | None, intervals: int) -> spline.Target:
+    """What tables of so many intervals are fitted to."""
+    lo, hi = domain.T
+    points = spline.FEWER_POINTS if intervals <= MOST_OF_FEWER_POINTS else spline.ERROR_POINTS
+    return spline.make_target(inner, lo, hi, histogram, points, None if histogram is None else histogram.quantiles(QUANTILES))
+
+
+def _add_tables_(options: _Options, targets: Sequence[spline.Target], key: str) -> None:
+    """Tables of more and more intervals, each with knots that are looked for near those of the one before."""
+    measured, last = [], None
+    coarse = sum(rung <= MOST_OF_FEWER_POINTS for rung in RUNGS[key])
+    for target, rungs in zip(targets, (RUNGS[key][:coarse], RUNGS[key][coarse:]), strict=True):
+        for knots in spline.place_knots(target, rungs, TABLES[key], last):
+            options.table_knots[key, knots.intervals] = last = knots
+            measured.append(target.measure(spline.approximate_spline(target, knots, TABLES[key])))
+    options.add_ladder_(key, measured)
 
 
 def _add_reduced_(options: _Options, samples: spline.Target, exact: spline.PiecewiseLinear | None) -> spline.Polylines:

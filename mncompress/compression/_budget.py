@@ -8,15 +8,16 @@ become wrong, and no sample of the training and calibration splits may change it
 and the drop cannot exceed the share of flips. Besides, an estimate of that share must keep the budget: how often the change
 that one validation sample sees would exceed the top-1 margin of another, over all pairs. The verdict says so.
 
-For regression the bound is that of the mean paired difference of squared errors (Student's t). It is held against a cautious
-mean of the original's squared errors: few rows often carry most of their sum, a finite split does not tell how often there are
-such rows, and one of them must not make room for changing all others. So the largest hundredth counts no more than what is
-below it.
+For regression the bound is that of the mean paired difference of squared errors (Student's t), relative to the mean of the
+original's. Few rows, near a pole say, often carry most of their sum, and a finite split does not tell how often there are such
+rows. One of them must neither make room for changing all others nor, where its own error is large anyway, forbid every change. So
+rows are weighted: of the original's squared errors the largest hundredth counts no more than what is below it, and what becomes of
+such a row counts in proportion. Besides, the plain RMSE must keep the budget on the split itself.
 
 A network can also come *closer* to the labels or targets by chance while it no longer is the network that was trained. So
 the accuracy must not rise by more than the budget either; and for regression the change of the outputs must be no larger than
 one that would use up the budget if it were independent of the residuals,
-rms(change)^2 <= ((1 + p)^2 - 1) rmse^2, with the cautious mean here too.
+rms(change)^2 <= ((1 + p)^2 - 1) rmse^2, with weighted means here too.
 
 Who takes the best of many candidates on one split takes what is good by chance. So the planner looks at them in sequences from
 the safest to the cheapest, in an order that the split does not decide, and each sequence ends at the first candidate that fails:
@@ -168,16 +169,18 @@ def _paired_classification(original: Floats, compressed: Floats, y: NDArray[np.g
 
 
 def _paired_regression(original: Floats, compressed: Floats, y: NDArray[np.generic]) -> dict[str, float]:
-    """Relative increase of the RMSE, and the outputs' own change relative to a cautious one, in per cent."""
+    """Relative increase of the RMSE, with a bound for weighted rows, and the outputs' own change relative to it, in per cent."""
     before, after = (((outputs - y.astype(np.float64)) ** 2).mean(1) for outputs in (original, compressed))
-    difference, tiny = after - before, float(np.finfo(np.float32).tiny)
-    mse, cautious = (max(float(errors.mean()), tiny) for errors in (before, np.minimum(before, np.quantile(before, 1 - FAR))))
+    tiny = float(np.finfo(np.float32).tiny)
+    weight = np.minimum(1.0, np.quantile(before, 1 - FAR) / np.maximum(before, tiny))
+    weight[before <= tiny] = 1.0
+    mse, weighted = (max(float(errors.mean()), tiny) for errors in (before, weight * before))
+    difference = weight * (after - before)
     spread = float(difference.std(ddof=1) / np.sqrt(len(y))) if len(y) > 1 else UNKNOWN * mse * bool(difference.any())
-    mean = float(difference.mean())
-    limit = mean + float(stats.t.ppf(1 - RISK, max(len(y) - 1, 1))) * spread
-    drop, upper = (100 * float(np.sqrt(max(1 + value, 0.0)) - 1)
-                   for value in (mean / mse, limit / (cautious if limit > 0 else mse)))
-    change = 100 * float(np.sqrt(np.square(compressed - original).mean() / cautious))
+    limit = float(difference.mean()) + float(stats.t.ppf(1 - RISK, max(len(y) - 1, 1))) * spread
+    drop, upper = (100 * float(np.sqrt(max(1 + value, 0.0)) - 1) for value in (float(after.mean()) / mse - 1, limit / weighted))
+    upper = max(drop, upper)
+    change = 100 * float(np.sqrt((weight * np.square(compressed - original).mean(1)).mean() / weighted))
     return {"drop": drop, "drop_upper_bound": upper, "change_percent": change,
             "rmse": float(np.sqrt(mse)), "rmse_compressed": float(np.sqrt(after.mean()))}
 

@@ -157,8 +157,9 @@ def _look_at_(functions: dict[str, ModuleFunctions], name: str, module: nn.Modul
 def _make_site(network: nn.Module, topology: Topology, name: str, module: nn.Module, calibration: LayerCalibration,
                functions: ModuleFunctions, budget: Budget) -> Site:
     inner, family = as_inner_networks(module, functions)
+    histogram = None if budget.max_logit_error is not None else spline.Histogram(calibration.histogram, calibration.observed)
     options = find_options(inner, family, calibration.domain, budget.preset,
-                           "portable" if budget.target == "portable" else "native")
+                           "portable" if budget.target == "portable" else "native", histogram)
     if as_learned(module) is None:
         options = (add_pieces(options) if budget.preset != "exact" else
                    replace(options, errors={}, exact={}, ladder={}, found={}))
@@ -199,17 +200,18 @@ def _decide(number: int, site: Site, choice: Choice, tolerance: Floats, groups: 
             allowed = float(np.clip(tolerance[index], 0.0, np.finfo(np.float32).max))
             decisions[index] = Decision(
                 number, index, kind_of(group.key), (float(lo[position]), float(hi[position])), float(errors[position]), allowed,
-                float(site.calibration.sensitivity[index]), _reason(group, position, float(errors[position]), allowed),
+                float(site.calibration.sensitivity[index]), _reason(site, group, position, float(errors[position]), allowed),
                 choice.refused[index], _settings(group))
     return tuple(decisions[index] for index in range(site.options.n))
 
 
-def _reason(group: Group, position: int, error: float, allowed: float) -> str:
+def _reason(site: Site, group: Group, position: int, error: float, allowed: float) -> str:
     if group.form is None:
         return "no cheaper form of the whole activation keeps the budget"
     if group.exact[position]:
         return "it equals the activation at every input"
-    return f"the error on its domain is {error:.2g}, {allowed:.2g} is allowed"
+    mean = " in the mean over what it is given" if site.options.criterion == "rms" else ""
+    return f"the error on its domain is {error:.2g}, {allowed:.2g} is allowed{mean}"
 
 
 def _settings(group: Group) -> dict[str, int | float | str]:

@@ -32,7 +32,7 @@ def add_pieces(options: LayerOptions) -> LayerOptions:
         return options
     form = _join(found)
     knots = np.count_nonzero(form.slope_changes, axis=1)
-    target = spline.make_target(options.inner, lo, hi, kinks=form.knots.T)
+    target = spline.make_target(options.inner, lo, hi, extra=form.knots.T)
     exists = np.array([lines is not None for lines in found])
     largest, rms = (np.where(exists, error, np.inf) for error in target.measure(form))
     key = "piecewise_linear"

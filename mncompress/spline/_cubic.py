@@ -1,20 +1,23 @@
 """Cubic splines on uniform knots, one per neuron (convention: see the package docstring)."""
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from numpy.typing import NDArray
 from scipy import interpolate
 
 from mncompress.spline._arrays import Array, Indices, as_finite, round_float32
-from mncompress.spline._functions import LARGEST_VALUE, ScalarFunctions, Target, center_and_half_width, make_target, sample_finite
-
-INTERVALS = (1, 2, 3, 4, 6, 8, 12, 15, 24, 31, 48, 63, 96, 127, 192, 256)
-"""The numbers of intervals worth trying: at most 60 % more than a finer choice would find. With its continuation a table of 15,
-31, 63 or 127 fills one, two, four or eight AVX-512 registers."""
-MOST_INTERVALS = 63
-"""That are fitted by least squares. With many, interpolation is nearly as good."""
+from mncompress.spline._functions import (
+    ScalarFunctions,
+    Target,
+    center_and_half_width,
+    make_target,
+    neuron_blocks,
+    sample_finite,
+)
+from mncompress.spline._knots import Knots, span_knots
+from mncompress.spline._least_squares import Samples, solve
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,70 +81,37 @@ class CubicSpline:
         return CubicSpline(self.start[indices], self.inverse_step[indices], self.coefficients[indices])
 
 
-def _make_knots(target: Target, intervals: int) -> tuple[Array, Array, Array]:
-    """Start and inverse step (N,), and the knots (K + 1, N); rounded first, so that they are those of a float32 kernel."""
-    if intervals < 1:
-        raise ValueError(f"a spline needs at least one interval, got {intervals = }")
-    center, half_width = center_and_half_width(target.lo, target.hi)
-    start = round_float32(center - half_width)
-    inverse_step = round_float32(intervals / (2 * half_width))
-    return start, inverse_step, start + np.arange(intervals + 1.0)[:, None] / inverse_step
-
-
-def _fit_least_squares(target: Target, intervals: int, degree: int) -> CubicSpline:
-    """Splines of degree 1 or 3 with the least weighted mean square error, degree - 1 times continuously differentiable.
-
-    In s the basis of B-splines is the same for all functions, so that their normal equations are a matrix product.
-    """
-    start, inverse_step, _ = _make_knots(target, intervals)
-    s = np.linspace(0, intervals, len(target.u))
-    weights, values = target.weights.T, np.clip(np.nan_to_num(target.values.T), -LARGEST_VALUE, LARGEST_VALUE)
-    ends = np.zeros(degree), np.arange(intervals + 1.0), np.full(degree, float(intervals))
-    size = intervals + degree
-    splines = interpolate.BSpline(np.concatenate(ends), np.eye(size), degree)
-    basis = splines(s)
-    gram = np.zeros((target.n, size, size))
-    for beside in range(degree + 1):
-        i = np.arange(size - beside)
-        gram[:, i, i + beside] = gram[:, i + beside, i] = weights @ (basis[:, i] * basis[:, i + beside])
-    solution = np.linalg.solve(gram, ((weights * values) @ basis)[..., None])[..., 0]
-    coefficients = np.zeros((target.n, intervals, 4))
-    for power in range(degree + 1):
-        coefficients[..., power] = solution @ splines(np.arange(intervals), power).T / math.factorial(power)
-    return CubicSpline(start, inverse_step, round_float32(coefficients))
-
-
-def _is_weighted(target: Target, intervals: int) -> bool:
-    """Whether to fit by least squares: with many intervals, or in a domain that float32 cannot resolve, it gains nothing."""
+def is_weighted(target: Target) -> NDArray[np.bool_]:
+    """Which functions are fitted by least squares, (N,): not those of a domain that float32 cannot resolve."""
     _, half_width = center_and_half_width(target.lo, target.hi)
-    wide = not (2 * half_width > (target.hi - target.lo) * (1 + 1e-9)).any()
-    return target.histogram is not None and intervals <= MOST_INTERVALS and wide and not len(target.kinks)
+    wide = 2 * half_width <= (target.hi - target.lo) * (1 + 1e-9)
+    return np.asarray(wide & (target.histogram is not None))
 
 
-def approximate_cubic_spline(target: Target, intervals: int) -> CubicSpline:
-    """As `fit_cubic_spline`, of functions that are sampled already, and without measuring the error.
+def approximate_spline(target: Target, knots: Knots, degree: int) -> CubicSpline:
+    """Splines of degree 1 or 3 on given knots: interpolation, or with a histogram weighted least squares; see `place_knots`."""
+    coefficients = np.empty((target.n, knots.intervals, 4))
+    weighted = is_weighted(target)
+    interpolated = np.flatnonzero(~weighted)
+    if interpolated.size:
+        coefficients[interpolated] = _interpolate(target.function.select(interpolated), knots.select(interpolated), degree)
+    if weighted.any():
+        for block in neuron_blocks(target.n, len(target.u)):
+            indices = block[weighted[block]]
+            coefficients[indices] = solve(Samples.of(target, indices), knots.select(indices), degree)[0]
+    return CubicSpline(knots.start, knots.inverse_step, round_float32(coefficients))
 
-    With a histogram up to `MOST_INTERVALS` intervals are fitted by weighted least squares.
-    """
-    if _is_weighted(target, intervals):
-        return _fit_least_squares(target, intervals, 3)
-    start, inverse_step, knots = _make_knots(target, intervals)
-    ends = sample_finite(target.function, knots[[0, -1]], derivative=True) / inverse_step
-    spline = interpolate.CubicSpline(np.arange(intervals + 1.0), sample_finite(target.function, knots),
-                                     bc_type=((1, ends[0]), (1, ends[1])))
-    coefficients = spline.c[::-1].transpose(2, 1, 0)  # scipy: (4, K, N), highest power first
-    return CubicSpline(start, inverse_step, round_float32(coefficients))
 
-
-def approximate_linear_spline(target: Target, intervals: int) -> CubicSpline:
-    """As `fit_linear_spline`, otherwise as `approximate_cubic_spline`."""
-    if _is_weighted(target, intervals):
-        return _fit_least_squares(target, intervals, 1)
-    start, inverse_step, knots = _make_knots(target, intervals)
-    values = sample_finite(target.function, knots)
-    coefficients = np.zeros((target.n, intervals, 4))
-    coefficients[..., 0], coefficients[..., 1] = round_float32(values[:-1].T), round_float32(np.diff(values, axis=0).T)
-    return CubicSpline(start, inverse_step, coefficients)
+def _interpolate(function: ScalarFunctions, knots: Knots, degree: int) -> Array:
+    """Coefficients (N, K, 4) of lines, or of the cubic spline with the function's own derivatives at both ends."""
+    values = sample_finite(function, knots.positions)
+    if degree == 1:
+        coefficients = np.zeros((function.n, knots.intervals, 4))
+        coefficients[..., 0], coefficients[..., 1] = values[:-1].T, np.diff(values, axis=0).T
+        return coefficients
+    ends = sample_finite(function, knots.positions[[0, -1]], derivative=True) / knots.inverse_step
+    spline = interpolate.CubicSpline(np.arange(knots.intervals + 1.0), values, bc_type=((1, ends[0]), (1, ends[1])))
+    return np.asarray(spline.c[::-1].transpose(2, 1, 0))     # scipy: (4, K, N), highest power first
 
 
 def fit_cubic_spline(
@@ -165,9 +135,7 @@ def fit_cubic_spline(
     Raises:
         ValueError: `lo` and `hi` are not a domain, or `intervals` < 1.
     """
-    target = make_target(function, lo, hi)
-    spline = approximate_cubic_spline(target, intervals)
-    return spline, target.measure(spline)[0]
+    return _fit(function, lo, hi, intervals, 3)
 
 
 def fit_linear_spline(
@@ -177,6 +145,10 @@ def fit_linear_spline(
 
     The error (n,) falls as K**-2 for smooth functions. Arguments, shapes, results and errors are those of `fit_cubic_spline`.
     """
+    return _fit(function, lo, hi, intervals, 1)
+
+
+def _fit(function: ScalarFunctions, lo: npt.ArrayLike, hi: npt.ArrayLike, intervals: int, degree: int) -> tuple[CubicSpline, Array]:
     target = make_target(function, lo, hi)
-    spline = approximate_linear_spline(target, intervals)
+    spline = approximate_spline(target, span_knots(target.lo, target.hi, intervals), degree)
     return spline, target.measure(spline)[0]

@@ -20,7 +20,7 @@ ERROR_POINTS = 1537
 """1536 is a multiple of twice most candidate numbers of spline intervals: the grid meets all knots and all middles of
 intervals, where the error of a spline peaks. For the others (15, 31, 63, 127) it has twelve points an interval at least."""
 FEWER_POINTS = 513
-"""Enough for what has at most 63 intervals."""
+"""Enough for what has at most 63 intervals, or for a mean."""
 BLOCK = 2**18
 """Function values held at a time, per block of neurons."""
 NARROWEST = 2.0**-16
@@ -129,7 +129,7 @@ class Target:
     """What the functions are given: fits then minimise the mean square error over it, else the largest error."""
     points: int
     """Of a uniform grid, both ends of the domain included."""
-    kinks: Array
+    extra: Array
     """Further points (K, N); those outside of the domain count as its ends."""
 
     @property
@@ -141,7 +141,7 @@ class Target:
     def u(self) -> Array:
         """All points, ascending."""
         grid = make_grid(self.lo, self.hi, self.points)
-        return np.sort(np.concatenate([grid, np.clip(self.kinks, self.lo, self.hi)]), axis=0) if len(self.kinks) else grid
+        return np.sort(np.concatenate([grid, np.clip(self.extra, self.lo, self.hi)]), axis=0) if len(self.extra) else grid
 
     @cached_property
     def values(self) -> Array:
@@ -165,7 +165,7 @@ class Target:
 
 
 def make_target(function: ScalarFunctions, lo: npt.ArrayLike, hi: npt.ArrayLike, histogram: Histogram | None = None,
-                points: int = ERROR_POINTS, kinks: Array | None = None) -> Target:
+                points: int = ERROR_POINTS, extra: Array | None = None) -> Target:
     """Functions on uniform grids of their domains; sampled when that is asked for.
 
     Args:
@@ -174,7 +174,7 @@ def make_target(function: ScalarFunctions, lo: npt.ArrayLike, hi: npt.ArrayLike,
         hi: upper ends, (N,).
         histogram: what they are given, if fits and mean errors should go by it.
         points: of the grid, both ends included.
-        kinks: further points (K, N).
+        extra: further points (K, N).
 
     Raises:
         ValueError: `lo` and `hi` are not a domain, or the histogram is of other functions.
@@ -182,7 +182,7 @@ def make_target(function: ScalarFunctions, lo: npt.ArrayLike, hi: npt.ArrayLike,
     low, high = as_domain(function.n, lo, hi)
     if histogram is not None and histogram.n != function.n:
         raise ValueError(f"a histogram of {histogram.n} functions was given for {function.n}")
-    return Target(function, low, high, histogram, points, np.empty((0, function.n)) if kinks is None else kinks)
+    return Target(function, low, high, histogram, points, np.empty((0, function.n)) if extra is None else extra)
 
 
 def max_abs_error(

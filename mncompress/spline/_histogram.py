@@ -52,6 +52,15 @@ class Histogram:
         row = np.arange(self.n)
         return np.asarray(ends[row, index] + (place - index) * (ends[row, index + 1] - ends[row, index]))
 
+    def quantiles(self, points: int) -> Array:
+        """The middles of `points` equal shares of the counts (points, N), ascending; evenly spaced where there are no counts."""
+        counts = np.where(self.counts.any(1, keepdims=True), self.counts, 1)
+        bins, share = counts.shape[1], (np.arange(points) + 0.5) / points
+        below = np.concatenate([np.zeros((self.n, 1)), np.cumsum(counts, axis=1)], axis=1) / counts.sum(1, keepdims=True)
+        place = np.stack([np.interp(share, row, np.arange(bins + 1)) for row in below], 1) if self.n else np.zeros((points, 0))
+        low, high = self.observed.T
+        return np.asarray(low + place / bins * (high - low))
+
 
 def weigh(u: Array, histogram: Histogram | None) -> Array:
     """The weights of points in a mean over their domain, each that of the interval nearer to it than to any other.
