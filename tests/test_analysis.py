@@ -10,6 +10,7 @@ import torch
 from mncompress import spline
 from mncompress.analysis import Affine, Histogram, LayerOptions, choose, find_options, keep_all, kind_of, make_inner_networks
 from mncompress.analysis._choose import _assign, _element_price
+from mncompress.analysis._options import RUNGS
 from mncompress.analysis._prices import PRICES, price_of_keeping
 from mncompress.nn import Meta, Vaf, initialize_activation_, make_activation
 from mncompress.types import ACTS, ENDS, FAMILIES, KINDS, RELU_LIKE, ActivationSpec
@@ -422,6 +423,30 @@ def test_a_tolerance_limits_the_mean_square_where_a_histogram_is_given():
     assert options.rung("cubic_spline", *everything) < plain.rung("cubic_spline", *everything)
     refused = choice.refused[0]["constant"]
     assert refused == f"its error, {options.rms['constant'][0]:.2g}, is above the 0.01 allowed"
+
+
+@pytest.mark.parametrize("is_mean", [False, True])
+def test_tables_have_any_number_of_intervals(is_mean):
+    """As an edited plan may ask for; and those of the ladder are the ones whose errors it has."""
+    inner, domain = make_inner_networks(make_module(ActivationSpec("vaf", "tanh", 4, 1), 6)), np.array([[-5.0, 5.0]] * 6)
+    counts = np.zeros((6, 64), np.int64)
+    counts[:, 20:40] = 100
+    histogram = Histogram(counts, domain) if is_mean else None
+    options, some, u = find_options(inner, "vaf", domain, "default", "portable", histogram), np.array([4, 1]), dense(domain[[4, 1]])
+    for key in ("cubic_spline", "cubic_spline:linear"):
+        errors = {}
+        for intervals in (8, 9, 12, 256, 1000):
+            form = options.build_rung(key, intervals, some)
+            assert form.intervals == intervals
+            difference = np.square(form.evaluate(u) - inner.select(some).evaluate(u))
+            given = (u[:, :1] > -5 + 10 * 20 / 64) & (u[:, :1] < -5 + 10 * 40 / 64)
+            errors[intervals] = (np.sqrt(0.95 * difference.mean(0, where=given) + 0.05 * difference.mean(0)) if is_mean else
+                                 np.sqrt(difference.max(0)))
+            if intervals in RUNGS[key]:
+                rung = RUNGS[key].index(intervals)
+                np.testing.assert_array_less(errors[intervals], 1.05 * options.limited_ladder[key][some, rung] + 2e-7)
+        assert (errors[9] <= 1.3 * errors[8]).all()
+        assert (errors[1000] <= 1.1 * errors[256] + 3e-7).all()
 
 
 def test_affine_is_a_line():

@@ -70,7 +70,7 @@ class LayerOptions:
         rms_ladder: as `ladder`, of these.
         histogram: what the neurons are given; None where nothing but the domain is known.
         polylines: what is reduced to few knots.
-        table_knots: where those of tables are, by key and number of intervals.
+        table_knots: where those of tables are, by key and number of intervals: those of the ladder.
     """
 
     inner: InnerNetworks
@@ -141,8 +141,10 @@ class LayerOptions:
         function, domain = self.inner.select(indices), self.domain[indices]
         lo, hi = domain.T
         if key in TABLES:
-            knots = self.table_knots[key, rung].select(indices)
-            return spline.approximate_spline(_make_table_target(function, domain, histogram, rung), knots, TABLES[key])
+            target, known = _make_table_target(function, domain, histogram, rung), self.table_knots.get((key, rung))
+            fewer = [intervals for intervals in RUNGS[key] if intervals < rung]
+            knots = known.select(indices) if known else spline.place_knots(target, [*fewer, rung], TABLES[key])[-1]
+            return spline.approximate_spline(target, knots, TABLES[key])
         return spline.approximate_polynomial(spline.make_target(function, lo, hi, histogram, spline.FEWER_POINTS), rung)
 
 
