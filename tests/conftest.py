@@ -15,7 +15,8 @@ MOST_WORKERS = 4
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """Run the whole suite on up to four cores; tests that are named, in this process."""
     is_whole = config.args_source is not pytest.Config.ArgsSource.ARGS
-    return min(MOST_WORKERS, os.cpu_count() or 1) if is_whole else 0
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(MOST_WORKERS, cores) if is_whole else 0
 
 
 @pytest.fixture(scope="module")

@@ -408,7 +408,8 @@ def test_a_tolerance_limits_the_mean_square_where_a_histogram_is_given():
         assert np.all(options.rms[key] <= 1.1 * expected + rounding + 1e-7), key
         assert np.all(options.rms[key] >= 0.9 * expected - 1e-7), key
         peak, float32 = np.abs(form.evaluate(u) - inner.evaluate(u)).max(0), 2.0**-24 * np.abs(inner.evaluate(u)).max(0)
-        assert np.all(peak <= 1.02 * options.errors[key] + float32)
+        # Of a table's intervals four points or more are seen, so an arc's peak is missed by an eighth of it: by 1/16 of its height.
+        assert np.all(peak <= (1.07 if key.startswith("cubic_spline") else 1.02) * options.errors[key] + float32)
         if key != REDUCED:      # which is greedy
             rung = None if key in plain.found else options.rung(key, options.rms[key], np.arange(8))
             before = plain.build_rung(key, rung, np.arange(8))

@@ -628,7 +628,7 @@ def test_between_sparse_points_a_spline_is_smooth():
     counts = np.zeros((1, 100), np.int64)
     counts[0, 50] = 1000
     histogram = sp.Histogram(counts, np.array([[-50.0, 50.0]]))
-    target = sp.make_target(function, lo, hi, histogram, 33, histogram.quantiles(64))
+    target = sp.make_target(function, lo, hi, histogram, 33, histogram.core(64))
     form = sp.approximate_spline(target, sp.span_knots(np.array([-8.0]), np.array([8.0]), 256), 3)
     u = np.linspace(-8, 8, 5001)[:, None]
     assert np.abs(form.evaluate(u) - function(u)).max() < 1.2       # between points 3 apart nothing is known of a step
@@ -638,14 +638,15 @@ def test_between_sparse_points_a_spline_is_smooth():
 
 @given(seeds)
 @settings(max_examples=10, deadline=None)
-def test_quantiles_are_those_of_the_samples(seed):
+def test_the_core_has_nearly_all_samples(seed):
     _, lo, hi = make_waves(seed)
     histogram, x = make_histogram(lo, hi, seed)
-    found, expected = histogram.quantiles(40), np.quantile(x, (np.arange(40) + 0.5) / 40, axis=0)
-    assert (np.diff(found, axis=0) >= 0).all()
-    assert (np.abs(found - expected) <= 1.2 * np.diff(histogram.observed, axis=1)[:, 0] / 64).all()
-    nothing = sp.Histogram(np.zeros_like(histogram.counts), histogram.observed)
-    np.testing.assert_allclose(nothing.quantiles(40), np.linspace(*histogram.observed.T, 81)[1::2], rtol=1e-9, atol=1e-9)
+    core, expected = histogram.core(9), np.quantile(x, (0.005, 0.995), axis=0)
+    assert (np.abs(core[[0, -1]] - expected) <= 1.2 * np.diff(histogram.observed, axis=1)[:, 0] / 64).all()
+    np.testing.assert_allclose(np.diff(core, n=2, axis=0), 0, rtol=0, atol=1e-12)
+    nothing, width = sp.Histogram(np.zeros_like(histogram.counts), histogram.observed), np.diff(histogram.observed, axis=1)[:, 0]
+    ends = histogram.observed.T + np.outer((0.005, -0.005), width)
+    np.testing.assert_allclose(nothing.core(3)[[0, -1]], ends, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("act", ACTS)

@@ -30,10 +30,8 @@ PIECES_POINTS = 257
 """Besides the knots, where functions are piecewise linear and their errors peak at knots."""
 POINT_STEP, KNOT_STEP = 2, 16
 """Where they are smooth, every other point is enough, and every 16th may become a knot."""
-QUANTILES = 256
-"""Points of a table that lie closer where more is given, beside those from end to end of the domain."""
 MOST_OF_FEWER_POINTS = 63
-"""Intervals of a table for which `FEWER_POINTS` from end to end are enough."""
+"""Intervals of a table for which `FEWER_POINTS` are enough, from end to end of the domain and again where nearly all is given."""
 MOST_KNOTS_OF_SMOOTH = 4
 """More are dearer than a table of lines."""
 
@@ -276,7 +274,7 @@ def _make_table_target(inner: InnerNetworks, domain: Array, histogram: spline.Hi
     """What tables of so many intervals are fitted to."""
     lo, hi = domain.T
     points = spline.FEWER_POINTS if intervals <= MOST_OF_FEWER_POINTS else spline.ERROR_POINTS
-    return spline.make_target(inner, lo, hi, histogram, points, None if histogram is None else histogram.quantiles(QUANTILES))
+    return spline.make_target(inner, lo, hi, histogram, points, None if histogram is None else histogram.core(points))
 
 
 def _add_tables_(options: _Options, targets: Sequence[spline.Target], key: str) -> None:

@@ -10,9 +10,9 @@ that one validation sample sees would exceed the top-1 margin of another, over a
 
 For regression the bound is that of the mean paired difference of squared errors (Student's t), relative to the mean of the
 original's. Few rows, near a pole say, often carry most of their sum, and a finite split does not tell how often there are such
-rows. One of them must neither make room for changing all others nor, where its own error is large anyway, forbid every change. So
-rows are weighted: of the original's squared errors the largest hundredth counts no more than what is below it, and what becomes of
-such a row counts in proportion. Besides, the plain RMSE must keep the budget on the split itself.
+rows, so that one of them must not make room for changing all others. Therefore the budget must hold twice: for all rows as they
+are, and for rows that are weighted so that of the original's squared errors the largest hundredth counts no more than what is below
+it, and what becomes of such a row counts in proportion.
 
 A network can also come *closer* to the labels or targets by chance while it no longer is the network that was trained. So
 the accuracy must not rise by more than the budget either; and for regression the change of the outputs must be no larger than
@@ -175,14 +175,23 @@ def _paired_regression(original: Floats, compressed: Floats, y: NDArray[np.gener
     weight = np.minimum(1.0, np.quantile(before, 1 - FAR) / np.maximum(before, tiny))
     weight[before <= tiny] = 1.0
     mse, weighted = (max(float(errors.mean()), tiny) for errors in (before, weight * before))
-    difference = weight * (after - before)
-    spread = float(difference.std(ddof=1) / np.sqrt(len(y))) if len(y) > 1 else UNKNOWN * mse * bool(difference.any())
-    limit = float(difference.mean()) + float(stats.t.ppf(1 - RISK, max(len(y) - 1, 1))) * spread
-    drop, upper = (100 * float(np.sqrt(max(1 + value, 0.0)) - 1) for value in (float(after.mean()) / mse - 1, limit / weighted))
-    upper = max(drop, upper)
+    drop = _increase(float((after - before).mean()) / mse)
+    upper = _increase(max(_mean_limit(after - before, mse) / mse, _mean_limit(weight * (after - before), mse) / weighted))
     change = 100 * float(np.sqrt((weight * np.square(compressed - original).mean(1)).mean() / weighted))
     return {"drop": drop, "drop_upper_bound": upper, "change_percent": change,
             "rmse": float(np.sqrt(mse)), "rmse_compressed": float(np.sqrt(after.mean()))}
+
+
+def _mean_limit(difference: Floats, mse: float) -> float:
+    """Upper limit of the mean of paired differences (n,), by Student's t."""
+    n = len(difference)
+    spread = float(difference.std(ddof=1) / np.sqrt(n)) if n > 1 else UNKNOWN * mse * bool(difference.any())
+    return float(difference.mean()) + float(stats.t.ppf(1 - RISK, max(n - 1, 1))) * spread
+
+
+def _increase(relative: float) -> float:
+    """Of the RMSE in per cent, where the mean square grows by this share."""
+    return 100 * float(np.sqrt(max(1 + relative, 0.0)) - 1)
 
 
 def _upper(count: int, n: int) -> float:

@@ -98,7 +98,8 @@ def approximate_spline(target: Target, knots: Knots, degree: int) -> CubicSpline
     if weighted.any():
         for block in neuron_blocks(target.n, len(target.u)):
             indices = block[weighted[block]]
-            coefficients[indices] = solve(Samples.of(target, indices), knots.select(indices), degree)[0]
+            if indices.size:
+                coefficients[indices] = solve(Samples.of(target, indices), knots.select(indices), degree)[0]
     return CubicSpline(knots.start, knots.inverse_step, round_float32(coefficients))
 
 

@@ -7,6 +7,8 @@ import numpy.typing as npt
 
 from mncompress.spline._arrays import Array, Indices
 
+OUTSIDE = 0.005
+"""Share of the counts on either side of the core."""
 UNIFORM_SHARE = 0.05
 """Of the weight, spread evenly over the domain: a sample says little of what it has not seen."""
 
@@ -52,14 +54,15 @@ class Histogram:
         row = np.arange(self.n)
         return np.asarray(ends[row, index] + (place - index) * (ends[row, index + 1] - ends[row, index]))
 
-    def quantiles(self, points: int) -> Array:
-        """The middles of `points` equal shares of the counts (points, N), ascending; evenly spaced where there are no counts."""
+    def core(self, points: int) -> Array:
+        """Equidistant points (points, N) that span all counts but the outermost `OUTSIDE` on either side."""
         counts = np.where(self.counts.any(1, keepdims=True), self.counts, 1)
-        bins, share = counts.shape[1], (np.arange(points) + 0.5) / points
+        bins = counts.shape[1]
         below = np.concatenate([np.zeros((self.n, 1)), np.cumsum(counts, axis=1)], axis=1) / counts.sum(1, keepdims=True)
-        place = np.stack([np.interp(share, row, np.arange(bins + 1)) for row in below], 1) if self.n else np.zeros((points, 0))
+        place = np.array([np.interp((OUTSIDE, 1 - OUTSIDE), row, np.arange(bins + 1)) for row in below]).reshape(self.n, 2)
         low, high = self.observed.T
-        return np.asarray(low + place / bins * (high - low))
+        first, last = low + place.T / bins * (high - low)
+        return np.linspace(first, last, points)
 
 
 def weigh(u: Array, histogram: Histogram | None) -> Array:

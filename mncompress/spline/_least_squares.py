@@ -19,6 +19,13 @@ from mncompress.spline._knots import Knots
 CARDINAL = {1: np.array([[1.0, 0.0], [-1.0, 1.0]]),
             3: np.array([[1.0, 4.0, 1.0, 0.0], [-3.0, 0.0, 3.0, 0.0], [3.0, -6.0, 3.0, 0.0], [-1.0, 3.0, -3.0, 1.0]]) / 6}
 """By degree p, (p + 1, p + 1): [i, a] multiplies t^i in the B-spline number k + a."""
+BY_END = {1: np.array([[1.0, 0.0], [1.0, 1.0]]),
+          3: np.array([[1.0, -1.0, 1 / 3], [1.0, 0.0, -1 / 6], [1.0, 1.0, 1 / 3]])}
+"""By degree, the factors of the first B-splines from value and slope at the first knot, and for degree 3 the curvature there."""
+FEWEST_BY_END = 6
+"""Intervals from which on the two ends have unknowns of their own: with fewer the two would be in each other's equations."""
+FEWEST_POINTS = 3
+"""Of an interval, without which its error is not known."""
 ROUGHNESS = 1e-8
 """Of the mean weight of an interval, times the squares of the factors' differences of order (p + 1) / 2."""
 
@@ -35,7 +42,7 @@ class Samples:
 
     @classmethod
     def of(cls, target: Target, indices: Indices) -> Self:
-        """Those of some functions; values that are no numbers count as 0."""
+        """Those of some functions; NaN counts as 0, and what is too large is cut off."""
         u, weights, values = (np.ascontiguousarray(part[:, indices].T) for part in (target.u, target.weights, target.values))
         values = np.clip(np.nan_to_num(values, copy=False), -LARGEST_VALUE, LARGEST_VALUE)
         mean = np.einsum("ng,ng->n", weights, values)
@@ -50,13 +57,15 @@ def solve(samples: Samples, knots: Knots, degree: int) -> tuple[Array, Array]:
     """Fit splines of degree 1 or 3, degree - 1 times continuously differentiable between the knots.
 
     Returns:
-        The coefficients (N, K, 4) of t^0 to t^3; and the root mean square errors (N,), as exact as a difference of mean squares is.
+        The coefficients (N, K, 4) of t^0 to t^3; and the root mean square errors (N,), as exact as a difference of mean squares is,
+        infinite where an interval between the outermost points has fewer than `FEWEST_POINTS`.
     """
     n, intervals = len(samples.u), knots.intervals
     s = (samples.u - knots.start[:, None]) * knots.inverse_step[:, None]
     piece = np.clip(np.floor(s), -1, intervals).astype(np.intp)
     points = np.bincount((piece + 1 + np.arange(n)[:, None] * (intervals + 2)).ravel(), minlength=n * (intervals + 2))
-    borders = points.reshape(n, -1).cumsum(1)[:, :-1]      # of the intervals, among the points
+    points = points.reshape(n, intervals + 2)
+    borders = points.cumsum(1)[:, :-1]      # of the intervals, among the points
     below, above = piece < 0, piece == intervals
     t = np.where(below | above, 0.0, s - piece)
 
@@ -66,24 +75,22 @@ def solve(samples: Samples, knots: Knots, degree: int) -> tuple[Array, Array]:
         if power <= degree:
             products.append(_sum_between(weights * samples.values, borders))
         weights = weights * t
-    equations = _Equations(n, intervals, degree)
-    cardinal = CARDINAL[degree]
-    equations.add_(slice(0, intervals), cardinal, np.stack(moments, -1), np.stack(products, -1))
-    at_end = np.stack([cardinal.sum(0), np.arange(degree + 1) @ cardinal])       # value and slope at t = 1
-    counts = points.reshape(n, -1)
-    for rows, place, origin, columns, tail in (
-            (cardinal[:2], 0, 0, slice(0, counts[:, 0].max(initial=0)), below),
-            (at_end, intervals - 1, intervals, slice(samples.u.shape[1] - counts[:, -1].max(initial=0), None), above)):
-        weights = np.where(tail[:, columns], samples.weights[:, columns], 0.0)
-        powers = (s[:, columns] - origin) ** np.arange(3)[:, None, None]
-        equations.add_(slice(place, place + 1), rows, np.einsum("ng,png->np", weights, powers)[:, None],
-                       np.einsum("ng,ng,png->np", weights, samples.values[:, columns], powers[:2])[:, None])
+    equations = _Equations(np.stack(moments, -1), np.stack(products, -1), degree)
+    first, last = points[:, 0].max(initial=0), points[:, -1].max(initial=0)
+    for side, columns, tail, inwards in ((0, slice(0, first), below, s),
+                                         (1, slice(samples.u.shape[1] - last, None), above, intervals - s)):
+        weights, values = np.where(tail[:, columns], samples.weights[:, columns], 0.0), samples.values[:, columns]
+        powers = inwards[:, columns] ** np.arange(3)[:, None, None]
+        equations.add_tail_(side, np.einsum("ng,png->np", weights, powers), np.einsum("ng,ng,png->np", weights, values, powers[:2]))
     solution, explained = equations.solve()
     coefficients = np.zeros((n, intervals, 4))
-    coefficients[..., :degree + 1] = np.lib.stride_tricks.sliding_window_view(solution, degree + 1, axis=1) @ cardinal.T
+    coefficients[..., :degree + 1] = np.lib.stride_tricks.sliding_window_view(solution, degree + 1, axis=1) @ CARDINAL[degree].T
     coefficients[..., 0] += samples.mean[:, None]
     total = np.einsum("ng,ng,ng->n", samples.weights, samples.values, samples.values)
-    return coefficients, np.sqrt(np.maximum(total - explained, 0.0))
+    error = np.sqrt(np.maximum(total - explained, 0.0))
+    at, ends = knots.positions.T, samples.u[:, [0, -1]]
+    unknown = (points[:, 1:-1] < FEWEST_POINTS) & (at[:, :-1] >= ends[:, :1]) & (at[:, 1:] <= ends[:, 1:])
+    return coefficients, np.where(unknown.any(1), np.inf, error)
 
 
 def _sum_between(values: Array, borders: Indices) -> Array:
@@ -94,32 +101,73 @@ def _sum_between(values: Array, borders: Indices) -> Array:
 
 
 class _Equations:
-    """Normal equations of N fits: the lower diagonals of their matrices, one after another, and the right-hand sides."""
+    """Normal equations of N fits: the lower diagonals of their matrices, one after another, and the right-hand sides.
 
-    def __init__(self, n: int, intervals: int, degree: int) -> None:
-        self.matrix, self.roughness = np.zeros((2, degree + 1, n, intervals + degree))
-        self.right = np.zeros((n, intervals + degree))
+    With at least `FEWEST_BY_END` intervals the unknowns at the ends are value, slope and curvature there. A tail, whose moments may
+    be enormous, then has equations for value and slope alone, and leaves all others as exact as they are.
+    """
+
+    def __init__(self, moments: Array, products: Array, degree: int) -> None:
+        n, intervals, _ = moments.shape
+        size = intervals + degree
+        self.degree, self.by_end = degree, intervals >= FEWEST_BY_END
+        self.end = BY_END[degree]
+        self.matrix, self.roughness = np.zeros((2, degree + len(self.end), n, size))
+        self.right = np.zeros((n, size))
+        cardinal, right = CARDINAL[degree], products @ CARDINAL[degree]
+        for a in range(degree + 1):
+            self.right[:, a:a + intervals] += right[..., a]
+            for beside in range(degree + 1 - a):
+                product = moments @ np.convolve(cardinal[:, a], cardinal[:, a + beside])
+                self.matrix[beside][:, a:a + intervals] += product
         differences = np.array([1.0, -1.0] if degree == 1 else [1.0, -2.0, 1.0])
         for a in range(len(differences)):
             for beside in range(len(differences) - a):
-                places = slice(a, intervals + degree + 1 - len(differences) + a)
+                places = slice(a, size + 1 - len(differences) + a)
                 self.roughness[beside][:, places] += ROUGHNESS / intervals * differences[a] * differences[a + beside]
+        for side in (0, 1) if self.by_end else ():
+            self._change_end_(self.matrix, side)
+            self._change_end_(self.roughness, side)
+            own = self.right[:, self._own(side)]
+            own[:] = own @ self._basis(side)
 
-    def add_(self, places: slice, rows: Array, moments: Array, products: Array) -> None:
-        """Add points in some intervals, where spline k + a is the sum over i of rows[i, a] t^i.
+    def _own(self, side: int) -> slice:
+        """The unknowns of the first (0) or the last end (1)."""
+        return slice(0, len(self.end)) if side == 0 else slice(self.right.shape[1] - len(self.end), None)
+
+    def _basis(self, side: int) -> Array:
+        """The factors at an end from its unknowns: at the last end value and slope come last, and the slope is the other way."""
+        return self.end if side == 0 else self.end[::-1, ::-1]
+
+    def _change_end_(self, bands: Array, side: int) -> None:
+        """Write the part of the matrices that an end is in, in its unknowns."""
+        width, size = len(bands), self.right.shape[1]
+        start = 0 if side == 0 else size - width
+        row, column = np.tril_indices(width)
+        block = np.zeros((bands.shape[1], width, width))
+        block[:, row, column] = bands[row - column, :, start + column].T
+        block[:, column, row] = block[:, row, column]
+        change = np.eye(width)
+        place = slice(0, len(self.end)) if side == 0 else slice(width - len(self.end), None)
+        change[place, place] = self._basis(side)
+        bands[row - column, :, start + column] = (change.T @ block @ change)[:, row, column].T
+
+    def add_tail_(self, side: int, moments: Array, products: Array) -> None:
+        """Add points beyond an end, where a spline is a line in t, 0 at the end and negative beyond it.
 
         Args:
-            places: the intervals k.
-            rows: (P, degree + 1)
-            moments: sums of w t^i, (N, intervals, 2 P - 1).
-            products: sums of w y t^i, (N, intervals, P).
+            side: 0 for the first end, 1 for the last.
+            moments: sums of w, w t and w t^2, (N, 3).
+            products: sums of w y and w y t, (N, 2).
         """
-        right = products @ rows
+        cardinal, size = CARDINAL[self.degree], self.right.shape[1]
+        rows = np.eye(2) if self.by_end else cardinal[:2]       # value and slope at the end, by the unknowns from there
         for a in range(rows.shape[1]):
-            own = slice(places.start + a, places.stop + a)
-            self.right[:, own] += right[..., a]
-            for beside in range(rows.shape[1] - a):
-                self.matrix[beside][:, own] += moments @ np.convolve(rows[:, a], rows[:, a + beside])
+            one = a if side == 0 else size - 1 - a
+            self.right[:, one] += products @ rows[:, a]
+            for b in range(a + 1):
+                other = b if side == 0 else size - 1 - b
+                self.matrix[abs(one - other)][:, min(one, other)] += moments @ np.convolve(rows[:, a], rows[:, b])
 
     def solve(self) -> tuple[Array, Array]:
         """The factors of the splines (N, K + degree), and the mean square (N,) that they explain.
@@ -130,8 +178,12 @@ class _Equations:
         factor = cholesky_banded((self.matrix + self.roughness).reshape(bands, -1), lower=True, check_finite=False), True
         first = cho_solve_banded(factor, self.right.ravel(), check_finite=False).reshape(self.right.shape)
         rest = self.right - self._multiply(first)
-        solution = first + cho_solve_banded(factor, rest.ravel(), check_finite=False).reshape(self.right.shape)
-        return solution, np.einsum("nk,nk->n", 2 * self.right - self._multiply(solution), solution)
+        unknowns = first + cho_solve_banded(factor, rest.ravel(), check_finite=False).reshape(self.right.shape)
+        explained = np.einsum("nk,nk->n", 2 * self.right - self._multiply(unknowns), unknowns)
+        for side in (0, 1) if self.by_end else ():
+            own = unknowns[:, self._own(side)]
+            own[:] = own @ self._basis(side).T
+        return unknowns, explained
 
     def _multiply(self, x: Array) -> Array:
         """The matrices without roughness, times x (N, K + degree)."""

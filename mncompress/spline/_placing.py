@@ -3,7 +3,7 @@
 Beyond its knots a spline is a line, so the knots need only span what the histogram's weights and the function's bends ask for: with
 the same number of intervals the error is then several times smaller, or half as many intervals do. The ends are found by turns:
 from the error with the knots so far follows how much a line may be off in either tail, and from that the next knots, as long as
-the error falls.
+the error falls. With more intervals it begins with the knots found with fewer.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,9 +15,12 @@ from mncompress.spline._arrays import Array, Indices, round_float32
 from mncompress.spline._cubic import is_weighted
 from mncompress.spline._functions import Target, neuron_blocks
 from mncompress.spline._knots import Knots, span_knots
-from mncompress.spline._least_squares import Samples, solve
+from mncompress.spline._least_squares import FEWEST_BY_END, FEWEST_POINTS, Samples, solve
 
-ROUNDS = 6
+FEWEST_PLACED = FEWEST_BY_END
+"""Intervals from which on knots are placed: with long tails, fewer could not be fitted exactly."""
+ROUNDS, MOST_SEARCHED = 6, 63
+"""Steps of the search, and with how many intervals at most; more take one step from what they begin with."""
 TAIL_SHARE = 0.2
 """Of the error, that the two tails together may have on the next knots; 0.1 to 0.3 do about as well."""
 GAIN = 0.9
@@ -26,7 +29,6 @@ WORTH = 0.7
 """Of the error with knots from end to end: with less to gain these are kept, since they are better where little is given."""
 FLOOR = 1e-6
 """Errors below this share of a function's spread are small enough."""
-
 
 Flags = NDArray[np.bool_]
 
@@ -48,6 +50,8 @@ def place_knots(target: Target, intervals: Sequence[int], degree: int, near: Kno
     if weighted.any():
         for block in neuron_blocks(target.n, len(target.u)):
             indices = block[weighted[block]]
+            if not indices.size:
+                continue
             spans = [each.select(indices) for each in knots]
             found = _place(Samples.of(target, indices), spans, spans[0] if near is None else near.select(indices), degree)
             for each, better in zip(knots, found, strict=True):
@@ -62,20 +66,33 @@ def _place(samples: Samples, spans: Sequence[Knots], before: Knots, degree: int)
     for span in spans:
         best = _Best(samples, span, degree)
         whole = best.error.copy()
-        active = np.flatnonzero(whole > floor)
+        active = np.flatnonzero((whole > floor) & np.isfinite(whole) & (span.intervals >= FEWEST_PLACED))
         near = before.select(active)
+        best.try_(active, _extend(near, samples.u[active], span.intervals), near.inverse_step)
         best.try_(active, near.start, round_float32(near.inverse_step * (span.intervals / near.intervals)))
-        for _ in range(ROUNDS):
+        for _ in range(ROUNDS if span.intervals <= MOST_SEARCHED else 1):
             active = active[best.error[active] > floor[active]]
             allowed = (TAIL_SHARE * best.error[active, None]) ** 2 / 2
             left, right = (tail[active] <= allowed for tail in tails)
-            low, high = _find_ends(left, right, span.intervals)
+            low, high = _find_ends(left, right, (FEWEST_POINTS + 1) * span.intervals)
             new = span_knots(samples.u[active, low], samples.u[active, high], span.intervals)
             active = best.try_(active, new.start, new.inverse_step)
         worth = best.error < WORTH * whole
         start, inverse_step = np.where(worth, (best.start, best.inverse_step), (span.start, span.inverse_step))
         before = Knots(start, inverse_step, span.intervals)
         yield before
+
+
+def _extend(knots: Knots, u: Array, intervals: int) -> Array:
+    """Where to start (N,) with more intervals of the same width, within the points u (N, G) if there is room.
+
+    All knots stay where they are, so that the error cannot rise.
+    """
+    more = intervals - knots.intervals
+    before = np.floor((knots.start - u[:, 0]) * knots.inverse_step)
+    behind = np.floor((u[:, -1] - knots.start) * knots.inverse_step) - knots.intervals
+    left = np.maximum(np.minimum(more // 2, before), more - behind)
+    return round_float32(knots.start - left / knots.inverse_step)
 
 
 class _Best:
