@@ -315,7 +315,14 @@ def test_one_row_far_off_makes_no_room_for_others():
     assert not check_budget(Budget(max_drop=1.0), "regression", residual, residual + 10 * change, y, refuse_to_count).ok
 
 
-def test_one_row_far_off_forbids_no_change():
+def test_a_network_without_errors_that_does_not_change_is_the_same():
+    y = np.ones((50, 1), np.float32)
+    verdict = check_budget(Budget(max_drop=1.0), "regression", np.ones((50, 1)), np.ones((50, 1)), y, refuse_to_count)
+    assert verdict.ok
+    assert verdict.evidence["drop"] == verdict.evidence["drop_upper_bound"] == 0
+
+
+def test_one_row_far_off_may_change_in_proportion():
     """Its own error may change by a share of the limit, though that is more than all other errors together."""
     rng = np.random.default_rng(3)
     y = np.zeros((300, 1), np.float32)

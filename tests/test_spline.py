@@ -622,6 +622,68 @@ def test_knots_span_the_domain_where_nothing_is_known_of_it():
         np.testing.assert_allclose(knots.positions[[0, -1]], [lo, hi], rtol=1e-6, atol=1e-6)
 
 
+def make_outliers(n, reach, rows=4000, seed=0):
+    """Domains and histograms of normal samples with one far off, and the samples."""
+    x = np.random.default_rng(seed).standard_normal((rows, n))
+    x[0] = reach
+    observed = np.stack([x.min(0), x.max(0)], 1)
+    counts = np.stack([np.histogram(column, 64, ends)[0] for column, ends in zip(x.T, observed, strict=True)])
+    margin = 0.05 * np.diff(observed, axis=1)[:, 0]
+    return observed[:, 0] - margin, observed[:, 1] + margin, sp.Histogram(counts, observed), x
+
+
+@pytest.mark.parametrize("degree", [1, 3])
+@pytest.mark.parametrize("reach", [10.0, 1e3, 1e6])
+def test_long_tails_are_fitted_exactly(degree, reach):
+    function = Steps(np.array([1.0, 3.0, 0.3]))
+    lo, hi, histogram, _ = make_outliers(3, reach)
+    target = sp.make_target(function, lo, hi, histogram, 513, histogram.core(513))
+    for intervals in (1, 6, 31, 256):
+        first, last = np.full(3, -1.7), np.array([2.2, 1.1, 2.0])
+        form = sp.approximate_spline(target, sp.span_knots(first, last, intervals), degree)
+        found = target.measure(form)[1]
+        for i in range(3):
+            reference = fit_dense(target, i, first[i], last[i], intervals, degree)
+            least = np.sqrt((target.weights[:, i] * (reference - target.values[:, i])**2).sum())
+            # With one interval the end splines' equations are mixed with those of the tails; numbers are as large as 0.1 reach.
+            assert found[i] <= least * (1.02 if intervals > 1 else 2.0) + 2e-8 * reach + 1e-6, (i, intervals)
+    for knots in sp.place_knots(target, sp.INTERVALS, degree):
+        assert np.isfinite(knots.positions).all()
+
+
+@pytest.mark.parametrize("degree", [1, 3])
+def test_errors_hold_between_the_points_and_fall_with_more_intervals(degree):
+    function = Steps(np.array([0.5, 3.0, 10.0, 30.0]))
+    lo, hi, histogram, x = make_outliers(4, 4.0)
+    target = sp.make_target(function, lo, hi, histogram, 1537, histogram.core(1537))
+    even, last = np.linspace(lo, hi, 20001), np.full(4, np.inf)
+    for knots in sp.place_knots(target, sp.INTERVALS, degree):
+        form = sp.approximate_spline(target, knots, degree)
+        largest, rms = target.measure(form)
+        difference, dense = (np.abs(form.evaluate(u) - function(u)) for u in (x, even))
+        true = np.sqrt(0.95 * np.square(difference).mean(0) + 0.05 * np.square(dense).mean(0))
+        assert (true <= 1.25 * rms + 1e-6).all(), knots.intervals      # counts are even within a bin
+        # Of an interval's arcs three points see a part.
+        assert (dense.max(0) <= 2 * largest + 1e-6).all(), knots.intervals
+        if knots.intervals > 6:
+            assert (rms <= 1.5 * last + 1e-6).all(), knots.intervals        # knots from end to end are kept where little is lost
+        last = rms
+
+
+def test_functions_are_placed_by_themselves():
+    """In blocks, of which some have nothing to place, and in any selection."""
+    scale = np.tile([1.0, 2.0, 5.0], 300)
+    lo, hi, histogram, _ = make_outliers(900, 5.0, rows=300)
+    lo[450:] = hi[450:]
+    target = sp.make_target(Steps(scale), lo, hi, histogram, 513, histogram.core(513))
+    some = np.array([3, 449, 450, 899])
+    part = sp.make_target(Steps(scale[some]), lo[some], hi[some], histogram.select(some), 513, histogram.select(some).core(513))
+    for knots, own in zip(sp.place_knots(target, (6, 15, 31), 3), sp.place_knots(part, (6, 15, 31), 3), strict=True):
+        np.testing.assert_allclose(own.positions, knots.select(some).positions, rtol=1e-6, atol=1e-6)
+        form, alone = sp.approximate_spline(target, knots, 3).select(some), sp.approximate_spline(part, own, 3)
+        np.testing.assert_allclose(alone.coefficients, form.coefficients, rtol=1e-5, atol=1e-6)
+
+
 def test_between_sparse_points_a_spline_is_smooth():
     """Nearly all points lie in a hundredth of the domain, and there are fewer of them than intervals."""
     function, lo, hi = Steps(np.array([1.0])), np.array([-50.0]), np.array([50.0])
