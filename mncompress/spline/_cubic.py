@@ -1,5 +1,6 @@
 """Cubic splines on uniform knots, one per neuron (convention: see the package docstring)."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -88,6 +89,14 @@ def is_weighted(target: Target) -> NDArray[np.bool_]:
     return np.asarray(wide & (target.histogram is not None))
 
 
+def weighted_blocks(target: Target) -> Iterator[Indices]:
+    """These functions, a block at a time."""
+    weighted = is_weighted(target)
+    if weighted.any():
+        blocks = (block[weighted[block]] for block in neuron_blocks(target.n, len(target.u)))
+        yield from (block for block in blocks if block.size)
+
+
 def approximate_spline(target: Target, knots: Knots, degree: int) -> CubicSpline:
     """Splines of degree 1 or 3 on given knots: interpolation, or with a histogram weighted least squares; see `place_knots`."""
     coefficients = np.empty((target.n, knots.intervals, 4))
@@ -95,11 +104,8 @@ def approximate_spline(target: Target, knots: Knots, degree: int) -> CubicSpline
     interpolated = np.flatnonzero(~weighted)
     if interpolated.size:
         coefficients[interpolated] = _interpolate(target.function.select(interpolated), knots.select(interpolated), degree)
-    if weighted.any():
-        for block in neuron_blocks(target.n, len(target.u)):
-            indices = block[weighted[block]]
-            if indices.size:
-                coefficients[indices] = solve(Samples.of(target, indices), knots.select(indices), degree)[0]
+    for block in weighted_blocks(target):
+        coefficients[block] = solve(Samples.of(target, block), knots.select(block), degree)[0]
     return CubicSpline(knots.start, knots.inverse_step, round_float32(coefficients))
 
 

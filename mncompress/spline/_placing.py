@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mncompress.spline._arrays import Array, Indices, round_float32
-from mncompress.spline._cubic import is_weighted
-from mncompress.spline._functions import Target, neuron_blocks
+from mncompress.spline._cubic import weighted_blocks
+from mncompress.spline._functions import Target
 from mncompress.spline._knots import Knots, span_knots
 from mncompress.spline._least_squares import FEWEST_BY_END, FEWEST_POINTS, Samples, solve
 
@@ -46,16 +46,11 @@ def place_knots(target: Target, intervals: Sequence[int], degree: int, near: Kno
         ValueError: a number of intervals is < 1.
     """
     knots = [span_knots(target.lo, target.hi, number) for number in intervals]
-    weighted = is_weighted(target)
-    if weighted.any():
-        for block in neuron_blocks(target.n, len(target.u)):
-            indices = block[weighted[block]]
-            if not indices.size:
-                continue
-            spans = [each.select(indices) for each in knots]
-            found = _place(Samples.of(target, indices), spans, spans[0] if near is None else near.select(indices), degree)
-            for each, better in zip(knots, found, strict=True):
-                each.start[indices], each.inverse_step[indices] = better.start, better.inverse_step
+    for block in weighted_blocks(target):
+        spans = [each.select(block) for each in knots]
+        found = _place(Samples.of(target, block), spans, spans[0] if near is None else near.select(block), degree)
+        for each, better in zip(knots, found, strict=True):
+            each.start[block], each.inverse_step[block] = better.start, better.inverse_step
     return knots
 
 
