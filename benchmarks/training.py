@@ -1,13 +1,15 @@
 """Microseconds per optimizer step of a population, against a Python module per neuron and against JAX.
 
-    python benchmarks/training.py [--neurons 7,64,256] [--replicates 1,32,128] [--device auto] [--seconds 2] [--out FILE.json]
+    python benchmarks/training.py [--neurons 7,64,256] [--replicates 1,32,128] [--device auto] [--seconds 2] [--floats]
+        [--out FILE.json]
 
 784-N-10, meta relu, inner width 5, batch 128, Adam, on random data of MNIST's size; all of it lies on the device. Contestants:
 
-- `mncompress`: `mncompress.training`, every step with its data gathering.
+- `mncompress`: `mncompress.training`, every step with its data gathering, on pixels of 8 bits as MNIST has them; with `--floats` on
+  float32, which on a GPU takes other kernels.
 - `modules`: what one writes from the paper, an `nn.Module` per neuron, eager, one network only.
 - `jax`: vmap over networks, value_and_grad, Adam by tree map, jit of a lax.scan over the steps with donated state; left out,
-  and said so, where JAX is not installed.
+  and said so, where JAX is not installed. Its features are standardized float32 from the start.
 
 On a GPU products of matrices have two precisions: float32 (`highest` in torch and in JAX; mncompress's default) and TensorFloat-32
 (`high` in torch, JAX's default). Both contestants are measured with both, and ratios are of equals.
@@ -30,7 +32,7 @@ import torch
 from torch import nn
 
 import mncompress as mn
-from mncompress.data import Dataset, Split
+from mncompress.data import Dataset, Split, standardization_of
 from mncompress.training._trainer import Trainer
 
 ROWS, FEATURES, CLASSES, BATCH, WIDTH, RATE = 54_400, 784, 10, 128, 5, 1e-3
@@ -40,9 +42,10 @@ Steps = Callable[[int], None]
 """Runs so many steps and waits for them."""
 
 
-def make_dataset() -> Dataset:
+def make_dataset(*, floats: bool) -> Dataset:
     rng = np.random.default_rng(0)
-    split = Split(rng.standard_normal((ROWS, FEATURES)).astype(np.float32), rng.integers(0, CLASSES, ROWS))
+    x = rng.standard_normal((ROWS, FEATURES)).astype(np.float32) if floats else rng.integers(0, 256, (ROWS, FEATURES), np.uint8)
+    split = Split(x, rng.integers(0, CLASSES, ROWS))
     few = Split(split.x[:256], split.y[:256])
     return Dataset("random", "classification", split, few, few, few, CLASSES, "sha256:" + "0" * 64)
 
@@ -66,6 +69,11 @@ def make_mncompress(dataset: Dataset, neurons: int, replicates: int, device: tor
     return run
 
 
+def standardize(dataset: Dataset) -> np.ndarray:
+    features, _ = standardization_of(dataset.train)
+    return ((dataset.train.x - features.shift) / features.scale).astype(np.float32)
+
+
 class ModulePerNeuron(nn.Module):
     """784-N-10 with a small module for every meta-neuron."""
 
@@ -84,7 +92,7 @@ class ModulePerNeuron(nn.Module):
 def make_modules(dataset: Dataset, neurons: int, device: torch.device) -> Steps:
     network = ModulePerNeuron(neurons).to(device)
     optimizer = torch.optim.Adam(network.parameters(), lr=RATE)
-    x, y = torch.as_tensor(dataset.train.x).to(device), torch.as_tensor(dataset.train.y).to(device)
+    x, y = torch.as_tensor(standardize(dataset)).to(device), torch.as_tensor(dataset.train.y).to(device)
 
     def run(steps: int) -> None:
         for _ in range(steps):
@@ -130,7 +138,7 @@ def make_jax(dataset: Dataset, neurons: int, replicates: int, precision: str) ->
     compiled = jax.jit(train, donate_argnums=0)
     parameters = jax.vmap(initial)(jax.random.split(jax.random.key(0), replicates))
     state = parameters, jax.tree.map(jnp.zeros_like, parameters), jax.tree.map(jnp.zeros_like, parameters), jnp.zeros(())
-    x, y = jnp.asarray(dataset.train.x), jnp.asarray(dataset.train.y)
+    x, y = jnp.asarray(standardize(dataset)), jnp.asarray(dataset.train.y)
     rng = np.random.default_rng(1)
 
     def run(steps: int) -> None:
@@ -195,6 +203,7 @@ def main() -> None:
     parser.add_argument("--replicates", default="1,32,128")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--seconds", type=float, default=2.0)
+    parser.add_argument("--floats", action="store_true")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     device = mn.training.choose_device(options.device)
@@ -205,7 +214,7 @@ def main() -> None:
         jax, version = None, "jax not installed, not measured"
     name = torch.cuda.get_device_name() if device.type == "cuda" else f"{platform.processor()}, {torch.get_num_threads()} thread(s)"
     print(f"torch {torch.__version__} on {device.type} ({name}); {version}\n")
-    dataset, speed, rows, alone = make_dataset(), bandwidth(device), [], {}
+    dataset, speed, rows, alone = make_dataset(floats=options.floats), bandwidth(device), [], {}
     precisions = ("highest", "high") if device.type == "cuda" else ("highest",)
     print("| N | M | precision | mncompress, us | modules, us | jax, us | jax / mncompress | M single / stack | "
           "share of bandwidth bound |", "|---" * 9 + "|", sep="\n")

@@ -29,10 +29,13 @@ CASES: list[dict[str, Any]] = [
 """Every family, and every part that an activation can have; test_fused.py has every act."""
 
 
-def make_dataset(features: int, rows: int, outputs: int, task: str, seed: int = 0) -> Dataset:
+def make_dataset(features: int, rows: int, outputs: int, task: str, seed: int = 0, *, pixels: bool = False) -> Dataset:
     rng = np.random.default_rng(seed)
     y = rng.integers(0, outputs, rows) if task == "classification" else rng.standard_normal((rows, outputs)).astype(np.float32)
-    split = Split(rng.standard_normal((rows, features)).astype(np.float32), y)
+    x = rng.standard_normal((rows, features)).astype(np.float32)
+    if pixels:
+        x = (60 + 60 * x).clip(0, 255).astype(np.uint8)
+    split = Split(x, y)
     return Dataset("random", task, split, split, split, split, outputs, "sha256:" + "0" * 64)
 
 

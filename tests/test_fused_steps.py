@@ -20,8 +20,10 @@ from triton_tools import resources, run_interpreted
 
 from mncompress.data import Dataset, Standardization
 from mncompress.training import _fused_steps as fused
-from mncompress.training import _steppers
+from mncompress.training import _launched_steps, _resident_steps, _steppers
+from mncompress.training._launched_steps import LaunchedStepper
 from mncompress.training._population import make_population
+from mncompress.training._resident_steps import ResidentStepper
 from mncompress.training._steps import Stepper
 from mncompress.training._trainer import Trainer
 from mncompress.types import TrainConfig
@@ -34,28 +36,30 @@ DEVICE = "cuda" if ON_GPU else "cpu"
 
 kernels = pytest.mark.skipif(not (HAS_TRITON and (INTERPRETED or ON_GPU)), reason="kernels need a GPU or Triton's interpreter")
 compiled = pytest.mark.skipif(not ON_GPU, reason="compiled kernels need a GPU")
+both_kinds = pytest.mark.parametrize("resident", [False, True], ids=["launched", "resident"])
 here = pytest.mark.skipif(INTERPRETED, reason="not for the interpreter's process")
 
-def use_kernels(patch: pytest.MonkeyPatch) -> None:
+def use_kernels(patch: pytest.MonkeyPatch, *, resident: bool = False) -> None:
     """As if this were a GPU, and without the library for the CPU."""
     patch.setattr(fused, "triton_runs", lambda device: True)
     patch.setattr(_steppers, "can_train_natively", lambda population, config: False)
+    patch.setattr(_steppers, "can_stay", lambda population, config, split: resident)
 
 
-def make_trainer(config: TrainConfig, dataset: Dataset) -> Trainer:
-    """A trainer with fused steps; every second seed takes its products from the library."""
+def make_trainer(config: TrainConfig, dataset: Dataset, *, resident: bool = False) -> Trainer:
+    """A trainer with fused steps; every second seed takes its products from the library, where there is a choice."""
     with pytest.MonkeyPatch.context() as patch:
-        use_kernels(patch)
+        use_kernels(patch, resident=resident)
         patch.setattr(fused.FusedStepper, "compile", lambda self: None)
-        patch.setattr(fused, "LIBRARY_NEURONS", 1 if config.seed % 2 else 10**9)
+        patch.setattr(_launched_steps, "LIBRARY_NEURONS", 1 if config.seed % 2 else 10**9)
         trainer = Trainer((config,), dataset)
-    assert isinstance(trainer.stepper, fused.FusedStepper)
+    assert isinstance(trainer.stepper, ResidentStepper if resident else LaunchedStepper)
     return trainer
 
 
-def check(config: TrainConfig, dataset: Dataset, *, any_shape: bool = False) -> None:
+def check(config: TrainConfig, dataset: Dataset, *, resident: bool = False, any_shape: bool = False) -> None:
     """Train fused, and every network in float64."""
-    check_training(make_trainer(config, dataset), any_shape=any_shape)
+    check_training(make_trainer(config, dataset, resident=resident), any_shape=any_shape)
 
 
 def make_config(**changes: Any) -> TrainConfig:
@@ -63,9 +67,10 @@ def make_config(**changes: Any) -> TrainConfig:
 
 
 @kernels
-@pytest.mark.parametrize("changes", CASES, ids=str)
-def test_kernels_train_as_float64_does(changes):
-    check(make_config(**changes), make_dataset(5, 20, 3, "classification"))
+@pytest.mark.parametrize(("changes", "resident"),
+                         [*((case, False) for case in CASES), *((case, True) for case in CASES[:3])], ids=str)
+def test_kernels_train_as_float64_does(changes, resident):
+    check(make_config(**changes), make_dataset(5, 20, 3, "classification"), resident=resident)
 
 
 @kernels
@@ -75,40 +80,86 @@ def test_kernels_train_with_a_librarys_products(changes):
 
 
 @kernels
-@pytest.mark.parametrize("changes", CASES[1:3], ids=str)
-def test_kernels_train_regressions(changes):
-    check(make_config(**changes), make_dataset(5, 20, 2, "regression"))
+@pytest.mark.parametrize(("changes", "resident"), [(CASES[1], False), (CASES[2], True)], ids=str)
+def test_kernels_train_regressions(changes, resident):
+    check(make_config(**changes), make_dataset(5, 20, 2, "regression"), resident=resident)
 
 
 @kernels
+@both_kinds
+@pytest.mark.parametrize("precision", ["highest", "high"])
+def test_kernels_train_on_pixels(precision, resident, monkeypatch):
+    """In two products, and in one, which only a GPU rounds; rows of 21 pixels are padded."""
+    monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: precision)
+    config = make_config(activation="meta", hidden=(5,), epochs=2)
+    trainer = make_trainer(config, make_dataset(21, 40, 3, "classification", pixels=True), resident=resident)
+    assert trainer.stepper.parts == (2 if precision == "highest" else 1)
+    assert trainer.stepper.x.shape[1] == 32
+    if ON_GPU and precision == "high":
+        list(trainer.run_epoch())
+        assert trainer.losses(3).isfinite().all()
+    else:
+        check_training(trainer)
+
+
+@kernels
+@pytest.mark.parametrize("parts", [0, 2])
+def test_kernels_multiply_as_exactly_as_float32(parts):
+    """Weights of all magnitudes, with pixels and with floats: an error of a few 2^-24 of the summands."""
+    from mncompress.training._step_kernels import project
+
+    rng = np.random.default_rng(0)
+    features, shift, factor = rng.integers(0, 256, (32, 96)).astype(np.uint8 if parts else np.float32), 33.0, 0.0125
+    weights = (rng.standard_normal((16, 96)) * 10.0 ** rng.integers(-3, 3, (16, 1))).astype(np.float32)
+    x, w, order, counter, u = (torch.as_tensor(value).to(DEVICE) for value in (
+        features, weights, np.arange(32), np.zeros(1, np.int64), np.zeros((1, 16, 32), np.float32)))
+    project[1, 1, 1](x, 96, shift, factor, order, 0, counter, 0, w, u, 32, 32, 1, 16, 96, 96, C=16, R=32, K=32, PARTS=parts,
+                     PRECISION="tf32x3", num_warps=4)
+    exact = features.astype(np.float64)
+    summands = np.abs(weights) @ exact.T
+    if parts:
+        exact, summands = (exact - shift) * factor, (summands + shift * np.abs(weights).sum(1)[:, None]) * factor
+    error = np.abs(u[0].cpu().numpy() - weights.astype(np.float64) @ exact.T) / summands
+    assert error.max() < 8 * 2.0**-24
+
+
+@kernels
+@both_kinds
 @settings(max_examples=2, deadline=None)
 @given(st.integers(0, 1000), st.integers(1, 40), st.lists(st.integers(1, 20), min_size=1, max_size=3), st.integers(1, 40),
-       st.integers(1, 20), st.booleans(), st.sampled_from(("shared", "own")), st.sampled_from(("meta", "vaf", "warp:silu")))
-def test_kernels_train_any_shape(seed, features, hidden, batch, outputs, classify, order, activation):
+       st.integers(1, 20), st.booleans(), st.sampled_from(("shared", "own")), st.sampled_from(("meta", "vaf", "warp:silu")),
+       st.booleans())
+def test_kernels_train_any_shape(resident, seed, features, hidden, batch, outputs, classify, order, activation, pixels):
     config = make_config(activation=activation, inner="tanh", hidden=tuple(hidden), batch_size=batch, epochs=1, order=order,
                          seed=seed)
-    check(config, make_dataset(features, 30, outputs, "classification" if classify else "regression", seed), any_shape=True)
+    dataset = make_dataset(features, 30, outputs, "classification" if classify else "regression", seed, pixels=pixels)
+    check(config, dataset, resident=resident, any_shape=True)
 
 
 @kernels
-def test_kernels_take_several_tiles():
-    """More neurons, features and rows than a program has."""
-    config = make_config(activation="vaf", inner="silu", hidden=(70,), batch_size=140, epochs=1)
-    check(config, make_dataset(70, 150, 3, "classification"))
+@both_kinds
+@pytest.mark.parametrize("pixels", [False, True], ids=["floats", "pixels"])
+def test_kernels_take_several_tiles(pixels, resident):
+    """More neurons, features and rows than a program has, or features than it has at a time."""
+    hidden, features = (7, 150) if resident else (70, 70)
+    config = make_config(activation="vaf", inner="silu", hidden=(hidden,), batch_size=140, epochs=1)
+    check(config, make_dataset(features, 150, 3, "classification", pixels=pixels), resident=resident)
 
 
 @kernels
+@both_kinds
 @pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")    # of the interpreter's NumPy
-def test_kernels_keep_a_diverged_network_to_itself():
+def test_kernels_keep_a_diverged_network_to_itself(resident):
     config, dataset = make_config(activation="vaf", inner="tanh", hidden=(3,)), make_dataset(5, 20, 3, "classification")
-    check_divergence(make_trainer(config, dataset), make_trainer(config, dataset))
+    check_divergence(*(make_trainer(config, dataset, resident=resident) for _ in range(2)))
 
 
 @kernels
-def test_kernels_continue_from_a_state():
+@both_kinds
+def test_kernels_continue_from_a_state(resident):
     config = make_config(activation="meta", hidden=(3,), schedule="cosine", epochs=2)
     dataset = make_dataset(5, 20, 3, "classification")
-    once, first, second = (make_trainer(config, dataset) for _ in range(3))
+    once, first, second = (make_trainer(config, dataset, resident=resident) for _ in range(3))
     for trainer in (once, once, first):
         list(trainer.run_epoch())
     second.load_state_({name: value.detach().clone() for name, value in first.state().items()})
@@ -119,31 +170,51 @@ def test_kernels_continue_from_a_state():
 
 
 @kernels
-def test_kernels_and_plain_steps_continue_each_other():
-    config, dataset = make_config(activation="meta", hidden=(3,), epochs=2), make_dataset(5, 20, 3, "classification")
-    mixed = make_trainer(config, dataset)
+def test_kernels_of_all_kinds_continue_one_another():
+    config, dataset = make_config(activation="meta", hidden=(3,), epochs=3), make_dataset(5, 20, 3, "classification")
+    mixed, further = make_trainer(config, dataset), make_trainer(config, dataset, resident=True)
     with pytest.MonkeyPatch.context() as patch:
         take_plain_steps(patch)
         plain, end = (Trainer((config,), dataset) for _ in range(2))
     list(mixed.run_epoch())
-    end.load_state_(mixed.state())
-    end.epoch = 1
-    for trainer in (end, plain, plain):
+    for epoch, before, trainer in ((1, mixed, further), (2, further, end)):
+        trainer.load_state_(before.state())
+        trainer.epoch = epoch
         list(trainer.run_epoch())
+    for _ in range(3):
+        list(plain.run_epoch())
     for name, value in plain.population.parameters.items():
         torch.testing.assert_close(end.population.parameters[name], value, rtol=1e-4, atol=1e-5)
+
+
+@kernels
+@both_kinds
+def test_kernels_are_held_against_plain_steps(resident):
+    """Before they are used, which leaves nothing behind; kernels that do something else are found."""
+    config = make_config(hidden=(3,), schedule="cosine", warmup=1, epochs=3)
+    trainer = make_trainer(config, make_dataset(5, 40, 3, "classification"), resident=resident)
+    before = {name: value.detach().clone() for name, value in trainer.state().items()}
+    trainer.stepper.compile()
+    assert all(torch.equal(value, before[name]) for name, value in trainer.state().items())
+    assert not trainer.stepper.total.any()
+    trainer.stepper.rates *= 30     # so that the second of two steps begins elsewhere
+    with pytest.raises(RuntimeError, match="mean gradients differ from those of plain steps"):
+        trainer.stepper.compile()
+    assert all(torch.equal(value, before[name]) for name, value in trainer.state().items())
 
 
 @compiled
 @pytest.mark.parametrize(("neurons", "replicates"), [(7, 128), (64, 32), (256, 2)])
 @pytest.mark.parametrize("order", ["shared", "own"])
-def test_compiled_steps_of_a_wide_input(neurons, replicates, order):
+@pytest.mark.parametrize("pixels", [False, True], ids=["floats", "pixels"])
+def test_compiled_steps_of_a_wide_input(neurons, replicates, order, pixels):
     """As large as in practice: against plain float32 steps, and the same bits every time."""
     config = make_config(activation="meta", inner="tanh", ends="gated", hidden=(neurons,), batch_size=128, replicates=replicates,
                          epochs=1, order=order)
-    dataset = make_dataset(784, 128 * 80 + 5, 10, "classification")
+    dataset = make_dataset(784, 128 * 80 + 5, 10, "classification", pixels=pixels)
     trainers = [Trainer((config,), dataset), Trainer((config,), dataset)]
-    assert all(isinstance(trainer.stepper, fused.FusedStepper) for trainer in trainers)
+    kind = ResidentStepper if pixels and neurons == 7 else LaunchedStepper
+    assert all(isinstance(trainer.stepper, kind) for trainer in trainers)
     with pytest.MonkeyPatch.context() as patch:
         take_plain_steps(patch)
         trainers.append(Trainer((config,), dataset))
@@ -179,42 +250,64 @@ def test_kernels_that_fail_are_not_used(monkeypatch):
     assert isinstance(trainer.stepper, Stepper)
 
 
+def describe(hidden: tuple[int, ...]) -> fused.FusedLayer:
+    """The layers of networks 784-...-10 with gated tanh meta-neurons."""
+    config = TrainConfig(activation="meta", ends="gated", inner="tanh", hidden=hidden)
+    one = Standardization(np.zeros(784), np.ones(784))
+    population, _ = make_population(config.make_spec(784, 10, "classification"), [("glorot", 0)], 0, one, None, torch.device("cpu"))
+    return fused.make_layer(population)
+
+
 @here
 @pytest.mark.skipif(not HAS_TRITON, reason="needs triton")
+@pytest.mark.parametrize("parts", [0, 1, 2])
 @pytest.mark.parametrize("precision", ["tf32x3", "tf32"])
-def test_compiled_code_spills_no_registers(precision, tmp_path):
+def test_compiled_code_spills_no_registers(precision, parts, tmp_path):
     """Of the products with the largest tiles, and of everything else for a network of the usual size."""
     from mncompress.training import _step_kernels
 
-    config = TrainConfig(activation="meta", ends="gated", inner="tanh", hidden=(16, 16))
-    one = Standardization(np.zeros(784), np.ones(784))
-    population, _ = make_population(config.make_spec(784, 10, "classification"), [("glorot", 0)], 0, one, None, torch.device("cpu"))
-    tile = {"C": 64, "K": 32, "PRECISION": precision}
-    for name, constants, warps in (
-            ("project", {**tile, "R": fused.PROJECT_ROWS}, 8),
-            ("update", {**tile, "R": fused.UPDATE_ROWS, "FLOATS": fused.UPDATE_FLOATS, "GIVEN": False}, 4),
-            ("update", {**tile, "R": fused.UPDATE_ROWS, "FLOATS": fused.UPDATE_FLOATS, "GIVEN": True}, 4),
-            ("descend", {"LAYER": fused.make_layer(population), "R": 32, "CLASSIFY": True, "PRECISION": precision}, 4)):
-        cubin = compile_kernel(getattr(_step_kernels, name), constants, warps)
+    products = {"PARTS": parts, "PRECISION": precision}
+    update = {**products, **_launched_steps.UPDATE[parts > 0], "FLOATS": _launched_steps.FLOATS}
+    for name, constants in (
+            ("project", {**products, **_launched_steps.PROJECT}),
+            ("update", {**update, "GIVEN": False}),
+            ("update", {**update, "GIVEN": True}),
+            ("descend", {"LAYER": describe((16, 16)), "R": 32, "CLASSIFY": True, "PRECISION": precision, "num_warps": 4})):
+        cubin = compile_kernel(getattr(_step_kernels, name), constants)
         _, stack, local = resources(cubin, tmp_path / "kernel.cubin")
         assert stack == local == 0, name
 
 
-def compile_kernel(kernel: Any, constants: dict[str, Any], warps: int) -> bytes:
+@here
+@pytest.mark.skipif(not HAS_TRITON, reason="needs triton")
+@pytest.mark.parametrize(("parts", "rows", "warps"), [(0, 32, 4), (0, 128, 8), (1, 128, 8), (2, 128, 8)])
+def test_compiled_programs_of_whole_networks_spill_few_registers(parts, rows, warps, tmp_path):
+    from mncompress.training._network_kernel import train
+
+    constants = {"LAYER": describe((7,)), "R": rows, "K": _resident_steps.TILE[parts > 0], "FLOATS": _resident_steps.FLOATS,
+                 "CLASSIFY": True, "PARTS": parts, "PRECISION": "tf32x3", "num_warps": warps}
+    _, stack, local = resources(compile_kernel(train, constants), tmp_path / "kernel.cubin")
+    assert local == 0
+    assert stack <= 512
+
+
+def compile_kernel(kernel: Any, arguments: dict[str, Any]) -> bytes:
     """What Triton makes of a kernel ahead of time for sm_90."""
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    integers = {"order", "counter", "place", "pitch", "kind", "y"}
-    numbers = {"ahead", "size", "batch", "networks", "groups", "columns", "features", "split", "splits", "floats", "blocks",
-               "stride"}
-    signature = {name: "constexpr" if name in constants else "*i64" if name in integers else "i32" if name in numbers else "*fp32"
-                 for name in kernel.arg_names}
+    constants = {name: value for name, value in arguments.items() if name != "num_warps"}
+    types = {"x": "*u8" if constants.get("PARTS") else "*fp32", "shift": "fp32", "factor": "fp32",
+             **dict.fromkeys(("order", "counter", "place", "spread", "kind", "y"), "*i64"),
+             **dict.fromkeys(("ahead", "size", "batch", "networks", "groups", "columns", "features", "split", "splits", "floats",
+                              "blocks", "stride", "pitch", "start", "steps", "rows"), "i32")}
+    signature = {name: "constexpr" if name in constants else types.get(name, "*fp32") for name in kernel.arg_names}
     aligned = {(i,): [["tt.divisibility", 16]] for i, name in enumerate(signature)
-               if signature[name].startswith("*") or name in ("batch", "features")}
+               if signature[name].startswith("*") or name in ("batch", "features", "pitch")}
     source = ASTSource(kernel, signature=signature, constexprs=constants, attrs=aligned)
-    cubin: bytes = triton.compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": warps}).asm["cubin"]
+    options = {"num_warps": arguments["num_warps"]}
+    cubin: bytes = triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options).asm["cubin"]
     return cubin
 
 

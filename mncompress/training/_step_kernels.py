@@ -22,6 +22,11 @@ there is one group, all of them. `schedule[step]` has the factor of the learning
 LAYER is a `_fused_steps.FusedLayer`, which has the one behind it; P is its number of neurons padded to a power of two, R the rows
 of a block.
 
+Features x lie in rows of `pitch` elements. They are float32 (PARTS = 0), or pixels as they are stored, whole numbers of 8 bits,
+with `shift` and `factor` in common: x = (pixel - shift) factor. A pixel is exact in TensorFloat-32, so two products with it, of a
+weight's upper bits and of its lower ones, are as good as one of float32 (PARTS = 2); where TensorFloat-32 is good enough, one is
+(PARTS = 1).
+
 Importing this needs triton. Its interpreter (TRITON_INTERPRET=1) runs all of it on the CPU.
 """
 # mypy: ignore-errors
@@ -42,9 +47,41 @@ def _rows(order, stride, group, step, b, size, batch):
     return tl.load(order + group.to(tl.int64) * stride + step * batch + b, b < size, 0)
 
 
+@triton.jit
+def _no_product(C: tl.constexpr, R: tl.constexpr, PARTS: tl.constexpr):
+    """What `_add_product` adds to: of pixels the product's transpose, with the parts of the C side by side."""
+    if PARTS == 0:
+        return tl.zeros((C, R), tl.float32)
+    else:
+        return tl.zeros((R, PARTS * C), tl.float32)
+
+
+@triton.jit
+def _add_product(total, w, x, PARTS: tl.constexpr, PRECISION: tl.constexpr):
+    """Add the product of w (C, K) with x (K, R)."""
+    if PARTS == 0:
+        return tl.dot(w, x, total, input_precision=PRECISION)
+    else:
+        if PARTS == 2:
+            upper = ((w.to(tl.int32, bitcast=True) + 0x1000) & -0x2000).to(tl.float32, bitcast=True)    # 11 bits, rounded
+            w = tl.reshape(tl.permute(tl.join(upper, w - upper), (2, 0, 1)), (2 * w.shape[0], w.shape[1]))
+        return tl.dot(tl.trans(x).to(tl.float32), tl.trans(w), total, input_precision="tf32")
+
+
+@triton.jit
+def _finish_product(total, sums, shift, factor, PARTS: tl.constexpr):
+    """The product (C, R) of w with the features, given the sums (C,) of w over what was multiplied."""
+    if PARTS == 0:
+        return total
+    else:
+        if PARTS == 2:
+            total = tl.sum(tl.reshape(total, (total.shape[0], 2, total.shape[1] // 2)), 1)
+        return (tl.trans(total) - shift * sums[:, None]) * factor
+
+
 @triton.jit(do_not_specialize=["stride", "ahead", "size", "groups", "columns", "split"])
-def project(x, order, stride, counter, ahead, weights, u, size, batch, groups, columns, features, split,
-            C: tl.constexpr, R: tl.constexpr, K: tl.constexpr, PRECISION: tl.constexpr):
+def project(x, pitch, shift, factor, order, stride, counter, ahead, weights, u, size, batch, groups, columns, features, split,
+            C: tl.constexpr, R: tl.constexpr, K: tl.constexpr, PARTS: tl.constexpr, PRECISION: tl.constexpr):
     """u[s, c, b] = sum of weights[c, k] x[row of b, k] over the features k of split s.
 
     A program has C of a group's `columns` neurons, a split of `split` features, R rows of the batch.
@@ -55,14 +92,16 @@ def project(x, order, stride, counter, ahead, weights, u, size, batch, groups, c
     b = tl.program_id(2) * R + tl.arange(0, R)
     row = _rows(order, stride, group, tl.load(counter) + ahead, b, size, batch)
     own = (group * columns + c).to(tl.int64)
-    total = tl.zeros((C, R), tl.float32)
+    total, sums = _no_product(C, R, PARTS), tl.zeros((C, K), tl.float32)
     for start in range(0, split, K):
         k = tl.program_id(1) * split + start + tl.arange(0, K)
         w = tl.load(weights + own[:, None] * features + k[None, :], (c < columns)[:, None] & (k < features)[None, :], 0.0)
-        rows = tl.load(x + row[None, :] * features + k[:, None], (k < features)[:, None] & (b < size)[None, :], 0.0)
-        total = tl.dot(w, rows, total, input_precision=PRECISION)
+        rows = tl.load(x + row[None, :] * pitch + k[:, None], (k < features)[:, None] & (b < size)[None, :], 0)
+        total = _add_product(total, w, rows, PARTS, PRECISION)
+        sums += w
     summand = tl.program_id(1) * groups * columns + own
-    tl.store(u + summand[:, None] * batch + b[None, :], total, (c < columns)[:, None] & (b < size)[None, :])
+    tl.store(u + summand[:, None] * batch + b[None, :], _finish_product(total, tl.sum(sums, 1), shift, factor, PARTS),
+             (c < columns)[:, None] & (b < size)[None, :])
 
 
 @triton.jit
@@ -142,12 +181,11 @@ def _forward(u, flat, networks, network, LAYER: tl.constexpr):
 
 
 @triton.jit
-def _activate_backward(u, dy, flat, partials, networks, network, LAYER: tl.constexpr):
-    """The gradient by u from that by y; writes those of the activations' parameters."""
+def _activate_backward(x, x_slope, by_p, y_slope, by_q, dy, flat, partials, networks, network, LAYER: tl.constexpr):
+    """The gradient by u from that by y, given what `_forward` found; writes those of the activations' parameters."""
     NAME: tl.constexpr = LAYER.act
-    x, x_slope, by_p, _, y_slope, by_q = _forward(u, flat, networks, network, LAYER)
     dz = dy * y_slope
-    dx = tl.zeros(u.shape, tl.float32)
+    dx = tl.zeros(dy.shape, tl.float32)
     for h in tl.range(LAYER.width, loop_unroll_factor=1):
         w, b, v = _inner(flat, networks, network, h, LAYER)
         value, slope = act(x * w + b, NAME)
@@ -193,7 +231,7 @@ def _backpropagate(u, h, flat, partials, networks, network, y, row, inside, size
     """
     out = u
     if LAYER.act != "":
-        _, _, _, out, _, _ = _forward(u, flat, networks, network, LAYER)
+        x, x_slope, by_p, out, y_slope, by_q = _forward(u, flat, networks, network, LAYER)
     if LAYER.residual:
         out += h
     if LAYER.behind is None:
@@ -216,7 +254,7 @@ def _backpropagate(u, h, flat, partials, networks, network, y, row, inside, size
             gradient += by_out
     by_u = gradient
     if LAYER.act != "":
-        by_u = _activate_backward(u, gradient, flat, partials, networks, network, LAYER)
+        by_u = _activate_backward(x, x_slope, by_p, y_slope, by_q, gradient, flat, partials, networks, network, LAYER)
     return loss, by_u, gradient
 
 
@@ -262,9 +300,18 @@ def _adam(flat, first, second, place, valid, gradient, rate, decay, schedule, st
 
 
 @triton.jit
-def _update_first(program, x, order, stride, step, flat, first, second, u_grad, gradients, schedule, rates, decays, size, batch,
-                  networks, groups, columns, features, GIVEN: tl.constexpr, C: tl.constexpr, R: tl.constexpr, K: tl.constexpr,
-                  PRECISION: tl.constexpr):
+def _adam_behind(flat, first, second, network, q, valid, gradient, rates, decays, place, spread, kind, networks, schedule, step):
+    """AdamW on the parameters number q of networks, counted behind the first weights."""
+    row = tl.load(kind + q, valid, 0) * networks + network
+    rate, decay = tl.load(rates + row, valid, 0.0), tl.load(decays + row, valid, 0.0)
+    own = tl.load(place + q, valid, 0) + network * tl.load(spread + q, valid, 0)
+    _adam(flat, first, second, own, valid, gradient, rate, decay, schedule, step)
+
+
+@triton.jit
+def _update_first(program, x, pitch, shift, factor, order, stride, step, flat, first, second, u_grad, gradients, schedule, rates,
+                  decays, size, batch, networks, groups, columns, features, GIVEN: tl.constexpr, C: tl.constexpr, R: tl.constexpr,
+                  K: tl.constexpr, PARTS: tl.constexpr, PRECISION: tl.constexpr):
     """C neurons by K features of the first layer's weights."""
     depth = tl.cdiv(features, K)
     tiles = tl.cdiv(columns, C) * depth
@@ -276,20 +323,22 @@ def _update_first(program, x, order, stride, step, flat, first, second, u_grad, 
     if GIVEN:
         gradient = tl.load(gradients + own[:, None] * features + k[None, :], valid, 0.0)
     else:
-        gradient = tl.zeros((C, K), tl.float32)
+        total, sums = _no_product(C, K, PARTS), tl.zeros((C, R), tl.float32)
         for start in range(0, size, R):
             b = start + tl.arange(0, R)
             row = _rows(order, stride, group, step, b, size, batch)
             by_u = tl.load(u_grad + own[:, None] * batch + b[None, :], (c < columns)[:, None] & (b < size)[None, :], 0.0)
-            rows = tl.load(x + row[:, None] * features + k[None, :], (b < size)[:, None] & (k < features)[None, :], 0.0)
-            gradient = tl.dot(by_u, rows, gradient, input_precision=PRECISION)
+            rows = tl.load(x + row[:, None] * pitch + k[None, :], (b < size)[:, None] & (k < features)[None, :], 0)
+            total = _add_product(total, by_u, rows, PARTS, PRECISION)
+            sums += by_u
+        gradient = _finish_product(total, tl.sum(sums, 1), shift, factor, PARTS)
     network = own // (groups * columns // networks)
     rate, decay = tl.load(rates + network, c < columns, 0.0), tl.load(decays + network, c < columns, 0.0)
     _adam(flat, first, second, own[:, None] * features + k[None, :], valid, gradient, rate[:, None], decay[:, None], schedule, step)
 
 
 @triton.jit
-def _update_rest(program, step, flat, first, second, partials, losses, total, schedule, rates, decays, place, pitch, kind,
+def _update_rest(program, step, flat, first, second, partials, losses, total, schedule, rates, decays, place, spread, kind,
                  networks, blocks, floats, FLOATS: tl.constexpr):
     """FLOATS of the parameters behind the first weights, network after network."""
     i = program * FLOATS + tl.arange(0, FLOATS)
@@ -301,27 +350,26 @@ def _update_rest(program, step, flat, first, second, partials, losses, total, sc
         block = (network * blocks + j).to(tl.int64)
         gradient += tl.load(partials + block * floats + q, valid, 0.0)
         loss += tl.load(losses + block, valid & (q == 0), 0.0)
-    row = tl.load(kind + q) * networks + network
-    rate, decay = tl.load(rates + row, valid, 0.0), tl.load(decays + row, valid, 0.0)
-    _adam(flat, first, second, tl.load(place + q) + network * tl.load(pitch + q), valid, gradient, rate, decay, schedule, step)
+    _adam_behind(flat, first, second, network, q, valid, gradient, rates, decays, place, spread, kind, networks, schedule, step)
     tl.store(total + network, tl.load(total + network, valid & (q == 0), 0.0) + loss, valid & (q == 0))
 
 
 @triton.jit(do_not_specialize=["stride", "ahead", "size", "networks", "groups", "columns", "blocks", "floats"])
-def update(x, order, stride, counter, ahead, flat, first, second, u_grad, gradients, partials, losses, total, schedule, rates,
-           decays, place, pitch, kind, size, batch, networks, groups, columns, features, blocks, floats, GIVEN: tl.constexpr,
-           C: tl.constexpr, R: tl.constexpr, K: tl.constexpr, FLOATS: tl.constexpr, PRECISION: tl.constexpr):
+def update(x, pitch, shift, factor, order, stride, counter, ahead, flat, first, second, u_grad, gradients, partials, losses, total,
+           schedule, rates, decays, place, spread, kind, size, batch, networks, groups, columns, features, blocks, floats,
+           GIVEN: tl.constexpr, C: tl.constexpr, R: tl.constexpr, K: tl.constexpr, FLOATS: tl.constexpr, PARTS: tl.constexpr,
+           PRECISION: tl.constexpr):
     """The first layer's weight gradient, AdamW on everything, and the sum of the losses.
 
     Where it is `GIVEN`, that gradient lies in `gradients` (M, n, d), and x, order and u_grad are not read.
     The first programs have C neurons by K features of the first weights each, the others FLOATS of the other parameters: number q
-    of network m is at place[q] + m pitch[q] of the vector, and its rate is rates[kind[q], m].
+    of network m is at place[q] + m spread[q] of the vector, and its rate is rates[kind[q], m].
     """
     step = tl.load(counter) + ahead
     tiles = groups * tl.cdiv(columns, C) * tl.cdiv(features, K)
     if tl.program_id(0) < tiles:
-        _update_first(tl.program_id(0), x, order, stride, step, flat, first, second, u_grad, gradients, schedule, rates, decays,
-                      size, batch, networks, groups, columns, features, GIVEN, C, R, K, PRECISION)
+        _update_first(tl.program_id(0), x, pitch, shift, factor, order, stride, step, flat, first, second, u_grad, gradients,
+                      schedule, rates, decays, size, batch, networks, groups, columns, features, GIVEN, C, R, K, PARTS, PRECISION)
     else:
         _update_rest(tl.program_id(0) - tiles, step, flat, first, second, partials, losses, total, schedule, rates, decays, place,
-                     pitch, kind, networks, blocks, floats, FLOATS)
+                     spread, kind, networks, blocks, floats, FLOATS)

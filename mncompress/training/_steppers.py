@@ -1,4 +1,4 @@
-"""Which of the three kinds of optimizer steps a population takes."""
+"""Which kind of optimizer steps a population takes."""
 
 import warnings
 from collections.abc import Sequence
@@ -6,9 +6,11 @@ from collections.abc import Sequence
 import torch
 
 from mncompress.training._fused_steps import FusedStepper, can_fuse
+from mncompress.training._launched_steps import LaunchedStepper
 from mncompress.training._native_steps import NativeStepper, can_train_natively
 from mncompress.training._optimizer import Adam
 from mncompress.training._population import Population
+from mncompress.training._resident_steps import ResidentStepper, can_stay
 from mncompress.training._steps import DeviceSplit, Stepper
 from mncompress.types import Task, TrainConfig
 
@@ -25,7 +27,8 @@ def make_stepper(population: Population, optimizer: Adam, split: DeviceSplit, co
     if can_train_natively(population, configs[0]) and not _is_large(population):
         return NativeStepper(population, optimizer, split, configs, task)
     if can_fuse(population, configs[0]):
-        stepper = FusedStepper(population, optimizer, split, configs, task)
+        kind = ResidentStepper if can_stay(population, configs[0], split) else LaunchedStepper
+        stepper = kind(population, optimizer, split, configs, task)
         try:
             stepper.compile()
         except Exception as error:   # whatever it is, plain steps still work

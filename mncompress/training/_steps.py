@@ -22,11 +22,23 @@ EAGER_STEPS = 3
 
 
 @dataclass(frozen=True)
+class Pixels:
+    """Features that are whole numbers of 8 bits, and alike: standardized they are (values - shift) * factor."""
+
+    values: Tensor
+    """(n, d), uint8."""
+    shift: float
+    factor: float
+
+
+@dataclass(frozen=True)
 class DeviceSplit:
     """A split on the device: standardized features (n, d); labels (n,), or standardized targets (n, out_features)."""
 
     x: Tensor
     y: Tensor
+    pixels: Pixels | None = None
+    """What x was made of, if it was pixels."""
 
 
 class Stepper:

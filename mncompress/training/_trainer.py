@@ -13,7 +13,7 @@ from mncompress.training._metrics import follow, is_finite, loss_per_replicate, 
 from mncompress.training._optimizer import Adam
 from mncompress.training._population import Population, make_population
 from mncompress.training._steppers import make_stepper
-from mncompress.training._steps import DeviceSplit
+from mncompress.training._steps import DeviceSplit, Pixels
 from mncompress.types import Device, EpochMetrics, Task, TrainConfig
 
 EVALUATION_ROWS = 65_536
@@ -157,9 +157,11 @@ def _check(name: str, found: Tensor, shape: torch.Size) -> Tensor:
 def to_device(population: Population, split: Split) -> DeviceSplit:
     """A split as a population on its device reads it."""
     template, device = population.template, population.flat.device
-    y = torch.as_tensor(split.y).to(device)
-    x = template.features(torch.as_tensor(split.x).to(device))
-    return DeviceSplit(x, y if template.targets is None else template.targets(y))
+    x, y = (torch.as_tensor(part).to(device) for part in (split.x, split.y))
+    shift, scale = template.features.shift, template.features.scale
+    alike = x.dtype == torch.uint8 and bool((shift == shift[0]).all() and (scale == scale[0]).all())
+    pixels = Pixels(x, float(shift[0]), 1 / float(scale[0])) if alike else None
+    return DeviceSplit(template.features(x), y if template.targets is None else template.targets(y), pixels)
 
 
 @torch.no_grad()
