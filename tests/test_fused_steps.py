@@ -39,6 +39,7 @@ compiled = pytest.mark.skipif(not ON_GPU, reason="compiled kernels need a GPU")
 both_kinds = pytest.mark.parametrize("resident", [False, True], ids=["launched", "resident"])
 here = pytest.mark.skipif(INTERPRETED, reason="not for the interpreter's process")
 
+
 def use_kernels(patch: pytest.MonkeyPatch, *, resident: bool = False) -> None:
     """As if this were a GPU, and without the library for the CPU."""
     patch.setattr(fused, "triton_runs", lambda device: True)
@@ -189,6 +190,7 @@ def test_kernels_of_all_kinds_continue_one_another():
 
 @kernels
 @both_kinds
+@pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")
 def test_kernels_are_held_against_plain_steps(resident):
     """Before they are used, which leaves nothing behind; kernels that do something else are found."""
     config = make_config(hidden=(3,), schedule="cosine", warmup=1, epochs=3)
@@ -197,10 +199,26 @@ def test_kernels_are_held_against_plain_steps(resident):
     trainer.stepper.compile()
     assert all(torch.equal(value, before[name]) for name, value in trainer.state().items())
     assert not trainer.stepper.total.any()
-    trainer.stepper.rates *= 30     # so that the second of two steps begins elsewhere
+    trainer.stepper.rates[:, 1] *= 30     # so that one network begins the second of two steps elsewhere
     with pytest.raises(RuntimeError, match="mean gradients differ from those of plain steps"):
         trainer.stepper.compile()
     assert all(torch.equal(value, before[name]) for name, value in trainer.state().items())
+    with torch.no_grad():       # what no step can do right is no reason against them
+        trainer.population.parameters["0.linear.weight"][1] = torch.nan
+    trainer.stepper.compile()
+
+
+@here
+def test_kernels_are_not_checked_without_memory(monkeypatch):
+    def fail(self: Stepper, size: int) -> None:
+        raise torch.OutOfMemoryError
+
+    trainer = make_trainer(make_config(device="cpu", hidden=(3,)), make_dataset(5, 40, 3, "classification"))
+    done: list[int] = []
+    monkeypatch.setattr(Stepper, "_step", fail)
+    monkeypatch.setattr(LaunchedStepper, "_steps", lambda self, start, sizes: done.append(len(sizes)))
+    trainer.stepper.compile()
+    assert done == [2, 1]
 
 
 @compiled
@@ -243,11 +261,19 @@ def test_kernels_that_fail_are_not_used(monkeypatch):
     def fail(self: fused.FusedStepper) -> None:
         raise RuntimeError("out of shared memory\nMore lines")
 
-    use_kernels(monkeypatch)
-    monkeypatch.setattr(fused.FusedStepper, "compile", fail)
-    with pytest.warns(UserWarning, match=r"without fused steps.*RuntimeError: out of shared memory$"):
-        trainer = Trainer((make_config(device="cpu"),), make_dataset(5, 20, 3, "classification"))
+    use_kernels(monkeypatch, resident=True)
+    config, dataset = make_config(device="cpu"), make_dataset(5, 20, 3, "classification")
+    message = r"takes slower steps.*RuntimeError: out of shared memory$"
+    monkeypatch.setattr(ResidentStepper, "compile", fail)
+    monkeypatch.setattr(LaunchedStepper, "compile", lambda self: None)
+    with pytest.warns(UserWarning, match=message):
+        trainer = Trainer((config,), dataset)
+    assert isinstance(trainer.stepper, LaunchedStepper)
+    monkeypatch.setattr(LaunchedStepper, "compile", fail)
+    with pytest.warns(UserWarning, match=message) as warned:
+        trainer = Trainer((config,), dataset)
     assert isinstance(trainer.stepper, Stepper)
+    assert len(warned) == 2
 
 
 def describe(hidden: tuple[int, ...]) -> fused.FusedLayer:
@@ -282,6 +308,7 @@ def test_compiled_code_spills_no_registers(precision, parts, tmp_path):
 @pytest.mark.skipif(not HAS_TRITON, reason="needs triton")
 @pytest.mark.parametrize(("parts", "rows", "warps"), [(0, 32, 4), (0, 128, 8), (1, 128, 8), (2, 128, 8)])
 def test_compiled_programs_of_whole_networks_spill_few_registers(parts, rows, warps, tmp_path):
+    """Of a network of the usual size; wider and deeper ones spill more."""
     from mncompress.training._network_kernel import train
 
     constants = {"LAYER": describe((7,)), "R": rows, "K": _resident_steps.TILE[parts > 0], "FLOATS": _resident_steps.FLOATS,

@@ -121,5 +121,3 @@ class LaunchedStepper(FusedStepper):
         assert gradient is not None
         by_u, rows = self.u_grad.view(self.groups, self.columns, -1), self.gathered.view(self.groups, self.sizes[0], -1)
         torch.bmm(by_u[..., :size], rows[:, :size], out=gradient.view(self.groups, self.columns, -1))
-
-

@@ -1,7 +1,7 @@
 """A Triton kernel that trains M networks for many steps: a program for each, which needs nobody else and never leaves the GPU.
 
-A batch's rows are a single block, so values stay in registers from the first product to its gradient; weights and moments, which
-only their own program reads and writes, stay in its multiprocessor's cache. For what arguments are see `_step_kernels`, whose parts
+A batch's rows are a single block, so values stay in registers from the first product to its gradient; weights and moments stay in
+the caches. For what arguments are see `_step_kernels`, whose parts
 this puts together.
 """
 # mypy: ignore-errors
@@ -16,6 +16,7 @@ from mncompress.training._step_kernels import (
     _backpropagate,
     _finish_product,
     _no_product,
+    _round,
     _rows,
 )
 
@@ -45,15 +46,16 @@ def train(x, pitch, shift, factor, y, order, stride, flat, first, second, gradie
         product, sums = _no_product(P, R, PARTS), tl.zeros((P, K), tl.float32)
         for at in range(0, features, K):
             k = at + tl.arange(0, K)
-            w = tl.load(flat + weights + k[None, :], is_neuron[:, None] & (k < features)[None, :], 0.0)
+            w = _round(tl.load(flat + weights + k[None, :], is_neuron[:, None] & (k < features)[None, :], 0.0), PARTS)
             values = tl.load(lines[None, :] + k[:, None], (k < features)[:, None] & inside[None, :], 0)
             product = _add_product(product, w, values, PARTS, PRECISION)
             sums += w
         z = _finish_product(product, tl.sum(sums, 1), shift, factor, PARTS)
         z += tl.load(flat + networks * LAYER.bias + network * LAYER.neurons + n, is_neuron, 0.0)[:, None]
         loss, by_u, _ = _backpropagate(z, z, flat, by_others, networks, network, y, row, inside, size, LAYER, CLASSIFY, PRECISION)
+        tl.store(by_others + LAYER.bias + n, tl.sum(by_u, 1), is_neuron)
+        by_u = _round(by_u, PARTS)
         by_bias = tl.sum(by_u, 1)
-        tl.store(by_others + LAYER.bias + n, by_bias, is_neuron)
         losses += loss
         tl.debug_barrier()      # all have read the weights, and see the gradients
         for at in tl.range(0, features, K, num_stages=1):

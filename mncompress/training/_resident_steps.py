@@ -11,9 +11,11 @@ from mncompress.training._steps import DeviceSplit
 from mncompress.types import Task, TrainConfig
 
 MAX_VALUES = 4096
-"""Of a layer for a whole batch, with which (almost) no registers spill."""
+"""Of a layer for a whole batch, or of weights at a time: what registers and shared memory have room for."""
 FEW_FEATURES = 128
 """Up to which a program reads its rows alone even where they are float32; pixels take a quarter of that."""
+MAX_NEURONS = 64
+"""Of a layer: more are work enough for several programs."""
 MAX_READ = 2**14
 """Features of all rows at a time."""
 TILE, FLOATS = {True: 128, False: 32}, 256
@@ -23,8 +25,9 @@ TILE, FLOATS = {True: 128, False: 32}, 256
 def can_stay(population: Population, config: TrainConfig, split: DeviceSplit) -> bool:
     """Whether a `ResidentStepper` suits these networks, which can be fused."""
     batch = pad(min(config.batch_size, len(split.x)))
-    widths = [pad(layer.linear.out_features) for layer in population.template.layers]
-    return batch * max(widths) <= MAX_VALUES and (split.pixels is not None or split.x.shape[1] <= FEW_FEATURES)
+    widest = max(pad(layer.linear.out_features) for layer in population.template.layers)
+    return (widest <= MAX_NEURONS and batch * widest <= MAX_VALUES
+            and (split.pixels is not None or split.x.shape[1] <= FEW_FEATURES))
 
 
 class ResidentStepper(FusedStepper):
@@ -40,12 +43,13 @@ class ResidentStepper(FusedStepper):
 
         networks, batch = self.population.replicates, self.sizes[0]
         flat, first, second = self.population.flat, self.optimizer.first, self.optimizer.second
-        rows, is_pixels = pad(batch), self.parts > 0
+        rows = pad(batch)
         widest = max(pad(layer.linear.out_features) for layer in self.population.template.layers)
+        tile = min(TILE[self.parts > 0], MAX_READ // rows, MAX_VALUES // widest, pad(self.features))
         with torch.cuda.device_of(flat):
             train[networks,](
                 self.x, self.x.shape[1], self.shift, self.factor, self.split.y, self.order, self.stride, flat, first, second,
                 self.gradients, self.total, self.schedule, self.rates, self.decays, self.place, self.spread, self.kind, start,
                 len(sizes), len(self.split.x), batch, networks, self.features, self.floats, LAYER=self.layer, R=rows,
-                K=min(TILE[is_pixels], MAX_READ // rows, pad(self.features)), FLOATS=FLOATS, CLASSIFY=self.task == "classification",
-                PARTS=self.parts, PRECISION=self.precision, num_warps=8 if widest * rows >= MAX_VALUES // 2 else 4)
+                K=tile, FLOATS=FLOATS, CLASSIFY=self.task == "classification", PARTS=self.parts, PRECISION=self.precision,
+                num_warps=8 if widest * rows >= MAX_VALUES // 2 else 4)

@@ -24,8 +24,8 @@ of a block.
 
 Features x lie in rows of `pitch` elements. They are float32 (PARTS = 0), or pixels as they are stored, whole numbers of 8 bits,
 with `shift` and `factor` in common: x = (pixel - shift) factor. A pixel is exact in TensorFloat-32, so two products with it, of a
-weight's upper bits and of its lower ones, are as good as one of float32 (PARTS = 2); where TensorFloat-32 is good enough, one is
-(PARTS = 1).
+weight's upper bits and of its lower ones, are nearly as good as one of float32 (PARTS = 2); where TensorFloat-32 is good enough,
+one is (PARTS = 1).
 
 Importing this needs triton. Its interpreter (TRITON_INTERPRET=1) runs all of it on the CPU.
 """
@@ -48,6 +48,18 @@ def _rows(order, stride, group, step, b, size, batch):
 
 
 @triton.jit
+def _as_tf32(w):
+    """The nearest numbers of 11 bits."""
+    return ((w.to(tl.int32, bitcast=True) + 0x1000) & -0x2000).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def _round(w, PARTS: tl.constexpr):
+    """Weights as their product with pixels takes them, so that what is subtracted for the shift is of the same ones."""
+    return _as_tf32(w) if PARTS == 1 else w
+
+
+@triton.jit
 def _no_product(C: tl.constexpr, R: tl.constexpr, PARTS: tl.constexpr):
     """What `_add_product` adds to: of pixels the product's transpose, with the parts of the C side by side."""
     if PARTS == 0:
@@ -58,12 +70,12 @@ def _no_product(C: tl.constexpr, R: tl.constexpr, PARTS: tl.constexpr):
 
 @triton.jit
 def _add_product(total, w, x, PARTS: tl.constexpr, PRECISION: tl.constexpr):
-    """Add the product of w (C, K) with x (K, R)."""
+    """Add the product of w (C, K), which `_round` gave, with x (K, R)."""
     if PARTS == 0:
         return tl.dot(w, x, total, input_precision=PRECISION)
     else:
         if PARTS == 2:
-            upper = ((w.to(tl.int32, bitcast=True) + 0x1000) & -0x2000).to(tl.float32, bitcast=True)    # 11 bits, rounded
+            upper = _as_tf32(w)
             w = tl.reshape(tl.permute(tl.join(upper, w - upper), (2, 0, 1)), (2 * w.shape[0], w.shape[1]))
         return tl.dot(tl.trans(x).to(tl.float32), tl.trans(w), total, input_precision="tf32")
 
@@ -95,7 +107,8 @@ def project(x, pitch, shift, factor, order, stride, counter, ahead, weights, u, 
     total, sums = _no_product(C, R, PARTS), tl.zeros((C, K), tl.float32)
     for start in range(0, split, K):
         k = tl.program_id(1) * split + start + tl.arange(0, K)
-        w = tl.load(weights + own[:, None] * features + k[None, :], (c < columns)[:, None] & (k < features)[None, :], 0.0)
+        valid = (c < columns)[:, None] & (k < features)[None, :]
+        w = _round(tl.load(weights + own[:, None] * features + k[None, :], valid, 0.0), PARTS)
         rows = tl.load(x + row[None, :] * pitch + k[:, None], (k < features)[:, None] & (b < size)[None, :], 0)
         total = _add_product(total, w, rows, PARTS, PRECISION)
         sums += w
@@ -327,7 +340,8 @@ def _update_first(program, x, pitch, shift, factor, order, stride, step, flat, f
         for start in range(0, size, R):
             b = start + tl.arange(0, R)
             row = _rows(order, stride, group, step, b, size, batch)
-            by_u = tl.load(u_grad + own[:, None] * batch + b[None, :], (c < columns)[:, None] & (b < size)[None, :], 0.0)
+            inside = (c < columns)[:, None] & (b < size)[None, :]
+            by_u = _round(tl.load(u_grad + own[:, None] * batch + b[None, :], inside, 0.0), PARTS)
             rows = tl.load(x + row[:, None] * pitch + k[None, :], (b < size)[:, None] & (k < features)[None, :], 0)
             total = _add_product(total, by_u, rows, PARTS, PRECISION)
             sums += by_u

@@ -26,14 +26,16 @@ def make_stepper(population: Population, optimizer: Adam, split: DeviceSplit, co
     """What is usually the fastest for a population here."""
     if can_train_natively(population, configs[0]) and not _is_large(population):
         return NativeStepper(population, optimizer, split, configs, task)
+    kinds: list[type[FusedStepper]] = []
     if can_fuse(population, configs[0]):
-        kind = ResidentStepper if can_stay(population, configs[0], split) else LaunchedStepper
+        kinds = [ResidentStepper, LaunchedStepper] if can_stay(population, configs[0], split) else [LaunchedStepper]
+    for kind in kinds:
         stepper = kind(population, optimizer, split, configs, task)
         try:
             stepper.compile()
-        except Exception as error:   # whatever it is, plain steps still work
+        except Exception as error:   # whatever it is, other steps still work
             reason = f"{type(error).__name__}: {error}".strip().splitlines()[0]
-            warnings.warn(f"training runs without fused steps, which is slower; a kernel failed with {reason}", stacklevel=2)
+            warnings.warn(f"training takes slower steps, since a kernel failed with {reason}", stacklevel=2)
         else:
             return stepper
     return Stepper(population, optimizer, split, configs[0], task)
