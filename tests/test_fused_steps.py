@@ -257,6 +257,20 @@ def test_other_networks_take_plain_steps(changes, monkeypatch):
 
 
 @here
+@pytest.mark.parametrize(("hidden", "batch", "features", "pixels", "resident"), [
+    ((7,), 128, 300, True, True), ((7,), 128, 300, False, False), ((7, 7), 20, 128, False, True), ((32,), 128, 300, True, True),
+    ((33,), 128, 300, True, False), ((64,), 64, 300, True, True), ((65,), 16, 300, True, False), ((7,), 257, 300, True, False)])
+def test_small_networks_stay_in_a_program(hidden, batch, features, pixels, resident, monkeypatch):
+    """Where a batch's values have room in registers, and features are pixels or few."""
+    use_kernels(monkeypatch)
+    monkeypatch.setattr(_steppers, "can_stay", _resident_steps.can_stay)
+    monkeypatch.setattr(fused.FusedStepper, "compile", lambda self: None)
+    config = make_config(hidden=hidden, batch_size=batch, device="cpu")
+    trainer = Trainer((config,), make_dataset(features, 300, 3, "classification", pixels=pixels))
+    assert isinstance(trainer.stepper, ResidentStepper if resident else LaunchedStepper)
+
+
+@here
 def test_kernels_that_fail_are_not_used(monkeypatch):
     def fail(self: fused.FusedStepper) -> None:
         raise RuntimeError("out of shared memory\nMore lines")
