@@ -57,7 +57,7 @@ def place_knots(target: Target, intervals: Sequence[int], degree: int, near: Kno
 def _place(samples: Samples, spans: Sequence[Knots], before: Knots, degree: int) -> Iterator[Knots]:
     """The better knots, given those from end to end, and some to begin with."""
     tails = _measure_tails(samples)
-    floor = FLOOR * np.sqrt(np.einsum("ng,ng,ng->n", samples.weights, samples.values, samples.values))
+    floor = FLOOR * np.sqrt(samples.square)
     for span in spans:
         best = _Best(samples, span, degree)
         whole = best.error.copy()
