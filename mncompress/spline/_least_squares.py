@@ -148,7 +148,7 @@ class _Equations:
         bands[row - column, :, start + column] = (change.T @ block @ change)[:, row, column].T
 
     def _add_tail_(self, side: int, moments: Array, products: Array) -> None:
-        """Add the points beyond the first end (0) or the last (1), where a spline is a line in t, given the first sums (N, powers)."""
+        """Add the points beyond the first end (0) or the last (1), where a spline is a line in t, by their sums (N, powers)."""
         inwards = np.array([1.0, -1.0, 1.0]) if side else np.ones(3)
         moments, products = moments * inwards, products * inwards[:2]
         cardinal, size = CARDINAL[self.degree], self.right.shape[1]
