@@ -56,6 +56,11 @@ class CubicSpline:
         """Number K of intervals."""
         return int(self.coefficients.shape[1])
 
+    @property
+    def knots(self) -> Knots:
+        """Where they meet."""
+        return Knots(self.start, self.inverse_step, self.intervals)
+
     def _locate(self, u: Array) -> tuple[Indices, Array, Array]:
         """The nearest interval (..., N), numbered through all splines, t in [0, 1] in it, and how far s lies outside of [0, K]."""
         with np.errstate(over="ignore"):
@@ -100,14 +105,19 @@ def weighted_blocks(target: Target) -> Iterator[Indices]:
 
 
 def approximate_spline(target: Target, knots: Knots, degree: int) -> CubicSpline:
-    """Splines of degree 1 or 3 on given knots: interpolation, or with a histogram weighted least squares; see `place_knots`."""
-    coefficients = np.empty((target.n, knots.intervals, 4))
-    weighted = is_weighted(target)
-    interpolated = np.flatnonzero(~weighted)
+    """Splines of degree 1 or 3 on given knots: interpolation, or with a histogram weighted least squares; see `place_splines`."""
+    spline = interpolate_spline(target, knots, degree)
+    for block in weighted_blocks(target):
+        spline.coefficients[block] = round_float32(solve(Samples.of(target, block), knots.select(block), degree)[0])
+    return spline
+
+
+def interpolate_spline(target: Target, knots: Knots, degree: int) -> CubicSpline:
+    """The splines that are not fitted by least squares; the coefficients of the others are 0 yet."""
+    coefficients = np.zeros((target.n, knots.intervals, 4))
+    interpolated = np.flatnonzero(~is_weighted(target))
     if interpolated.size:
         coefficients[interpolated] = _interpolate(target.function.select(interpolated), knots.select(interpolated), degree)
-    for block in weighted_blocks(target):
-        coefficients[block] = solve(Samples.of(target, block), knots.select(block), degree)[0]
     return CubicSpline(knots.start, knots.inverse_step, round_float32(coefficients))
 
 

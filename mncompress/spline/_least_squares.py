@@ -66,8 +66,9 @@ def solve(samples: Samples, knots: Knots, degree: int) -> tuple[Array, Array]:
     piece = np.floor(np.clip(s, -1, intervals))
     t = (s - np.maximum(piece, 0)).ravel()
     piece += np.arange(1, n * (intervals + 2), intervals + 2)[:, None]      # one number for each interval and tail of all functions
-    first = np.flatnonzero(np.diff(piece.ravel(), prepend=-1.0))
-    place = piece.ravel()[first].astype(np.intp)
+    piece = piece.ravel()
+    first = np.concatenate([[0], np.flatnonzero(piece[1:] != piece[:-1]) + 1])
+    place = piece[first].astype(np.intp)
 
     def add_up(powers: int, values: Array) -> Array:
         """Sums of values t^i over each tail and interval: (powers, N, K + 2)."""
