@@ -141,8 +141,9 @@ class LayerOptions:
         if key in TABLES:
             target, known = _make_table_target(function, domain, histogram, rung), self.table_knots.get((key, rung))
             fewer = [intervals for intervals in RUNGS[key] if intervals < rung]
-            knots = known.select(indices) if known else spline.place_knots(target, [*fewer, rung], TABLES[key])[-1]
-            return spline.approximate_spline(target, knots, TABLES[key])
+            if known is None:
+                return spline.place_splines(target, [*fewer, rung], TABLES[key])[-1]
+            return spline.approximate_spline(target, known.select(indices), TABLES[key])
         return spline.approximate_polynomial(spline.make_target(function, lo, hi, histogram, spline.FEWER_POINTS), rung)
 
 
@@ -282,9 +283,9 @@ def _add_tables_(options: _Options, targets: Sequence[spline.Target], key: str) 
     measured, last = [], None
     coarse = sum(rung <= MOST_OF_FEWER_POINTS for rung in RUNGS[key])
     for target, rungs in zip(targets, (RUNGS[key][:coarse], RUNGS[key][coarse:]), strict=True):
-        for knots in spline.place_knots(target, rungs, TABLES[key], last):
-            options.table_knots[key, knots.intervals] = last = knots
-            measured.append(target.measure(spline.approximate_spline(target, knots, TABLES[key])))
+        for form in spline.place_splines(target, rungs, TABLES[key], last):
+            options.table_knots[key, form.intervals] = last = form.knots
+            measured.append(target.measure(form))
     options.add_ladder_(key, measured)
 
 

@@ -45,7 +45,7 @@ from mncompress.spline._native import Native as Native
 from mncompress.spline._native import approximate_native as approximate_native
 from mncompress.spline._native import fit_native as fit_native
 from mncompress.spline._piecewise import PiecewiseLinear as PiecewiseLinear
-from mncompress.spline._placing import place_knots as place_knots
+from mncompress.spline._placing import place_splines as place_splines
 from mncompress.spline._polyline import KNOTS as KNOTS
 from mncompress.spline._polyline import Polylines as Polylines
 from mncompress.spline._polyline import approximate_polylines as approximate_polylines

@@ -56,26 +56,33 @@ class CubicSpline:
         """Number K of intervals."""
         return int(self.coefficients.shape[1])
 
-    def _locate(self, u: Array) -> tuple[Array, Array, Array]:
-        """Coefficients (..., N, 4) of the nearest interval, t in [0, 1] in it, and how far s lies outside of [0, K]."""
+    @property
+    def knots(self) -> Knots:
+        """Where they meet."""
+        return Knots(self.start, self.inverse_step, self.intervals)
+
+    def _locate(self, u: Array) -> tuple[Indices, Array, Array]:
+        """The nearest interval (..., N), numbered through all splines, t in [0, 1] in it, and how far s lies outside of [0, K]."""
         with np.errstate(over="ignore"):
             s = (np.asarray(u, dtype=np.float64) - self.start) * self.inverse_step
         inside = np.clip(s, 0.0, self.intervals)
         interval = np.fmin(np.floor(inside), self.intervals - 1)  # fmin: a NaN must not reach the cast to int
-        return self.coefficients[np.arange(self.n), interval.astype(np.intp)], inside - interval, s - inside
+        return interval.astype(np.intp) + np.arange(self.n) * self.intervals, inside - interval, s - inside
 
     def evaluate(self, u: Array) -> Array:
         """The values at `u` (..., N): NaN at NaN; at ±∞ what the arithmetic gives (±∞, or NaN with a flat end)."""
-        c, t, outside = self._locate(u)
-        inner = c[..., 0] + t * (c[..., 1] + t * (c[..., 2] + t * c[..., 3]))
-        slope = c[..., 1] + t * (2 * c[..., 2] + t * 3 * c[..., 3])
+        place, t, outside = self._locate(u)
+        c0, c1, c2, c3 = self.coefficients.reshape(-1, 4).T
+        inner = c0.take(place) + t * (c1.take(place) + t * (c2.take(place) + t * c3.take(place)))
+        first, last = self.coefficients[:, 0, 1], self.coefficients[:, -1, 1:] @ np.arange(1.0, 4.0)
         with np.errstate(over="ignore", invalid="ignore"):
-            return inner + outside * slope
+            return inner + outside * np.where(outside < 0, first, last)
 
     def derivative(self, u: Array) -> Array:
         """The derivatives by `u` at `u` (..., N)."""
-        c, t, _ = self._locate(u)
-        return (c[..., 1] + t * (2 * c[..., 2] + t * 3 * c[..., 3])) * self.inverse_step
+        place, t, _ = self._locate(u)
+        _, c1, c2, c3 = self.coefficients.reshape(-1, 4).T
+        return (c1.take(place) + t * (2 * c2.take(place) + t * 3 * c3.take(place))) * self.inverse_step
 
     def select(self, indices: Indices) -> "CubicSpline":
         """The splines at `indices` (M,)."""
@@ -98,14 +105,19 @@ def weighted_blocks(target: Target) -> Iterator[Indices]:
 
 
 def approximate_spline(target: Target, knots: Knots, degree: int) -> CubicSpline:
-    """Splines of degree 1 or 3 on given knots: interpolation, or with a histogram weighted least squares; see `place_knots`."""
-    coefficients = np.empty((target.n, knots.intervals, 4))
-    weighted = is_weighted(target)
-    interpolated = np.flatnonzero(~weighted)
+    """Splines of degree 1 or 3 on given knots: interpolation, or with a histogram weighted least squares; see `place_splines`."""
+    spline = interpolate_spline(target, knots, degree)
+    for block in weighted_blocks(target):
+        spline.coefficients[block] = round_float32(solve(Samples.of(target, block), knots.select(block), degree)[0])
+    return spline
+
+
+def interpolate_spline(target: Target, knots: Knots, degree: int) -> CubicSpline:
+    """The splines that are not fitted by least squares; the coefficients of the others are 0 yet."""
+    coefficients = np.zeros((target.n, knots.intervals, 4))
+    interpolated = np.flatnonzero(~is_weighted(target))
     if interpolated.size:
         coefficients[interpolated] = _interpolate(target.function.select(interpolated), knots.select(interpolated), degree)
-    for block in weighted_blocks(target):
-        coefficients[block] = solve(Samples.of(target, block), knots.select(block), degree)[0]
     return CubicSpline(knots.start, knots.inverse_step, round_float32(coefficients))
 
 

@@ -103,7 +103,8 @@ def sample(function: ScalarFunctions, u: Array, *, derivative: bool = False) -> 
     for block in neuron_blocks(function.n, len(u)):
         part = function.select(block)
         with np.errstate(all="ignore"):
-            values[:, block] = part.derivative(u[:, block]) if derivative else part(u[:, block])
+            points = u.take(block, axis=1)      # faster than an index
+            values[:, block] = part.derivative(points) if derivative else part(points)
     return values
 
 
@@ -158,9 +159,10 @@ class Target:
         largest, mean = np.empty(self.n), np.empty(self.n)
         for block in neuron_blocks(self.n, len(self.u)):
             with np.errstate(all="ignore"):
-                difference = form.select(block).evaluate(self.u[:, block]) - self.values[:, block]
-                largest[block] = np.abs(difference).max(axis=0)
-                mean[block] = np.sqrt(np.einsum("gn,gn,gn->n", self.weights[:, block], difference, difference))
+                u, values, weights = (part.take(block, axis=1) for part in (self.u, self.values, self.weights))
+                difference = np.abs(form.select(block).evaluate(u) - values)
+                largest[block] = difference.max(axis=0)
+                mean[block] = np.sqrt(np.einsum("gn,gn,gn->n", weights, difference, difference))
         return tuple(np.where(np.isnan(error), np.inf, error) for error in (largest, mean))  # type: ignore[return-value]
 
 

@@ -49,10 +49,12 @@ class Histogram:
         with np.errstate(over="ignore"):
             place = np.clip((u - low) / np.maximum(high - low, np.finfo(np.float64).tiny) * bins, 0, bins)
         index = np.minimum(place.astype(np.intp), bins - 1)
+        part = place - index
         ends = np.concatenate([np.zeros((self.n, 1)), np.cumsum(self.counts, axis=1)], axis=1) / np.maximum(
             self.counts.sum(axis=1, keepdims=True), 1)
-        row = np.arange(self.n)
-        return np.asarray(ends[row, index] + (place - index) * (ends[row, index + 1] - ends[row, index]))
+        index += np.arange(self.n) * (bins + 1)
+        below = ends.take(index)
+        return np.asarray(below + part * (ends.take(index + 1) - below))
 
     def core(self, points: int) -> Array:
         """Equidistant points (points, N) that span all counts but the outermost `OUTSIDE` on either side."""

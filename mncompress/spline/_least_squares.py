@@ -32,13 +32,13 @@ ROUGHNESS = 1e-8
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """Functions as they are fitted, everything (N, G): points ascending, weights, and values without their mean."""
+    """Functions as they are fitted, (N, G) or (N,): points ascending, weights, values without their mean, and their mean square."""
 
     u: Array
     weights: Array
     values: Array
     mean: Array
-    """(N,)"""
+    square: Array
 
     @classmethod
     def of(cls, target: Target, indices: Indices) -> Self:
@@ -46,11 +46,12 @@ class Samples:
         u, weights, values = (np.ascontiguousarray(part[:, indices].T) for part in (target.u, target.weights, target.values))
         values = np.clip(np.nan_to_num(values, copy=False), -LARGEST_VALUE, LARGEST_VALUE)
         mean = np.einsum("ng,ng->n", weights, values)
-        return cls(u, weights, values - mean[:, None], mean)
+        values -= mean[:, None]
+        return cls(u, weights, values, mean, np.einsum("ng,ng,ng->n", weights, values, values))
 
     def select(self, indices: Indices) -> Self:
         """The functions at `indices` (M,)."""
-        return type(self)(self.u[indices], self.weights[indices], self.values[indices], self.mean[indices])
+        return type(self)(*(part[indices] for part in (self.u, self.weights, self.values, self.mean, self.square)))
 
 
 def solve(samples: Samples, knots: Knots, degree: int) -> tuple[Array, Array]:
@@ -62,64 +63,57 @@ def solve(samples: Samples, knots: Knots, degree: int) -> tuple[Array, Array]:
     """
     n, intervals = len(samples.u), knots.intervals
     s = (samples.u - knots.start[:, None]) * knots.inverse_step[:, None]
-    piece = np.clip(np.floor(s), -1, intervals).astype(np.intp)
-    points = np.bincount((piece + 1 + np.arange(n)[:, None] * (intervals + 2)).ravel(), minlength=n * (intervals + 2))
-    points = points.reshape(n, intervals + 2)
-    borders = points.cumsum(1)[:, :-1]      # of the intervals, among the points
-    below, above = piece < 0, piece == intervals
-    t = np.where(below | above, 0.0, s - piece)
+    piece = np.floor(np.clip(s, -1, intervals))
+    t = (s - np.maximum(piece, 0)).ravel()
+    piece += np.arange(1, n * (intervals + 2), intervals + 2)[:, None]      # one number for each interval and tail of all functions
+    piece = piece.ravel()
+    first = np.concatenate([[0], np.flatnonzero(piece[1:] != piece[:-1]) + 1])
+    place = piece[first].astype(np.intp)
 
-    weights, moments, products = samples.weights, [], []
-    for power in range(2 * degree + 1):
-        moments.append(_sum_between(weights, borders))
-        if power <= degree:
-            products.append(_sum_between(weights * samples.values, borders))
-        weights = weights * t
-    equations = _Equations(np.stack(moments, -1), np.stack(products, -1), degree)
-    first, last = points[:, 0].max(initial=0), points[:, -1].max(initial=0)
-    for side, columns, tail, inwards in ((0, slice(0, first), below, s),
-                                         (1, slice(samples.u.shape[1] - last, None), above, intervals - s)):
-        weights, values = np.where(tail[:, columns], samples.weights[:, columns], 0.0), samples.values[:, columns]
-        powers = inwards[:, columns] ** np.arange(3)[:, None, None]
-        equations.add_tail_(side, np.einsum("ng,png->np", weights, powers), np.einsum("ng,ng,png->np", weights, values, powers[:2]))
-    solution, explained = equations.solve()
+    def add_up(powers: int, values: Array) -> Array:
+        """Sums of values t^i over each tail and interval: (powers, N, K + 2)."""
+        sums, values = np.zeros((powers, n * (intervals + 2))), values.ravel()
+        for power in range(powers):
+            sums[power, place] = np.add.reduceat(values, first)
+            if power + 1 < powers:
+                values = values * t
+        return sums.reshape(powers, n, intervals + 2)
+
+    moments, products = add_up(2 * degree + 1, samples.weights), add_up(degree + 1, samples.weights * samples.values)
+    points = np.zeros((n, intervals + 2), np.intp)
+    points.ravel()[place] = np.diff(first, append=t.size)
+    solution, explained = _Equations(moments, products, degree).solve()
     coefficients = np.zeros((n, intervals, 4))
     coefficients[..., :degree + 1] = np.lib.stride_tricks.sliding_window_view(solution, degree + 1, axis=1) @ CARDINAL[degree].T
     coefficients[..., 0] += samples.mean[:, None]
-    total = np.einsum("ng,ng,ng->n", samples.weights, samples.values, samples.values)
-    error = np.sqrt(np.maximum(total - explained, 0.0))
+    error = np.sqrt(np.maximum(samples.square - explained, 0.0))
     at, ends = knots.positions.T, samples.u[:, [0, -1]]
     unknown = (points[:, 1:-1] < FEWEST_POINTS) & (at[:, :-1] >= ends[:, :1]) & (at[:, 1:] <= ends[:, 1:])
     return coefficients, np.where(unknown.any(1), np.inf, error)
 
 
-def _sum_between(values: Array, borders: Indices) -> Array:
-    """Sums of values (N, G) from each border (N, K + 1) to the next: (N, K)."""
-    below = np.zeros((len(values), values.shape[1] + 1))
-    np.cumsum(values, axis=1, out=below[:, 1:])
-    return np.diff(np.take_along_axis(below, borders, 1), axis=1)
-
-
 class _Equations:
     """Normal equations of N fits: the lower diagonals of their matrices, one after another, and the right-hand sides.
+
+    From the sums of w t^i (2 degree + 1, N, K + 2) and of w y t^i (degree + 1, N, K + 2), those of the tails first and last.
 
     With at least `FEWEST_BY_END` intervals the unknowns at the ends are value, slope and curvature there. A tail, whose moments may
     be enormous, then has equations for value and slope alone, and leaves all others as exact as they are.
     """
 
     def __init__(self, moments: Array, products: Array, degree: int) -> None:
-        n, intervals, _ = moments.shape
+        n, intervals = moments.shape[1], moments.shape[2] - 2
         size = intervals + degree
         self.degree, self.by_end = degree, intervals >= FEWEST_BY_END
         self.end = BY_END[degree]
         self.matrix, self.roughness = np.zeros((2, degree + len(self.end), n, size))
         self.right = np.zeros((n, size))
-        cardinal, right = CARDINAL[degree], products @ CARDINAL[degree]
+        cardinal, right = CARDINAL[degree], np.tensordot(CARDINAL[degree].T, products, 1)
         for a in range(degree + 1):
-            self.right[:, a:a + intervals] += right[..., a]
+            self.right[:, a:a + intervals] += right[a, :, 1:-1]
             for beside in range(degree + 1 - a):
-                product = moments @ np.convolve(cardinal[:, a], cardinal[:, a + beside])
-                self.matrix[beside][:, a:a + intervals] += product
+                product = np.tensordot(np.convolve(cardinal[:, a], cardinal[:, a + beside]), moments, 1)
+                self.matrix[beside][:, a:a + intervals] += product[:, 1:-1]
         differences = np.array([1.0, -1.0] if degree == 1 else [1.0, -2.0, 1.0])
         for a in range(len(differences)):
             for beside in range(len(differences) - a):
@@ -130,6 +124,8 @@ class _Equations:
             self._change_end_(self.roughness, side)
             own = self.right[:, self._own(side)]
             own[:] = own @ self._basis(side)
+        for side in (0, 1):
+            self._add_tail_(side, moments[:3, :, -side].T, products[:2, :, -side].T)
 
     def _own(self, side: int) -> slice:
         """The unknowns of the first (0) or the last end (1)."""
@@ -152,14 +148,10 @@ class _Equations:
         change[place, place] = self._basis(side)
         bands[row - column, :, start + column] = (change.T @ block @ change)[:, row, column].T
 
-    def add_tail_(self, side: int, moments: Array, products: Array) -> None:
-        """Add points beyond an end, where a spline is a line in t, 0 at the end and negative beyond it.
-
-        Args:
-            side: 0 for the first end, 1 for the last.
-            moments: sums of w, w t and w t^2, (N, 3).
-            products: sums of w y and w y t, (N, 2).
-        """
+    def _add_tail_(self, side: int, moments: Array, products: Array) -> None:
+        """Add the points beyond the first end (0) or the last (1), where a spline is a line in t, by their sums (N, powers)."""
+        inwards = np.array([1.0, -1.0, 1.0]) if side else np.ones(3)
+        moments, products = moments * inwards, products * inwards[:2]
         cardinal, size = CARDINAL[self.degree], self.right.shape[1]
         rows = np.eye(2) if self.by_end else cardinal[:2]       # value and slope at the end, by the unknowns from there
         for a in range(rows.shape[1]):

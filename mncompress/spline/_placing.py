@@ -1,40 +1,41 @@
 """Where the uniform knots of a spline go: not over the whole domain, where a function is nearly a line at its ends.
 
 Beyond its knots a spline is a line, so the knots need only span what the histogram's weights and the function's bends ask for: with
-the same number of intervals the error is then several times smaller, or half as many intervals do. The ends are found by turns:
-from the error with the knots so far follows how much a line may be off in either tail, and from that the next knots, as long as
-the error falls. With more intervals it begins with the knots found with fewer.
+the same number of intervals the error is then several times smaller, or half as many intervals do. From an error follows how much
+a line may be off in either tail, from that the ends of the knots, and from these another error: by turns, as long as it falls.
+The first is that from end to end, or the one that fewer intervals promise.
 """
 
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mncompress.spline._arrays import Array, Indices, round_float32
-from mncompress.spline._cubic import weighted_blocks
+from mncompress.spline._cubic import CubicSpline, interpolate_spline, weighted_blocks
 from mncompress.spline._functions import Target
 from mncompress.spline._knots import Knots, span_knots
 from mncompress.spline._least_squares import FEWEST_BY_END, FEWEST_POINTS, Samples, solve
 
 FEWEST_PLACED = FEWEST_BY_END
 """Intervals from which on knots are placed: with long tails, fewer could not be fitted exactly."""
-ROUNDS, MOST_SEARCHED = 6, 63
-"""Steps of the search, and with how many intervals at most; more take one step from what they begin with."""
+POINTS_BETWEEN = {1: 1.5 * FEWEST_POINTS, 3: FEWEST_POINTS + 1}
+"""By degree: of an interval, on average. With fewer, errors are larger than they look, those of lines above all."""
+ROUNDS = 6
+"""Steps of a search."""
 TAIL_SHARE = 0.2
 """Of the error, that the two tails together may have on the next knots; 0.1 to 0.3 do about as well."""
 GAIN = 0.9
-"""An error that does not fall below this share of the one before is as small as it gets."""
+"""An error that does not fall below this share of the one before is as small as it gets, and one within it is as expected."""
+MISSED = 2.0
+"""Times the error that was expected: above that, the ends with fewer intervals are tried again."""
 WORTH = 0.7
 """Of the error with knots from end to end: with less to gain these are kept, since they are better where little is given."""
 FLOOR = 1e-6
 """Errors below this share of a function's spread are small enough."""
 
-Flags = NDArray[np.bool_]
 
-
-def place_knots(target: Target, intervals: Sequence[int], degree: int, near: Knots | None = None) -> list[Knots]:
-    """Knots for each number of intervals; from end to end of the domain where no histogram says what is given.
+def place_splines(target: Target, intervals: Sequence[int], degree: int, near: Knots | None = None) -> list[CubicSpline]:
+    """As `approximate_spline`, on good knots for each number of intervals; where no histogram says what is given, from end to end.
 
     Args:
         target: N functions.
@@ -45,91 +46,114 @@ def place_knots(target: Target, intervals: Sequence[int], degree: int, near: Kno
     Raises:
         ValueError: a number of intervals is < 1.
     """
-    knots = [span_knots(target.lo, target.hi, number) for number in intervals]
+    splines = [interpolate_spline(target, span_knots(target.lo, target.hi, number), degree) for number in intervals]
     for block in weighted_blocks(target):
-        spans = [each.select(block) for each in knots]
-        found = _place(Samples.of(target, block), spans, spans[0] if near is None else near.select(block), degree)
-        for each, better in zip(knots, found, strict=True):
-            each.start[block], each.inverse_step[block] = better.start, better.inverse_step
-    return knots
+        found = _Search(Samples.of(target, block), degree).run(intervals, None if near is None else near.select(block))
+        for spline, best in zip(splines, found, strict=True):
+            spline.start[block], spline.inverse_step[block] = best.start, best.inverse_step
+            spline.coefficients[block] = round_float32(best.coefficients)
+    return splines
 
 
-def _place(samples: Samples, spans: Sequence[Knots], before: Knots, degree: int) -> Iterator[Knots]:
-    """The better knots, given those from end to end, and some to begin with."""
-    tails = _measure_tails(samples)
-    floor = FLOOR * np.sqrt(np.einsum("ng,ng,ng->n", samples.weights, samples.values, samples.values))
-    for span in spans:
-        best = _Best(samples, span, degree)
-        whole = best.error.copy()
-        active = np.flatnonzero((whole > floor) & np.isfinite(whole) & (span.intervals >= FEWEST_PLACED))
-        near = before.select(active)
-        best.try_(active, _extend(near, samples.u[active], span.intervals), near.inverse_step)
-        best.try_(active, near.start, round_float32(near.inverse_step * (span.intervals / near.intervals)))
-        for _ in range(ROUNDS if span.intervals <= MOST_SEARCHED else 1):
-            active = active[best.error[active] > floor[active]]
-            allowed = (TAIL_SHARE * best.error[active, None]) ** 2 / 2
-            left, right = (tail[active] <= allowed for tail in tails)
-            low, high = _find_ends(left, right, (FEWEST_POINTS + 1) * span.intervals)
-            new = span_knots(samples.u[active, low], samples.u[active, high], span.intervals)
-            active = best.try_(active, new.start, new.inverse_step)
-        worth = best.error < WORTH * whole
-        start, inverse_step = np.where(worth, (best.start, best.inverse_step), (span.start, span.inverse_step))
-        before = Knots(start, inverse_step, span.intervals)
-        yield before
+class _Fits:
+    """The best splines so far of some functions, and their errors (N,)."""
 
+    def __init__(self, samples: Samples, knots: Knots, degree: int) -> None:
+        self.samples, self.degree, self.intervals = samples, degree, knots.intervals
+        self.start, self.inverse_step = knots.start, knots.inverse_step
+        self.coefficients, self.error = solve(samples, knots, degree)
 
-def _extend(knots: Knots, u: Array, intervals: int) -> Array:
-    """Where to start (N,) with more intervals of the same width, within the points u (N, G) if there is room.
-
-    All knots stay where they are, so that the error cannot rise.
-    """
-    more = intervals - knots.intervals
-    before = np.floor((knots.start - u[:, 0]) * knots.inverse_step)
-    behind = np.floor((u[:, -1] - knots.start) * knots.inverse_step) - knots.intervals
-    left = np.maximum(np.minimum(more // 2, before), more - behind)
-    return round_float32(knots.start - left / knots.inverse_step)
-
-
-class _Best:
-    """The best knots tried so far, with their errors (N,)."""
-
-    def __init__(self, samples: Samples, first: Knots, degree: int) -> None:
-        self.samples, self.degree, self.intervals = samples, degree, first.intervals
-        self.start, self.inverse_step = first.start.copy(), first.inverse_step.copy()
-        self.error = solve(samples, first, degree)[1]
-
-    def try_(self, indices: Indices, start: Array, inverse_step: Array) -> Indices:
+    def try_(self, indices: Indices, knots: Knots) -> Indices:
         """Try other knots (M,) for the functions at `indices`; returns those whose error falls by much."""
         if not indices.size:
             return indices
-        _, error = solve(self.samples.select(indices), Knots(start, inverse_step, self.intervals), self.degree)
-        before, better = self.error[indices], error < self.error[indices]
+        coefficients, error = solve(self.samples.select(indices), knots, self.degree)
+        before, better = self.error[indices], error <= self.error[indices]
         place = indices[better]
-        self.start[place], self.inverse_step[place], self.error[place] = start[better], inverse_step[better], error[better]
+        self.start[place], self.inverse_step[place] = knots.start[better], knots.inverse_step[better]
+        self.coefficients[place], self.error[place] = coefficients[better], error[better]
         return indices[error < GAIN * before]
 
 
-def _find_ends(is_left: Flags, is_right: Flags, points: int) -> tuple[Indices, Indices]:
-    """First and last point of the knots, (N,), given which points (N, G) end a tail; `points` apart if there are as many."""
-    last = is_left.shape[1] - 1
-    low = np.maximum(is_left.sum(1) - 1, 0)
-    high = np.minimum(last + 1 - is_right.sum(1), last)
-    missing = np.maximum(points + 1 - (high - low), 0)
-    return np.maximum(low - (missing + 1) // 2, 0), np.minimum(high + (missing + 1) // 2, last)
+class _Search:
+    """For the knots of some functions."""
+
+    def __init__(self, samples: Samples, degree: int) -> None:
+        self.samples, self.degree = samples, degree
+        self.low, self.high = samples.u[:, 0], samples.u[:, -1]
+        self.tails, self.floor = _measure_tails(samples), FLOOR * np.sqrt(samples.square)
+
+    def run(self, intervals: Sequence[int], near: Knots | None) -> Iterator[_Fits]:
+        """The best fits with each number of intervals, given knots to begin with."""
+        first = max(intervals[0], FEWEST_PLACED)
+        before = _Fits(self.samples, span_knots(self.low, self.high, first) if near is None else near, self.degree)
+        for number in intervals:
+            if number < FEWEST_PLACED:
+                yield _Fits(self.samples, span_knots(self.low, self.high, number), self.degree)
+            else:
+                before = self._improve(before, number)
+                yield before
+
+    def _improve(self, before: _Fits, number: int) -> _Fits:
+        """The best fits with more intervals: on the ends that the expected error asks for, or else on other ones."""
+        expected = before.error * (before.intervals / number) ** (self.degree + 1)
+        best = _Fits(self.samples, self._find_knots(np.arange(len(expected)), expected, number), self.degree)
+        has_room = number / before.inverse_step <= self.high - self.low
+        others = ((_extend(before, self.samples.u, number), np.where(has_room, GAIN * expected, np.inf)),
+                  (_refine(before, number), MISSED * expected),
+                  (span_knots(self.low, self.high, number), before.error))
+        for knots, enough in others:
+            active = np.flatnonzero(best.error > np.maximum(enough, self.floor))
+            best.try_(active, knots.select(active))
+        as_expected = (best.error > GAIN * expected) & (best.error < expected / GAIN)
+        active = np.flatnonzero(~as_expected & np.isfinite(best.error))
+        for _ in range(ROUNDS):
+            active = active[best.error[active] > self.floor[active]]
+            active = best.try_(active, self._find_knots(active, best.error[active], number))
+        return best
+
+    def _find_knots(self, indices: Indices, error: Array, number: int) -> Knots:
+        """The knots that an error (M,) of the functions at `indices` asks for: from end to end if less would hardly be better."""
+        u, low, high = self.samples.u, self.low[indices], self.high[indices]
+        allowed = (TAIL_SHARE * np.maximum(error, self.floor[indices])[:, None])**2 / 2
+        left, right = (np.maximum((tail[indices] <= allowed).sum(1) - 1, 0) for tail in self.tails)
+        missing = np.maximum(int(POINTS_BETWEEN[self.degree] * number) + 2 - u.shape[1] + left + right, 0)
+        left, right = (np.maximum(side - (missing + 1) // 2, 0) for side in (left, right))
+        first, last = u[indices, left], u[indices, u.shape[1] - 1 - right]
+        worth = (((last - first) / (high - low)) ** (self.degree + 1) < WORTH) & (error > self.floor[indices]) & np.isfinite(error)
+        return span_knots(np.where(worth, first, low), np.where(worth, last, high), number)
+
+
+def _extend(fits: _Fits, u: Array, intervals: int) -> Knots:
+    """More intervals of the same width, within the points u (N, G) if there is room.
+
+    All knots stay where they are, so that the error cannot rise.
+    """
+    more = intervals - fits.intervals
+    before = np.floor((fits.start - u[:, 0]) * fits.inverse_step)
+    behind = np.floor((u[:, -1] - fits.start) * fits.inverse_step) - fits.intervals
+    left = np.maximum(np.minimum(more // 2, before), more - behind)
+    return Knots(round_float32(fits.start - left / fits.inverse_step), fits.inverse_step, intervals)
+
+
+def _refine(fits: _Fits, intervals: int) -> Knots:
+    """More intervals between the same ends."""
+    return Knots(fits.start, round_float32(fits.inverse_step * (intervals / fits.intervals)), intervals)
 
 
 def _measure_tails(samples: Samples) -> tuple[Array, Array]:
-    """The weighted square error of the best line on all points up to each, and from each on: two arrays (N, G)."""
+    """The weighted square error of the best line on the first points and on the last, one to all of them: two arrays (N, G)."""
     low, high = samples.u[:, :1], samples.u[:, -1:]
-    x = (2 * samples.u - low - high) / (high - low)
+    x, w, y = (2 * samples.u - low - high) / (high - low), samples.weights, samples.values
+    wx, wy = w * x, w * y
+    parts = w, wx, wy, wx * x, wx * y, wy * y
 
-    def square_error(x: Array, w: Array, y: Array) -> Array:
-        total, x1, y1, xx, xy, yy = (np.cumsum(part, 1) for part in (w, w * x, w * y, w * x * x, w * x * y, w * y * y))
+    def measure(direction: int) -> Array:
+        total, x1, y1, xx, xy, yy = (np.cumsum(part[:, ::direction], 1) for part in parts)
         total = np.maximum(total, np.finfo(float).tiny)
         spread = xx - x1 * x1 / total
-        slope = np.divide(xy - x1 * y1 / total, spread, out=np.zeros_like(x), where=spread > 1e-14 * xx)
+        slope = np.divide(xy - x1 * y1 / total, spread, out=np.zeros_like(total), where=spread > 1e-14 * xx)
         rest = yy - y1 * y1 / total - slope * (xy - x1 * y1 / total)
         return np.asarray(np.maximum.accumulate(np.maximum(rest, 0.0), 1))
 
-    parts = x, samples.weights, samples.values
-    return square_error(*parts), square_error(*(part[:, ::-1] for part in parts))[:, ::-1]
+    return measure(1), measure(-1)
