@@ -282,6 +282,24 @@ def test_what_arrives_passes_through_inexact_forms():
     assert 0.5 * certificate.bounds[0] <= measured[0]
 
 
+def test_constants_do_not_feel_what_arrives():
+    """Whatever a constant would have been given: its error is that on the range of the original's pre-activations."""
+    rng = np.random.default_rng(11)
+    network = make_network(rng, (2, 1, 1, 1), [make_spec("fixed", "relu")] * 2, noise=0.0)
+    for layer in network.layers[1:]:
+        layer.linear.weight.fill_(1.0)
+    network.layers[1].linear.bias.fill_(-100.0)
+
+    def pick_off(options, tolerance):
+        return (Group("affine", np.arange(1), Affine(np.zeros(1), np.full(1, 500.0)), np.zeros(1, bool)),)
+
+    picks = iter([pick_off, pick_constant])
+    x = make_samples(rng, network, 100)
+    compressed = compress(network, x, 1.0, pick=lambda *arguments: next(picks)(*arguments))
+    certificate, _ = check_certificate(network, compressed, x, rng)
+    assert certificate.bounds[0] < 1e-3
+
+
 def test_no_activations_no_error_but_rounding():
     rng = np.random.default_rng(6)
     network = make_network(rng, (400, 3), [])

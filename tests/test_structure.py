@@ -439,13 +439,29 @@ def test_lower_ranks_cost_what_is_predicted():
     linear = LinearMap({-1: weight}, rng.normal(size=10))
     u = values @ weight.T + linear.bias
     nobody = [Departure(np.zeros(0, np.intp), 0, 0.0)]
-    predicted = {each.factored: each.error for each in find_factors(torch.as_tensor(u), metric, 1.0, 12, nobody)}
+    predicted = {each.factored: each.error for each in find_factors(torch.as_tensor(u), metric, 1.0, 12, nobody, np.arange(10))}
     assert sorted(predicted) == [1, 2, 3, 4, 5]
     for rank, error in predicted.items():
         found = factor(linear, values, metric, np.arange(10), rank)
         rest = values @ found.weights[-1].T + found.bias - u
         assert np.linalg.matrix_rank(found.weights[-1]) == rank
         assert np.square(rest @ metric.T).sum(1).mean() == pytest.approx(error, rel=1e-6)
+
+
+def test_constants_leave_without_a_lower_rank():
+    """With a dead neuron of seven, rank 6 loses nothing either, but costs more than the six rows and leaves the bound wide."""
+    rng = np.random.default_rng(0)
+    network = make_network(rng, (60, 7, 3), "fixed", "relu")
+    with torch.no_grad():
+        network.layers[0].linear.bias[2] = -100.0
+    dataset = make_dataset(rng, network)
+    found = compress_network(network, dataset, Budget(max_drop=0.1))
+    constants = [decision.index for decision in found.plan.decisions if decision.kind == "constant"]
+    assert constants == [2]
+    assert all(layer.factored == 0 for layer in found.plan.layers)
+    assert count_macs(found.network) == 6 * 60 + 3 * 6
+    certificate = certify(network, found, dataset.test.x)
+    assert certificate.replacement_bound < 1e-6
 
 
 def everyone_leaves(network, dataset):

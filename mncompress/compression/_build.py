@@ -136,9 +136,10 @@ class _Values:
         return (both[0], both[1]) if columns is None else (both[0][:, columns], both[1][:, columns])
 
     def factor(self, position: int, linear: LinearMap, assignment: Assignment) -> LinearMap:
-        """A layer's own weights at a rank, for the neurons that stay."""
+        """A layer's own weights at a rank, for the neurons that stay and vary."""
         inputs = self.read(list(linear.weights))[0].double().numpy()
-        return factor(linear, inputs, self.study.metrics[position], np.flatnonzero(~assignment.left), assignment.factored)
+        stays = np.flatnonzero(~assignment.left & (assignment.keys != "constant"))
+        return factor(linear, inputs, self.study.metrics[position], stays, assignment.factored)
 
     @torch.no_grad()
     def activate_(self, position: int, linear: LinearMap, groups: Sequence[Group]) -> None:

@@ -6,12 +6,13 @@ domains, if these are wider); where weights were refitted, within the ranges of 
 activation and g its replacement, u and v the pre-activations that the two networks give them. Over the range of u, widened on
 either side by the bound of |v - u|,
 
-    |g(v) - f(u)| <= sup |g - f| + L |v - u|,        L the smaller Lipschitz constant of f and g,
+    |g(v) - f(u)| <= sup |g - f| + L |v - u|,        L the Lipschitz constant of f,
 
-where sup and L come from analysis, not from samples. Carried through |W| from layer to layer, and added to what a residual
-connection brings along, this bounds the outputs in exact arithmetic. Where neurons left or weights were refitted, the compressed
-network reads other things by other weights: what its linear maps would give on the original's values differs from the original's
-pre-activations by an affine function of these values, bounded over their ranges, and by what the lines of neurons that left miss.
+where sup and L come from analysis, not from samples; and likewise with that of g, for which sup over the range of u itself will
+do. Carried through |W| from layer to layer, and added to what a residual connection brings along, this bounds the outputs in exact
+arithmetic. Where neurons left or weights were refitted, the compressed network reads other things by other weights: what its
+linear maps would give on the original's values differs from the original's pre-activations by an affine function of these values,
+bounded over their ranges, and by what the lines of neurons that left miss.
 
 For the samples themselves the same is done with |g(u) - f(u)| and that affine function as they are at each sample: bounds per
 sample, which say who keeps its class.
@@ -256,20 +257,22 @@ def _activate(layer: _Layer, bound: _Bound) -> tuple[_Bound, Floats]:
             continue
         form = None if group.form is None else _for_bounds(group.form)
         steepest, own = bound_lipschitz(part, low, high), bound_rounding(part, low, high)
-        slope, error, other = steepest, np.zeros(len(mine)), own
-        local_before = bound.local[:, mine] + shift
-        here = slope * local_before
+        slopes, errors, other, at_sample = [steepest], [np.zeros(len(mine))], own, np.zeros(len(mine))
         if form is not None:
-            form_slope = bound_lipschitz(form, low, high)
-            slope = np.where(group.exact, slope, np.minimum(slope, form_slope))
+            form_slope, drift_before = np.where(group.exact, steepest, bound_lipschitz(form, low, high)), bound.drift[mine]
+            slopes.append(form_slope)
+            errors = [_error(group, part, low, high),
+                      _error(group, part, layer.low[mine] - drift_before, layer.high[mine] + drift_before)]
             other = bound_form_rounding(form, low, high) + layer.gamma * _outer_shift(group) + _table_rounding(group, low, high)
-            error = _error(group, part, low, high)
             u = layer.samples[:, mine]
-            at_sample = np.abs(form.evaluate(u) - part.evaluate(u)) + (form_slope + steepest) * bound.drift[mine]
-            here = np.where(group.exact, steepest * local_before,
-                            np.minimum(slope * local_before + error, form_slope * local_before + at_sample))
-        total[mine] = slope * before + own + np.maximum(own, other + error)
-        replacements[mine] = slope * bound.replacements[mine] + error
+            at_sample = np.abs(form.evaluate(u) - part.evaluate(u)) + (form_slope + steepest) * drift_before
+            at_sample[:, group.exact] = 0.0
+        by_slope = list(zip(slopes, errors, strict=True))
+        worst = np.minimum.reduce([slope * before + np.maximum(own, other + error) for slope, error in by_slope])
+        total[mine] = worst + own
+        replacements[mine] = np.minimum.reduce([slope * bound.replacements[mine] + error for slope, error in by_slope])
+        local_before = bound.local[:, mine] + shift
+        here = np.minimum(slopes[0] * local_before + errors[0], slopes[-1] * local_before + at_sample)
         local[:, mine] = here + own + np.maximum(own, other)
         drift[mine] = steepest * bound.drift[mine] + 2 * own
         folded[mine] = np.abs(group.form.eta) if isinstance(group.form, spline.Native) else 0.0

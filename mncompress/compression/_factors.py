@@ -25,7 +25,8 @@ RANKS, STAGES = 24, 8
 """How many low ranks and how many of all are considered, and with how many stages of a layer that is being emptied."""
 
 
-def find_factors(u: Tensor, metric: Floats, variance: float, inputs: int, departures: Sequence[Departure]) -> list[Departure]:
+def find_factors(u: Tensor, metric: Floats, variance: float, inputs: int, departures: Sequence[Departure], varies: Indices
+                 ) -> list[Departure]:
     """A layer's departures with the layer at lower ranks.
 
     Args:
@@ -34,13 +35,14 @@ def find_factors(u: Tensor, metric: Floats, variance: float, inputs: int, depart
         variance: of the outputs, summed over them.
         inputs: how many values it reads.
         departures: of its neurons; those without a bypass are combined with ranks.
+        varies: the neurons that are no constants, which need no weights.
     """
     covariance = _covariance(u.double().numpy())
     plain = [each for each in departures if not each.rank]
     some = [plain[index] for index in sorted({int(index) for index in np.linspace(0, len(plain) - 1, STAGES)})]
     found: list[Departure] = []
     for departure in some:
-        stays = np.setdiff1d(np.arange(u.shape[1]), departure.left)
+        stays = np.setdiff1d(varies, departure.left)
         found += (Departure(departure.left, 0, departure.error + lost / variance, rank)
                   for rank, lost in _lose(covariance[np.ix_(stays, stays)], metric[:, stays], inputs))
     return found
