@@ -322,7 +322,7 @@ def test_compiled_code_spills_no_registers(precision, parts, tmp_path):
 @pytest.mark.skipif(not HAS_TRITON, reason="needs triton")
 @pytest.mark.parametrize(("parts", "rows", "warps"), [(0, 32, 4), (0, 128, 8), (1, 128, 8), (2, 128, 8)])
 def test_compiled_programs_of_whole_networks_spill_few_registers(parts, rows, warps, tmp_path):
-    """Of a network of the usual size; wider and deeper ones spill more."""
+    """Of a network of the usual size, with Triton 3.6 up to 344 bytes of a thread, which its cache holds; wider ones spill more."""
     from mncompress.training._network_kernel import train
 
     constants = {"LAYER": describe((7,)), "R": rows, "K": _resident_steps.TILE[parts > 0], "FLOATS": _resident_steps.FLOATS,

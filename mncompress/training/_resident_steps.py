@@ -11,7 +11,7 @@ from mncompress.training._steps import DeviceSplit
 from mncompress.types import Task, TrainConfig
 
 MAX_VALUES = 4096
-"""Of a layer for a whole batch, or of weights at a time: what registers and shared memory have room for."""
+"""Of a layer for a whole batch, or of weights at a time: what shared memory has room for, and registers with little spilling."""
 FEW_FEATURES = 128
 """Up to which a program reads its rows alone even where they are float32; pixels take a quarter of that."""
 MAX_NEURONS = 64
