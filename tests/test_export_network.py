@@ -355,6 +355,20 @@ def test_domain_only_where_it_is_used_and_never_in_portable() -> None:
     assert len(original.functions) == 0
 
 
+def test_residual_network_is_one_node() -> None:
+    sizes = (5, 5, 4, 4)
+    network = make_network(sizes, [ActivationSpec("vaf", "tanh", 3, 1)] * 4, residual=True)
+    groups = [[Group("cubic_spline", np.arange(n), make_form("cubic_spline", n, np.random.default_rng(n)), np.ones(n, bool))]
+              for n in sizes]
+    model = make_model(rewrite(network, groups), opset_version=18, metadata={})
+    (node,) = model.graph.node
+    assert (node.op_type, [list(attribute.ints) for attribute in node.attribute]) == ("FeedForward", [[1, 3]])
+    x = raw_features(network, 50)
+    expected = expected_outputs(network, x, groups)
+    for session in (runtime.make_session(model.SerializeToString(), kernels=kernels) for kernels in (True, False)):
+        np.testing.assert_allclose(session.run(None, {"input": x})[0], expected, atol=FLOAT32 * np.abs(expected).max())
+
+
 # Checking a written file
 
 

@@ -167,24 +167,33 @@ def draw_chain(chain: Chain, sizes: Sequence[int], pieces: int, rng: np.random.G
     return parameters
 
 
-def chain_model(chain: Chain, parameters: Arrays, *, constant: bool = True, body: bool = False) -> onnx.ModelProto:
+def square_layers(chain: Chain, parameters: Arrays) -> list[int]:
+    """The layers of a chain that can be residual."""
+    return [position for position in range(1, len(chain)) if len(set(parameters[f"weight_{position}"].shape)) == 1]
+
+
+def chain_model(chain: Chain, parameters: Arrays, *, constant: bool = True, body: bool = False, residual: Sequence[int] = ()
+                ) -> onnx.ModelProto:
     """A model of FeedForward with these parameters; with `body` it has the functions that serve without library."""
     inputs = [] if constant else [helper.make_tensor_value_info(key, 1, [None] * value.ndim) for key, value in parameters.items()]
     x, y = (helper.make_tensor_value_info(name, 1, [None, None]) for name in "XY")
+    attributes = {"residual": residual} if residual else {}
+    node = helper.make_node("FeedForward", ["X", *parameters], ["Y"], domain="ai.mncompress", **attributes)
     graph = helper.make_graph(
-        [helper.make_node("FeedForward", ["X", *parameters], ["Y"], domain="ai.mncompress")], "chain", [x, *inputs], [y],
+        [node], "chain", [x, *inputs], [y],
         [numpy_helper.from_array(value, key) for key, value in parameters.items()] if constant else [])
     model = finish(graph, {})
     if body:
         ops = {op: 300 for op in chain if op}
-        model.functions.extend(make_functions(18, ops, fused=list(ops), chain=chain))
+        model.functions.extend(make_functions(18, ops, fused=list(ops), chain=chain, residual=residual))
     return model
 
 
-def chain_reference(chain: Chain, parameters: Arrays, x: np.ndarray) -> Reference:
+def chain_reference(chain: Chain, parameters: Arrays, x: np.ndarray, residual: Sequence[int] = ()) -> Reference:
     """Layers in float64. Roundings of a sum are as good as independent, so their squares add up; the error is eight times that."""
     y, error = x.astype(np.float64), np.zeros(x.shape)
     for position, op in enumerate(chain):
+        read = Reference(y, error)
         weight, bias = (parameters[f"{key}_{position}"].astype(np.float64) for key in ("weight", "bias"))
         squares = weight.T**2
         error = np.sqrt(error**2 @ squares + 64 * (len(squares) + 1) * (y**2 @ squares + bias**2))
@@ -192,6 +201,9 @@ def chain_reference(chain: Chain, parameters: Arrays, x: np.ndarray) -> Referenc
         if op:
             result = reference(op, {key: parameters[f"{key}_{position}"] for key in OPS[op]}, y, error)
             y, error = result.y, result.error
+        if position in residual:
+            y = y + read.y
+            error = error + read.error + np.abs(y)
     return Reference(y, error)
 
 
@@ -414,17 +426,22 @@ CHAINS: tuple[Chain, ...] = (
 @FEW_EXAMPLES
 @given(chain=st.lists(st.sampled_from([None, *OPS]), min_size=1, max_size=4),
        sizes=st.lists(st.one_of(st.integers(1, 20), st.integers(1, 200)), min_size=5, max_size=5), pieces=st.integers(1, 33),
-       rows=st.sampled_from([0, 1, 5, 8, 9, 16, 33, 130, 300]), seed=st.integers(0, 2**31), optimize=st.booleans())
+       rows=st.sampled_from([0, 1, 5, 8, 9, 16, 33, 130, 300]), seed=st.integers(0, 2**31), optimize=st.booleans(),
+       equal=st.booleans(), data=st.data())
 def test_chain_matches_float64_and_the_body(library: str, chain: list[str | None], sizes: list[int], pieces: int, rows: int,
-                                            seed: int, optimize: bool) -> None:
+                                            seed: int, optimize: bool, equal: bool, data: st.DataObject) -> None:
     rng = np.random.default_rng(seed)
+    if equal:
+        sizes[2:] = [sizes[1]] * len(sizes[2:])
     parameters = draw_chain(chain, sizes, pieces, rng)
+    residual = [position for position in square_layers(chain, parameters) if data.draw(st.booleans())]
     x = (2 * rng.standard_normal((rows, sizes[0]))).astype(np.float32)
-    expected = chain_reference(chain, parameters, x)
-    y = run(open_session(chain_model(chain, parameters), library, optimize=optimize), x)
+    expected = chain_reference(chain, parameters, x, residual)
+    y = run(open_session(chain_model(chain, parameters, residual=residual), library, optimize=optimize), x)
     assert y.dtype == np.float32
     expected.check(y, EPS)
-    expected.check(run(open_session(chain_model(chain, parameters, body=True), None, optimize=optimize), x), EPS)
+    body = chain_model(chain, parameters, body=True, residual=residual)
+    expected.check(run(open_session(body, None, optimize=optimize), x), EPS)
 
 
 @pytest.mark.parametrize("chain", CHAINS)
@@ -432,13 +449,15 @@ def test_chain_matches_float64_and_the_body(library: str, chain: list[str | None
 def test_chain_keeps_what_is_no_number_or_infinite(library: str, chain: Chain, rows: int, width: int) -> None:
     rng = np.random.default_rng(rows)
     parameters = draw_chain(chain, [width, *[width + 2] * (len(chain) - 1), 5], 4, rng)
+    residual = square_layers(chain, parameters)
     strange = np.array([np.nan, np.inf, -np.inf, 0, -0.0, 1e-45], np.float32)
     for first in strange[:3]:
         x = rng.standard_normal((rows, width)).astype(np.float32)
         places = rng.random(x.shape) < 1 / width
         x[places] = rng.choice(strange, np.count_nonzero(places))
         x[0, 0] = first
-        y, body = (run(open_session(chain_model(chain, parameters, body=not use), use), x) for use in (library, None))
+        models = {use: chain_model(chain, parameters, body=not use, residual=residual) for use in (library, None)}
+        y, body = (run(open_session(model, use), x) for use, model in models.items())
         assert not np.isfinite(body[0]).all()
         finite = np.isfinite(body)
         assert np.array_equal(y[~finite], body[~finite], equal_nan=True)
@@ -482,6 +501,22 @@ def test_wrong_chain_is_an_error_of_the_run(library: str, constant: bool) -> Non
         fail(dict(list(good.items())[:kept]), x, message)
 
 
+@pytest.mark.parametrize("constant", [True, False])
+@pytest.mark.parametrize(("residual", "message"), [
+    ([0], "residual has layer 0, expected 1 to 2"),
+    ([1, 3], "residual has layer 3, expected 1 to 2"),
+    ([-1], "residual has layer -1, expected 1 to 2"),
+    ([1, 2], "layer 2 is residual, but reads 6 values and makes 8"),
+])
+def test_layer_that_cannot_be_residual_is_an_error_of_the_run(library: str, constant: bool, residual: list[int], message: str
+                                                              ) -> None:
+    chain = ("CubicSpline", None, "PiecewiseLinear")
+    parameters = draw_chain(chain, [6, 6, 6, 8], 4, np.random.default_rng(8))
+    session = open_session(chain_model(chain, parameters, constant=constant, residual=residual), library)
+    with pytest.raises(Exception, match=f"FeedForward: {message}"):
+        run(session, np.zeros((9, 6), np.float32), **({} if constant else parameters))
+
+
 @pytest.mark.parametrize(("op", "shapes"), [
     ("GemmPiecewiseLinear", [(3, 2), (3,), (4, 3), (4,), (2, 4), (2,)]),    # three linear layers
     ("GemmCubicSpline", [(3, 2), (3,), (4, 3), (4,), (2, 4)]),
@@ -500,25 +535,28 @@ def test_threads_and_batches_change_no_bit_of_a_chain(library: str, chain: Chain
     for inputs, width, rows in ((12, 12, 3000), (60, 60, 700), (150, 150, 300), (900, 5, 70), (900, 40, 70), (900, 140, 6)):
         parameters = draw_chain(chain, [inputs, *[width] * 4], 9, rng)
         x = rng.standard_normal((rows, inputs)).astype(np.float32)
-        sessions = [open_session(chain_model(chain, parameters), library, threads=threads) for threads in (1, 2)]
+        residual = square_layers(chain, parameters)
+        sessions = [open_session(chain_model(chain, parameters, residual=residual), library, threads=threads) for threads in (1, 2)]
         one, two = (run(session, x) for session in sessions)
         assert np.array_equal(one, two)
         assert np.array_equal(run(sessions[0], x[:3]), one[:3])
-        chain_reference(chain, parameters, x).check(two, EPS)
+        chain_reference(chain, parameters, x, residual).check(two, EPS)
 
 
 def test_tables_longer_than_the_kernels_take(library: str) -> None:
-    """A spline of more intervals than 32-bit offsets reach, behind more inputs than a panel takes."""
+    """A spline of more intervals than 32-bit offsets reach, in a residual layer, behind more inputs than a panel takes."""
     intervals, inputs = 2**22 + 1, 130
     coefficients = np.zeros((1, intervals, 4), np.float32)
     coefficients[0, :, 0] = 2 * np.arange(intervals) + 1
     unit = {"start": np.zeros(1, np.float32), "inverse_step": np.ones(1, np.float32)}
-    layer = {"weight": np.ones((1, inputs), np.float32), "bias": np.zeros(1, np.float32)}
-    parameters = {f"{key}_0": value for key, value in (layer | unit | {"coefficients": coefficients}).items()}
+    parameters = {"weight_0": np.ones((1, inputs), np.float32), "bias_0": np.zeros(1, np.float32)}
+    layer = {"weight": np.ones((1, 1), np.float32), "bias": np.zeros(1, np.float32)}
+    parameters |= {f"{key}_1": value for key, value in (layer | unit | {"coefficients": coefficients}).items()}
     x = np.zeros((3, inputs), np.float32)
     x[:, 0], x[:, 1:] = [intervals - 200, 7, -5], 1
-    expected = 2 * np.array([[intervals - 71], [136], [124]]) + 1
-    model = chain_model(["CubicSpline"], parameters, constant=False)
+    total = np.array([[intervals - 71], [136], [124]])
+    expected = 2 * total + 1 + total
+    model = chain_model([None, "CubicSpline"], parameters, constant=False, residual=[1])
     assert np.array_equal(run(open_session(model, library), x, **parameters), expected)
 
 

@@ -194,12 +194,16 @@ def emit_op(builder: GraphBuilder, value: Value, parameters: Parameters, name: s
     return Value(builder.function(_OPS[type(parameters)], [value.name, *names], neurons, name, fused=linear is not None))
 
 
-def emit_feed_forward(builder: GraphBuilder, value: Value, layers: Sequence[tuple[Linear, Parameters | None]], name: str) -> Value:
-    """Linear layers, each with one of the ops behind it or nothing, in one node on a (batch, n) value."""
+def emit_feed_forward(builder: GraphBuilder, value: Value, layers: Sequence[tuple[Linear, Parameters | None]],
+                      residual: Sequence[int], name: str) -> Value:
+    """Linear layers, each with one of the ops behind it or nothing, in one node on a (batch, n) value.
+
+    Those at the positions in `residual` add what they read.
+    """
     stored = [(None if parameters is None else _OPS[type(parameters)],
                _store(builder, parameters, linear, f"{name}{position}"), len(linear.bias))
               for position, (linear, parameters) in enumerate(layers)]
-    return Value(builder.feed_forward(value.name, stored, name))
+    return Value(builder.feed_forward(value.name, stored, residual, name))
 
 
 def _store(builder: GraphBuilder, parameters: Parameters | None, linear: Linear | None, name: str) -> list[str]:

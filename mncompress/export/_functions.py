@@ -15,10 +15,11 @@ intercept (N):
     GemmCubicSpline(X, weight, bias, start, inverse_step, coefficients)                = CubicSpline(X weightᵀ + bias, ...)
     GemmPiecewiseLinear(X, weight, bias, knots, slope_changes, slope, intercept)       = PiecewiseLinear(X weightᵀ + bias, ...)
 
-    FeedForward(X, weight, bias, ..., weight, bias, ...)                               = layers like these, one after another
+    FeedForward<residual>(X, weight, bias, ..., weight, bias, ...)                     = layers like these, one after another
 
 X (batch, M), weight (N, M), bias (N): a linear layer with its activation, which the kernel library computes in one pass, and a
-network of up to 128 neurons a layer in one node. A layer of `FeedForward` may also be weight and bias alone.
+network of up to 128 neurons a layer in one node. A layer of `FeedForward` may also be weight and bias alone; those whose positions
+are in `residual` (from 1 on; no attribute where there are none) add what they read to what they make.
 
 The first two take X of any rank from 1 on, an empty batch too. NaN gives NaN; an infinity gives what the formula above gives in
 float32 arithmetic, so NaN where it meets a slope of exactly 0. No input makes a session fail.
@@ -221,20 +222,25 @@ Gemm{op_type} (X, weight, bias, {parameters}) => (Y)
 """
 
 
-def _chain_body(layers: Sequence[str | None]) -> str:
+def _chain_body(layers: Sequence[str | None], residual: Collection[int]) -> str:
     inputs, nodes, value = ["X"], [], "X"
     for position, op_type in enumerate(layers):
         parameters = ["weight", "bias", *(_PARAMETERS[op_type].split(", ") if op_type else ())]
         names = [f"{name}_{position}" for name in parameters]
-        result = "Y" if position + 1 == len(layers) else f"h_{position}"
+        result = made = "Y" if position + 1 == len(layers) else f"h_{position}"
+        if position in residual:
+            made = f"y_{position}"
         op = f"{DOMAIN}.Gemm{op_type}" if op_type else "Gemm <transB = 1>"
-        nodes.append(f"    {result} = {op} ({', '.join([value, *names])})\n")
+        nodes.append(f"    {made} = {op} ({', '.join([value, *names])})\n")
+        if position in residual:
+            nodes.append(f"    {result} = Add ({made}, {value})\n")
         inputs, value = inputs + names, result
-    return f"FeedForward ({', '.join(inputs)}) => (Y)\n{{\n{''.join(nodes)}}}"
+    attributes = " <residual>" if residual else ""
+    return f"FeedForward{attributes} ({', '.join(inputs)}) => (Y)\n{{\n{''.join(nodes)}}}"
 
 
 def make_functions(opset_version: int, neurons: Mapping[str, int], fused: Collection[str] = (),
-                   chain: Sequence[str | None] = ()) -> list[onnx.FunctionProto]:
+                   chain: Sequence[str | None] = (), residual: Collection[int] = ()) -> list[onnx.FunctionProto]:
     """The model-local functions of a file.
 
     Args:
@@ -243,6 +249,7 @@ def make_functions(opset_version: int, neurons: Mapping[str, int], fused: Collec
             (`GraphBuilder.functions`). It decides between bodies that compute the same at different speeds.
         fused: those of them that the file uses with a Gemm in front.
         chain: the op behind each layer of the file's `FeedForward`, where it has one.
+        residual: the node's attribute.
     """
     header = f'<domain: "{DOMAIN}", opset_import: ["" : {opset_version}, "{DOMAIN}" : {DOMAIN_VERSION}]>'
     functions = []
@@ -251,5 +258,5 @@ def make_functions(opset_version: int, neurons: Mapping[str, int], fused: Collec
         if op_type in fused:
             functions.append(parser.parse_function(header + _fused_body(op_type)))
     if chain:
-        functions.append(parser.parse_function(header + _chain_body(chain)))
+        functions.append(parser.parse_function(header + _chain_body(chain, residual)))
     return functions

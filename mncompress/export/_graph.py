@@ -95,6 +95,8 @@ class GraphBuilder:
         """Those of them in use with a Gemm in front."""
         self.chain: tuple[str | None, ...] = ()
         """The op behind each layer of a `FeedForward` node; a file has at most one."""
+        self.residual: tuple[int, ...] = ()
+        """That node's attribute: the layers that add what they read."""
         self._nodes: list[onnx.NodeProto] = []
         self._initializers: dict[str, onnx.TensorProto] = {}
         self._constants: dict[tuple[str, bytes, tuple[int, ...]], str] = {}
@@ -135,21 +137,24 @@ class GraphBuilder:
             self.fused.add(op_type)
         return self._add(f"Gemm{op_type}" if fused else op_type, inputs, name or op_type.lower(), DOMAIN, {})
 
-    def feed_forward(self, value: str, layers: Sequence[tuple[str | None, Sequence[str], int]], name: str) -> str:
+    def feed_forward(self, value: str, layers: Sequence[tuple[str | None, Sequence[str], int]], residual: Sequence[int], name: str
+                     ) -> str:
         """Add a `FeedForward` node; returns its output's name.
 
         Args:
             value: its input.
             layers: for each the op behind it, the names of all its parameters, and its neurons.
+            residual: the positions of those that add what they read to what they make.
             name: of the node.
         """
         assert not self.chain, "a file has one FeedForward node"
-        self.chain = tuple(op_type for op_type, _, _ in layers)
+        self.chain, self.residual = tuple(op_type for op_type, _, _ in layers), tuple(residual)
         for op_type, _, neurons in layers:
             if op_type:
                 self.functions[op_type] = max(neurons, self.functions.get(op_type, 0))
                 self.fused.add(op_type)
-        return self._add("FeedForward", [value, *(each for _, names, _ in layers for each in names)], name, DOMAIN, {})
+        inputs = [value, *(each for _, names, _ in layers for each in names)]
+        return self._add("FeedForward", inputs, name, DOMAIN, {"residual": list(residual)} if residual else {})
 
     def build(
         self,

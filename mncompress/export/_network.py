@@ -104,7 +104,7 @@ def make_model(network: Network, *, opset_version: int, metadata: Mapping[str, s
     if network.targets is not None and network.layers[-1].activation is not None:
         value = emit_affine(builder, value, _numpy(network.targets.scale), _numpy(network.targets.shift), "targets")
     value = to_layout(builder, value, "batch_first")
-    functions = make_functions(opset_version, builder.functions, builder.fused, builder.chain)
+    functions = make_functions(opset_version, builder.functions, builder.fused, builder.chain, builder.residual)
     model = builder.build(value.name, in_features=network.spec.in_features, out_features=network.spec.out_features,
                           output_name=OUTPUT_NAMES[network.spec.task], functions=functions, metadata=metadata)
     return merge_linears(model)
@@ -142,7 +142,8 @@ def _emit_in_one_node(builder: GraphBuilder, value: Value, network: Network, lin
     if not known or forms == [None] or not may_be_one_node(network):
         return None
     parameters = [_parameters(form) if isinstance(form, CubicSpline | PiecewiseLinear) else None for form in forms]
-    return emit_feed_forward(builder, value, list(zip(linears, parameters, strict=True)), "layer")
+    residual = [position for position, layer in enumerate(network.layers) if layer.residual]
+    return emit_feed_forward(builder, value, list(zip(linears, parameters, strict=True)), residual, "layer")
 
 
 def _numpy(value: Tensor) -> Floats:

@@ -55,7 +55,7 @@ PiecewiseLinear<T>::PiecewiseLinear(size_t neurons, size_t knots, const T* posit
     for (size_t k = 0; k < knots; ++k) {
       T knot = positions[n * knots + k], change = changes[n * knots + k];
       if (change == 0 && unused) continue;
-      unused |= change == 0;
+      if (change == 0) unused = true, knot = 0;
       T* pair = by_neuron.data() + (n * knots + count[n]) * 2;
       pair[0] = knot, pair[1] = change;
       T* vectors = by_block.data() + (block * knots + count[n]) * 2 * width + lane;

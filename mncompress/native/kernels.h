@@ -48,7 +48,7 @@ struct CubicSpline {
 };
 
 // N piecewise-linear functions. A knot with no change of slope adds 0 * max(x - knot, 0): nothing, or NaN at +infinity. So
-// one of them is enough, and `count` says how many knots remain.
+// one of them is enough, at 0, and `count` says how many knots remain.
 template <class T>
 struct PiecewiseLinear {
   size_t neurons, knots;
@@ -77,11 +77,12 @@ struct Linear {
   bool is_slim(size_t width) const { return has_many_inputs() && outputs <= width * 3 / 4; }
 };
 
-// A linear layer with what follows it: one of the two, or nothing.
+// A linear layer with what follows it, one of the two or nothing; a residual one then adds what it read, and is not the first.
 struct Layer {
   const Linear* linear;
   const CubicSpline<float>* cubic;
   const PiecewiseLinear<float>* piecewise;
+  bool residual = false;
 };
 
 struct Training;

@@ -73,6 +73,19 @@ class Runtime {
     return count;
   }
 
+  // An attribute of integers; none of them where the node has no such attribute.
+  Shape integers(const ort::KernelInfo* info, const char* name) const {
+    using Get = ort::Status*(const ort::KernelInfo*, const char*, int64_t*, size_t*);
+    size_t count = 0;
+    if (ort::Status* status = api_.call<Slot::KernelInfoGetAttributeArray_int64, Get>(info, name, nullptr, &count)) {
+      api_.release(status);
+      return {};
+    }
+    Shape numbers(count);
+    check(api_.call<Slot::KernelInfoGetAttributeArray_int64, Get>(info, name, numbers.data(), &count));
+    return numbers;
+  }
+
   Tensor input(const ort::KernelContext* context, size_t index) const {
     const ort::Value* value = nullptr;
     check(api_.call<Slot::KernelContext_GetInput, ort::Status*(const ort::KernelContext*, size_t, const ort::Value**)>(
@@ -308,12 +321,14 @@ struct OwnedLayer {
   mnc::Linear linear;
   std::optional<mnc::CubicSpline<float>> cubic;
   std::optional<mnc::PiecewiseLinear<float>> piecewise;
+  bool residual = false;
 
-  mnc::Layer view() const { return {&linear, cubic ? &*cubic : nullptr, piecewise ? &*piecewise : nullptr}; }
+  mnc::Layer view() const { return {&linear, cubic ? &*cubic : nullptr, piecewise ? &*piecewise : nullptr, residual}; }
 };
 
 // Layers one after another. Parameters are those of each in turn: weight, bias, and those of the operator behind it, which tells
-// itself by its shapes: one dimension for a spline's start, two times two for knots and slope changes.
+// itself by its shapes: one dimension for a spline's start, two times two for knots and slope changes. The attribute `residual` has
+// the positions of the layers that add what they read to what they make.
 struct FeedForward : OnCpu {
   static constexpr const char* name = "FeedForward";
   static constexpr size_t inputs = 2;  // X, and then any number
@@ -321,7 +336,7 @@ struct FeedForward : OnCpu {
   using Type = float;
   using Prepared = std::vector<OwnedLayer>;
 
-  static Prepared prepare(const Tensor* p, size_t count) {
+  static Prepared prepare(const Tensor* p, size_t count, const Shape& residual = {}) {
     Prepared layers;
     const auto rank = [&](size_t i) { return i < count ? p[i].shape.size() : 0; };
     for (size_t i = 0; i < count;) {
@@ -331,7 +346,7 @@ struct FeedForward : OnCpu {
       expect("weight", p[i], {-1, layers.empty() ? -1 : static_cast<int64_t>(layers.back().linear.outputs)});
       expect("bias", p[i + 1], {weight[0]});
       OwnedLayer layer{mnc::Linear(static_cast<size_t>(weight[1]), static_cast<size_t>(weight[0]), data<float>(p[i]),
-                                   data<float>(p[i + 1]), mnc::kernels().width), std::nullopt, std::nullopt};
+                                   data<float>(p[i + 1]), mnc::kernels().width), std::nullopt, std::nullopt, false};
       i += 2;
       if (rank(i) == 1) {
         require(i + 3 <= count);
@@ -348,6 +363,15 @@ struct FeedForward : OnCpu {
       layers.push_back(std::move(layer));
     }
     require(!layers.empty());
+    for (const int64_t i : residual) {
+      if (i < 1 || i >= static_cast<int64_t>(layers.size()))
+        throw std::invalid_argument("residual has layer " + std::to_string(i) + ", expected 1 to " + std::to_string(layers.size() - 1));
+      OwnedLayer& layer = layers[static_cast<size_t>(i)];
+      if (layer.linear.inputs != layer.linear.outputs)
+        throw std::invalid_argument("layer " + std::to_string(i) + " is residual, but reads " + std::to_string(layer.linear.inputs) +
+                                    " values and makes " + std::to_string(layer.linear.outputs));
+      layer.residual = true;
+    }
     return layers;
   }
 
@@ -418,6 +442,7 @@ struct FeedForward : OnCpu {
       mnc::kernels().feed_forward(&linear, 1, from.data(), to.data(), rows, false);
       if (layer.cubic) run(*layer.cubic, to.data(), to.data(), rows, 0, neurons);
       if (layer.piecewise) run(*layer.piecewise, to.data(), to.data(), rows, 0, neurons);
+      for (size_t k = 0; layer.residual && k < to.size(); ++k) to[k] += from[k];
       from.swap(to);
     }
     std::copy(from.begin(), from.end(), y);
@@ -466,10 +491,12 @@ ort::Status* guarded(const ort::Api& api, const char* op, Body body) {
 template <class Op>
 struct Kernel {
   const ort::Api& api;
+  Shape residual;
   std::optional<typename Op::Prepared> prepared;
 
   Kernel(const ort::Api& api, const ort::KernelInfo* info) : api(api) {
     const Runtime runtime(api);
+    if (Op::variadic) residual = runtime.integers(info, "residual");
     std::vector<Tensor> parameters;
     for (size_t i = 1, count = runtime.count_inputs(info); i < count; ++i) {
       std::optional<Tensor> constant = runtime.constant(info, i);
@@ -477,7 +504,7 @@ struct Kernel {
       parameters.push_back(std::move(*constant));
     }
     try {
-      prepared.emplace(Op::prepare(parameters.data(), parameters.size()));
+      prepared.emplace(prepare(parameters));
     } catch (const std::invalid_argument&) {  // said when it runs
     }
   }
@@ -487,7 +514,13 @@ struct Kernel {
     if (prepared) return Op::compute(runtime, context, *prepared);
     std::vector<Tensor> parameters;
     for (size_t i = 1, count = runtime.count_inputs(context); i < count; ++i) parameters.push_back(runtime.input(context, i));
-    Op::compute(runtime, context, Op::prepare(parameters.data(), parameters.size()));
+    Op::compute(runtime, context, prepare(parameters));
+  }
+
+ private:
+  typename Op::Prepared prepare(const std::vector<Tensor>& parameters) const {
+    if constexpr (Op::variadic) return Op::prepare(parameters.data(), parameters.size(), residual);
+    else return Op::prepare(parameters.data(), parameters.size());
   }
 };
 

@@ -41,6 +41,7 @@ struct Slot {
     ReleaseStatus = 93,
     ReleaseTensorTypeAndShapeInfo = 99,
     ReleaseCustomOpDomain = 101,
+    KernelInfoGetAttributeArray_int64 = 163,
     KernelContext_GetGPUComputeStream = 193,
     HasSessionConfigEntry = 237,
     KernelInfo_GetInputCount = 230,

@@ -356,6 +356,14 @@ void project_rows(const Linear& op, const float* x, size_t rows, float* sums) {
     for (size_t b = count; b < kStride; ++b) sums[n * kStride + b] = 0;
 }
 
+// y += x
+template <class V>
+void add(const float* x, float* y, size_t count) {
+  size_t i = 0;
+  for (; i + V::width <= count; i += V::width) V::store(y + i, V::add(V::load(y + i), V::load(x + i)));
+  for (; i < count; ++i) y[i] += x[i];
+}
+
 // Up to L vectors of rows through all layers, feature first; `scratch` has two panels of `most` features. What a
 // first layer with many inputs reads stays as it is. Where `given`, x has the first layer's sums (rows, outputs).
 template <class V, size_t L>
@@ -378,6 +386,7 @@ void feed_panels(const Layer* layers, size_t count, const float* x, float* y, si
     transpose_in<V>(x, rows, layers[0].linear->inputs, from, kStride);
   for (; i < count; ++i) {
     with_after<V>(layers[i], [&](const Linear& op, const auto& after) { gemm_panel<V, L>(op, after, from, to); });
+    if (layers[i].residual) add<V>(from, to, layers[i].linear->outputs * kStride);
     std::swap(from, to);
   }
   transpose_out<V>(from, kStride, y, rows, layers[count - 1].linear->outputs);
@@ -426,6 +435,7 @@ void feed_large(const Layer* layers, size_t count, const float* x, float* y, siz
     } else {
       linear<V>(layers[i], x, to, rows, 0, outputs);
     }
+    if (layers[i].residual) add<V>(x, to, rows * outputs);
     x = to;
   }
 }

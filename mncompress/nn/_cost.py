@@ -28,7 +28,7 @@ def count_macs(network: Network) -> int:
 
 def may_be_one_node(network: Network) -> bool:
     """Whether splines and piecewise-linear forms alone would make the network a single node of the kernel library."""
-    return not any(layer.residual or layer.passes for layer in network.layers) and (
+    return not any(layer.passes for layer in network.layers) and (
         max(layer.linear.out_features for layer in network.layers) <= WIDEST_IN_ONE_NODE)
 
 

@@ -19,6 +19,7 @@ SLOT(KernelContext_GetOutput);
 SLOT(ReleaseStatus);
 SLOT(ReleaseTensorTypeAndShapeInfo);
 SLOT(ReleaseCustomOpDomain);
+SLOT(KernelInfoGetAttributeArray_int64);
 SLOT(KernelContext_GetGPUComputeStream);
 SLOT(HasSessionConfigEntry);
 SLOT(KernelInfo_GetInputCount);

@@ -231,13 +231,14 @@ void call_elementwise(const Shape& s, const Op& op, Kernel kernel, size_t width,
 
 // A layer before the last, with nothing or one kink behind it: ones for weights and slopes keep every value exact.
 struct Inner {
+  bool residual;
   Floats weight, bias, knot, change, slope, intercept;
   std::unique_ptr<mnc::Linear> linear;
   std::unique_ptr<mnc::PiecewiseLinear<float>> kink;
 
   static float sign() { return static_cast<float>(below(3)) - 1; }
-  Inner(size_t inputs, size_t outputs, size_t width)
-      : weight(draw(inputs * outputs, sign)), bias(draw(outputs, [] { return eighth(2); })), knot(draw(outputs, [] { return eighth(2); })),
+  Inner(size_t inputs, size_t outputs, bool residual, size_t width)
+      : residual(residual), weight(draw(inputs * outputs, sign)), bias(draw(outputs, [] { return eighth(2); })), knot(draw(outputs, [] { return eighth(2); })),
         change(draw(outputs, sign)), slope(draw(outputs, sign)), intercept(outputs),
         linear(std::make_unique<mnc::Linear>(inputs, outputs, weight.data(), bias.data(), width)) {
     if (one_in(2))
@@ -248,6 +249,7 @@ struct Inner {
     for (size_t n = 0; n < y.size(); ++n) {
       for (size_t m = 0; m < x.size(); ++m) y[n] += weight[n * x.size() + m] * x[m];
       if (kink) y[n] = intercept[n] + slope[n] * y[n] + change[n] * (y[n] > knot[n] ? y[n] - knot[n] : 0);
+      if (residual) y[n] += x[n];
     }
     return y;
   }
@@ -262,16 +264,19 @@ void call_layers(Shape s, const Op& op, const mnc::Kernels& kernels, const char*
   const size_t features = s.inputs;
   const bool wide = features > 128;  // of which vectors of neurons make one layer more
   for (size_t count = features <= 12 ? below(3) : wide ? below(2) : 0; count; --count) {
-    const size_t outputs = 1 + below(wide ? 40 : 12);
-    inner.emplace_back(s.inputs, outputs, kernels.width);
+    const bool residual = !inner.empty() && one_in(2);
+    const size_t outputs = residual ? s.inputs : wide && count == 1 && one_in(2) ? s.neurons : 1 + below(wide ? 40 : 12);
+    inner.emplace_back(s.inputs, outputs, residual, kernels.width);
     s.inputs = outputs;
   }
+  const bool residual = !inner.empty() && s.inputs == s.neurons && !one_in(4);
   const Layer last(s);
   const mnc::Linear linear(s.inputs, s.neurons, last.weight.data(), last.bias.data(), kernels.width);
   const auto prepared = op.prepare(kernels.width);
   std::vector<mnc::Layer> layers;
-  for (const Inner& layer : inner) layers.push_back({layer.linear.get(), nullptr, layer.kink.get()});
+  for (const Inner& layer : inner) layers.push_back({layer.linear.get(), nullptr, layer.kink.get(), layer.residual});
   layers.push_back(followed_by(linear, prepared));
+  layers.back().residual = residual;
   Buffer x(4 * s.rows * features), y(4 * s.rows * s.neurons);
   for (size_t i = 0; i < s.rows * features; ++i) x.as()[i] = one_in(60) ? any_float() : eighth(2);
   const bool part = inner.empty() && one_in(2);
@@ -294,7 +299,11 @@ void call_layers(Shape s, const Op& op, const mnc::Kernels& kernels, const char*
     const bool exact = std::all_of(row.begin(), row.end(), [](float v) { return !std::isfinite(v) || (std::abs(v) < 8 && v * 8 == std::floor(v * 8)); });
     if (!exact) continue;
     for (const Inner& layer : inner) row = layer.apply(row);
-    for (size_t n = from; n < to; ++n) check(op.expected(n, last.value(n, row.data())), output[n], name, kernels.name, s, i, n);
+    for (size_t n = from; n < to; ++n) {
+      Expected expected = op.expected(n, last.value(n, row.data()));
+      if (residual) expected.value += row[n], expected.tolerance += 2 * kEps * std::abs(expected.value);
+      check(expected, output[n], name, kernels.name, s, i, n);
+    }
   }
 }
 
@@ -356,7 +365,7 @@ struct SessionOptions {
   bool elementwise_only;
   Domain* domain = nullptr;
 };
-struct KernelInfo { std::vector<Value>* inputs; std::vector<bool> constant; };
+struct KernelInfo { std::vector<Value>* inputs; std::vector<bool> constant; std::vector<int64_t> residual; };
 struct KernelContext { std::vector<Value>* inputs; std::unique_ptr<Value> output; };
 struct ShapeContext { ShapeInfo input; std::unique_ptr<std::vector<int64_t>> output; };
 }  // namespace ort
@@ -445,6 +454,13 @@ ort::Api make_api() {
   set(Slot::KernelInfoGetConstantInput_tensor, +[](const ort::KernelInfo* info, size_t i, int* constant, const ort::Value** value) {
     return serve([&] { *constant = info->constant.at(i), *value = *constant ? &info->inputs->at(i) : nullptr; });
   });
+  set(Slot::KernelInfoGetAttributeArray_int64, +[](const ort::KernelInfo* info, const char* name, int64_t* numbers, size_t* count) -> Status* {
+    if (std::string(name) != "residual") fail("the name of an attribute");
+    if (info->residual.empty()) return new Status{ort::kFail, "there is no such attribute"};
+    if (numbers) std::copy(info->residual.begin(), info->residual.end(), numbers);
+    *count = info->residual.size();
+    return nullptr;
+  });
   set(Slot::ShapeInferContext_GetInputTypeShape, +[](ort::ShapeContext* context, size_t, ort::ShapeInfo** info) {
     return serve([&] { *info = &context->input; });
   });
@@ -494,6 +510,9 @@ std::vector<double> read_row(const ort::Value& value, size_t row, size_t count) 
 struct Form {
   bool linear;
   std::vector<std::string> behind;  // "113" is a spline, "2211" piecewise linear, "" nothing
+  Dims residual;                    // the layers that add what they read, some of them impossible
+
+  bool is_residual(size_t layer) const { return std::count(residual.begin(), residual.end(), static_cast<int64_t>(layer)) > 0; }
 };
 
 // Reads the form from the ranks of all parameters; false where they have none.
@@ -517,7 +536,8 @@ std::vector<Expected> formula(const std::vector<ort::Value>& in, const Form& for
   std::vector<Expected> values;
   bool inexact = false;
   const ort::Value* p = &in[1];
-  for (const std::string& behind : form.behind) {
+  for (size_t layer = 0; layer < form.behind.size(); ++layer) {
+    const std::string& behind = form.behind[layer];
     std::vector<double> y(x);
     if (form.linear) {
       y = read_row(p[1], 0, static_cast<size_t>(p[1].shape[0]));
@@ -539,6 +559,10 @@ std::vector<Expected> formula(const std::vector<ort::Value>& in, const Form& for
       else values.push_back({y[n], 0, false});
     }
     p += behind.size();
+    for (size_t n = 0; form.is_residual(layer) && n < values.size(); ++n) {
+      values[n].value += x[n], values[n].tolerance += 2 * std::abs(values[n].value);
+      inexact |= std::isfinite(values[n].value) && std::abs(values[n].value) * 64 >= 1 << 24;
+    }
     x.clear();
     for (const Expected& value : values) x.push_back(value.value);
   }
@@ -551,9 +575,13 @@ bool do_fit(const std::vector<Dims>& shapes, Form& form) {
   for (size_t i = 1; i < shapes.size(); ++i) ranks += std::to_string(shapes[i].size());
   if (shapes[0].empty() || !parse(ranks, form)) return false;
   int64_t features = shapes[0].back();
+  for (const int64_t layer : form.residual)
+    if (layer < 1 || layer >= static_cast<int64_t>(form.behind.size())) return false;
   const Dims* p = &shapes[1];
-  for (const std::string& behind : form.behind) {
+  for (size_t layer = 0; layer < form.behind.size(); ++layer) {
+    const std::string& behind = form.behind[layer];
     if (form.linear) {
+      if (form.is_residual(layer) && p[0][0] != features) return false;
       if (p[0][1] != features || p[1][0] != p[0][0]) return false;
       features = p[0][0], p += 2;
     } else if (behind.empty()) {
@@ -594,8 +622,9 @@ std::vector<ort::Value> make_inputs(ort::ElementType type, bool variadic, Form& 
     const auto add = [&](const std::string& part, const std::vector<Dims>& shapes) {
       for (size_t k = 0; k < shapes.size(); ++k) parameters.push_back({shapes[k], part, k, last});
     };
+    if (variadic && i && one_in(3)) form.residual.push_back(static_cast<int64_t>(i));
     if (form.linear) {
-      const int64_t outputs = size(last || one_in(8) ? s.neurons : 1 + below(12));
+      const int64_t outputs = form.is_residual(i) && !one_in(20) ? features : size(last || one_in(8) ? s.neurons : 1 + below(12));
       add("21", {{outputs, features}, {outputs}});
       features = outputs;
     }
@@ -604,6 +633,7 @@ std::vector<ort::Value> make_inputs(ort::ElementType type, bool variadic, Form& 
     if (form.behind[i] == "2211") add("2211", {{features, pieces}, {features, pieces}, {features}, {features}});
   }
   if (variadic && one_in(12)) parameters.resize(1 + below(parameters.size()));
+  if (variadic && one_in(30)) form.residual.push_back(static_cast<int64_t>(below(7)) - 1);
   if (one_in(6)) {  // one of them with an axis more, an axis less, or of another length
     Dims& shape = parameters[below(parameters.size())].shape;
     const auto axis = shape.begin() + static_cast<int64_t>(below(shape.size()));
@@ -660,7 +690,7 @@ void call_library() {
   const ort::CustomOp* op = ops[below(ops.size())];
   const std::string name = op->GetName(op);
   const bool variadic = name == "FeedForward";
-  Form form = {variadic || name.rfind("Gemm", 0) == 0, {name.find("Cubic") != std::string::npos ? "113" : "2211"}};
+  Form form = {variadic || name.rfind("Gemm", 0) == 0, {name.find("Cubic") != std::string::npos ? "113" : "2211"}, {}};
   const std::string behind[] = {"113", "2211", ""};
   if (variadic) form.behind = std::vector<std::string>(1 + below(4));
   if (variadic)
@@ -672,7 +702,7 @@ void call_library() {
     fail("the number of inputs");
   check_shape_inference(op, inputs[0].shape);
 
-  ort::KernelInfo info{&inputs, std::vector<bool>(inputs.size(), !one_in(4))};
+  ort::KernelInfo info{&inputs, std::vector<bool>(inputs.size(), !one_in(4)), form.residual};
   for (size_t i = 0; i < inputs.size(); ++i) info.constant[i] = i > 0 && info.constant[i] && !one_in(50);
   void* kernel = nullptr;
   if (!settle(op->CreateKernelV2(op, &api, &info, &kernel), false)) return;

@@ -76,6 +76,8 @@ def write_models(folder: Path) -> None:
         "GemmCubicSpline": f"Y = ai.mncompress.GemmCubicSpline (X, weight, bias, {spline})",
         "GemmPiecewiseLinear": f"Y = ai.mncompress.GemmPiecewiseLinear (X, weight, bias, {kinks})",
         "FeedForward": f"""Y = ai.mncompress.FeedForward (X, weight, bias, {spline}, weight, bias, weight, bias, {kinks})""",
+        "residual": f"""Y = ai.mncompress.FeedForward <residual = [1, 2]>
+            (X, weight, bias, {spline}, weight, bias, {kinks}, weight, bias)""",
         "network": f"""h = ai.mncompress.GemmPiecewiseLinear (X, weight, bias, {kinks})
             u = Add (h, X)
             v = ai.mncompress.PiecewiseLinear (u, {kinks})
@@ -96,9 +98,11 @@ def write_models(folder: Path) -> None:
                                    f"{name} (float[batch, {neurons}] X) => (float[batch, {neurons}] Y) {{ {text} }}")
         model.graph.initializer.extend(
             numpy_helper.from_array(array.astype(np.float32), key) for key, array in arrays.items() if key in text)
-        chain = ("CubicSpline", None, "PiecewiseLinear") if name == "FeedForward" else ()
+        chains = {"FeedForward": ("CubicSpline", None, "PiecewiseLinear"), "residual": ("CubicSpline", "PiecewiseLinear", None)}
+        chain = chains.get(name, ())
         ops = {op: neurons for op in ("CubicSpline", "PiecewiseLinear") if op in text or op in chain}
-        model.functions.extend(make_functions(18, ops, fused=[op for op in ops if op in chain or f"Gemm{op}" in text], chain=chain))
+        model.functions.extend(make_functions(18, ops, fused=[op for op in ops if op in chain or f"Gemm{op}" in text], chain=chain,
+                                               residual=[1, 2] if name == "residual" else ()))
         onnx.save(model, folder / f"{name}.onnx")
         x = (4 * rng.standard_normal((300, neurons))).astype(np.float32)
         strange = x[:6].copy()
