@@ -3,7 +3,7 @@
 A `FusedStepper` computes what a `Stepper` does, in float32 and up to rounding, for the populations that `can_fuse` admits: inner
 networks of one hidden layer, layers that fit into registers, no batch normalization. Products have the precision that
 `torch.get_float32_matmul_precision()` asks for: that of float32, or of one product of TensorFloat-32 where it is not `highest`.
-`_step_kernels` says how features enter them.
+`_kernel_parts` says how features enter them.
 """
 
 import itertools
@@ -45,7 +45,7 @@ which torch rounds otherwise, switches neurons and first steps of Adam over."""
 
 @dataclass(frozen=True)
 class FusedLayer:
-    """A layer with all behind it, as `_step_kernels` reads them; an offset is -1 where the family has no such parameter."""
+    """A layer with all behind it, as `_kernel_parts` reads them; an offset is -1 where the family has no such parameter."""
 
     neurons: int
     padded: int

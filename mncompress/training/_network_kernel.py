@@ -1,23 +1,22 @@
 """A Triton kernel that trains M networks for many steps: a program for each, which needs nobody else and never leaves the GPU.
 
 A batch's rows are a single block, so values stay in registers from the first product to its gradient; weights and moments stay in
-the caches. For what arguments are see `_step_kernels`, whose parts
-this puts together.
+the caches. `_kernel_parts` says how parameters and features lie.
 """
 # mypy: ignore-errors
 
 import triton
 import triton.language as tl
 
-from mncompress.training._step_kernels import (
-    _adam,
-    _adam_behind,
-    _add_product,
-    _backpropagate,
-    _finish_product,
-    _no_product,
-    _round,
-    _rows,
+from mncompress.training._kernel_parts import (
+    adam,
+    adam_behind,
+    add_product,
+    backpropagate,
+    find_rows,
+    finish_product,
+    no_product,
+    round_factor,
 )
 
 
@@ -27,7 +26,8 @@ def train(x, pitch, shift, factor, y, order, stride, flat, first, second, gradie
           FLOATS: tl.constexpr, CLASSIFY: tl.constexpr, PARTS: tl.constexpr, PRECISION: tl.constexpr):
     """Steps `start` to `start` + `steps` of an epoch of `rows` rows, K features and R >= batch rows at a time.
 
-    `gradients` (M, floats) has what `partials` has elsewhere, and FLOATS of them are dealt with at a time.
+    `gradients` (M, floats) has what `partials` has elsewhere, and FLOATS of them are dealt with at a time;
+    `_step_kernels` says what the others are.
     """
     network = tl.program_id(0)
     P: tl.constexpr = LAYER.padded
@@ -41,34 +41,34 @@ def train(x, pitch, shift, factor, y, order, stride, flat, first, second, gradie
     for step in range(start, start + steps):
         size = tl.minimum(batch, rows - step * batch)
         inside = b < size
-        row = _rows(order, stride, network, step, b, size, batch)
+        row = find_rows(order, stride, network, step, b, size, batch)
         lines = x + row * pitch
-        product, sums = _no_product(P, R, PARTS), tl.zeros((P, K), tl.float32)
+        product, sums = no_product(P, R, PARTS), tl.zeros((P, K), tl.float32)
         for at in range(0, features, K):
             k = at + tl.arange(0, K)
-            w = _round(tl.load(flat + weights + k[None, :], is_neuron[:, None] & (k < features)[None, :], 0.0), PARTS)
+            w = round_factor(tl.load(flat + weights + k[None, :], is_neuron[:, None] & (k < features)[None, :], 0.0), PARTS)
             values = tl.load(lines[None, :] + k[:, None], (k < features)[:, None] & inside[None, :], 0)
-            product = _add_product(product, w, values, PARTS, PRECISION)
+            product = add_product(product, w, values, PARTS, PRECISION)
             sums += w
-        z = _finish_product(product, tl.sum(sums, 1), shift, factor, PARTS)
+        z = finish_product(product, tl.sum(sums, 1), shift, factor, PARTS)
         z += tl.load(flat + networks * LAYER.bias + network * LAYER.neurons + n, is_neuron, 0.0)[:, None]
-        loss, by_u, _ = _backpropagate(z, z, flat, by_others, networks, network, y, row, inside, size, LAYER, CLASSIFY, PRECISION)
+        loss, by_u, _ = backpropagate(z, z, flat, by_others, networks, network, y, row, inside, size, LAYER, CLASSIFY, PRECISION)
         tl.store(by_others + LAYER.bias + n, tl.sum(by_u, 1), is_neuron)
-        by_u = _round(by_u, PARTS)
+        by_u = round_factor(by_u, PARTS)
         by_bias = tl.sum(by_u, 1)
         losses += loss
         tl.debug_barrier()      # all have read the weights, and see the gradients
         for at in tl.range(0, features, K, num_stages=1):
             k = at + tl.arange(0, K)
             values = tl.load(lines[:, None] + k[None, :], inside[:, None] & (k < features)[None, :], 0)
-            by_weights = _add_product(_no_product(P, K, PARTS), by_u, values, PARTS, PRECISION)
-            by_weights = _finish_product(by_weights, by_bias, shift, factor, PARTS)
+            by_weights = add_product(no_product(P, K, PARTS), by_u, values, PARTS, PRECISION)
+            by_weights = finish_product(by_weights, by_bias, shift, factor, PARTS)
             valid = is_neuron[:, None] & (k < features)[None, :]
-            _adam(flat, first, second, weights + k[None, :], valid, by_weights, rate, decay, schedule, step)
+            adam(flat, first, second, weights + k[None, :], valid, by_weights, rate, decay, schedule, step)
         for at in range(0, floats, FLOATS):
             q = at + tl.arange(0, FLOATS)
             gradient = tl.load(own + q, q < floats, 0.0)
-            _adam_behind(flat, first, second, network, q, q < floats, gradient, rates, decays, place, spread, kind, networks,
+            adam_behind(flat, first, second, network, q, q < floats, gradient, rates, decays, place, spread, kind, networks,
                          schedule, step)
         tl.debug_barrier()      # all see the weights
     tl.store(total + network, losses)
