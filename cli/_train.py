@@ -117,7 +117,7 @@ def make_table(run: "Run") -> TextTable:
     def name(k: int) -> str:
         return f"{k} (best)" if k == run.best else f"{k}" if k in run.record.kept else f"{k} (not kept)"
 
-    rows = [(name(k), "diverged" if value is None else f"{value:.4f}", "-" if epoch is None else f"{epoch}")
+    rows = [(name(k), "diverged" if value is None else written(value, run.record.metric), "-" if epoch is None else f"{epoch}")
             for k, (value, epoch) in enumerate(zip(run.validation_metric, run.record.epoch, strict=True))]
     return TextTable(("replicate", f"validation {run.record.metric}", "epoch"), rows)
 
@@ -147,9 +147,15 @@ def make_run_name(config: TrainConfig) -> str:
 
 def describe(progress: "TrainProgress") -> str:
     """One line about where training stands."""
-    metric = "" if progress.metric is None else f"  {progress.metric_name} {progress.metric:.4f}"
+    name, value = progress.metric_name, progress.metric
+    metric = "" if value is None else f"  {name} {written(value, name)}"
     speed = f"{progress.networks_epochs_per_second:.3g} networks x epochs/s"
     return f"epoch {progress.epoch}/{progress.epochs}  loss {progress.loss:.4f}{metric}  {speed}"
+
+
+def written(value: float, metric: str) -> str:
+    """An accuracy to four places, an RMSE, which can be of any size, to four digits."""
+    return f"{value:.4f}" if metric == "accuracy" else f"{value:#.4g}"
 
 
 @contextlib.contextmanager

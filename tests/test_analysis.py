@@ -243,10 +243,10 @@ def test_choice_is_within_tolerance_complete_and_near_the_optimum(seed):
     possible = [allowed_keys(options, tolerance, row) for row in range(n)]
     assert len(choice.keys) == len(choice.refused) == n
     if set(choice.keys.tolist()) == {"kept"} and any(possible):
-        hopeless = price_of_keeping(sum(not each for each in possible), 2, 1)
+        hopeless = price_of_keeping(sum(not each for each in possible), 2, 1, "tanh")
         cheapest = [min(own, key=lambda key: float(price_of(key, options)[row]), default="kept")
                     for row, own in enumerate(possible)]
-        assert price_of_keeping(n, 2, 1) < layer_cost(options, cheapest) + hopeless
+        assert price_of_keeping(n, 2, 1, "tanh") < layer_cost(options, cheapest) + hopeless
         return
     for row, key in enumerate(choice.keys.tolist()):
         assert (key == "kept") == (not possible[row])

@@ -315,6 +315,19 @@ def test_one_row_far_off_makes_no_room_for_others():
     assert not check_budget(Budget(max_drop=1.0), "regression", residual, residual + 10 * change, y, refuse_to_count).ok
 
 
+def test_units_of_targets_decide_nothing():
+    rng = np.random.default_rng(3)
+    y = rng.normal(size=(400, 2))
+    original = y + 0.1 * rng.normal(size=y.shape)
+    compressed = original + 0.02 * rng.normal(size=y.shape)
+    expected = check_budget(Budget(max_drop=1.0), "regression", original, compressed, y, refuse_to_count).evidence
+    for unit in np.array([[1e-30, 1e-30], [1e30, 1e30], [1e-19, 1e12]]):
+        found = check_budget(Budget(max_drop=1.0), "regression", original * unit, compressed * unit, y * unit, refuse_to_count, unit)
+        for name in ("drop", "drop_upper_bound", "change_percent"):
+            assert found.evidence[name] == pytest.approx(expected[name], rel=1e-9)
+        assert found.evidence["rmse"] == pytest.approx(np.sqrt(np.mean(((original - y) * unit) ** 2)), rel=1e-9)
+
+
 def test_a_network_without_errors_that_does_not_change_is_the_same():
     y = np.ones((50, 1), np.float32)
     verdict = check_budget(Budget(max_drop=1.0), "regression", np.ones((50, 1)), np.ones((50, 1)), y, refuse_to_count)

@@ -20,7 +20,7 @@ from mncompress.compression._rewrite import LinearMap
 from mncompress.data import Dataset, Split, Standardization
 from mncompress.errors import ConfigError
 from mncompress.export import make_model, write_onnx
-from mncompress.nn import CubicSpline, count_macs, initialize_
+from mncompress.nn import CubicSpline, Network, Standardize, count_macs, initialize_
 from mncompress.types import ActivationSpec, Budget, LayerPlan, NetworkSpec, Plan, from_json, to_json
 
 
@@ -118,6 +118,23 @@ def test_nothing_is_lost_where_lines_leave():
         h = h @ layer.linear.weight.double().numpy().T + layer.linear.bias.double().numpy()
         h = groups[0].form.evaluate(h) if groups else h
     np.testing.assert_allclose(run_network(rewritten, dataset.test.x), h, rtol=1e-4, atol=1e-4)
+
+
+def test_units_of_targets_decide_nothing():
+    rng = np.random.default_rng(2)
+    network = make_network(rng, (3, 8, 8, 2), task="regression")
+    dataset = make_dataset(rng, network)
+    unit = np.float32([2.0**-90, 2.0**70])      # powers of two, so that nothing is rounded otherwise
+    targets = Standardize(network.targets.shift.numpy() * unit, network.targets.scale.numpy() * unit)
+    other = Network(network.spec, network.layers, network.features, targets)
+    splits = {name: dataclasses.replace(split, y=split.y * unit) for name in ("train", "calibration", "validation", "test")
+              for split in [getattr(dataset, name)]}
+    scaled = dataclasses.replace(dataset, **splits)
+    one, two = (compress_network(*each, Budget(max_drop=5)) for each in ((network, dataset), (other, scaled)))
+    assert [trial.macs for trial in one.trials] == [trial.macs for trial in two.trials]
+    assert [trial.drop for trial in one.trials] == pytest.approx([trial.drop for trial in two.trials], rel=1e-9, abs=1e-9)
+    assert [decision.kind for decision in one.plan.decisions] == [decision.kind for decision in two.plan.decisions]
+    assert count_macs(one.network) < count_macs(network)
 
 
 @pytest.mark.parametrize("bypassed", [False, True])

@@ -701,6 +701,17 @@ def test_resume_for_fewer_epochs_is_refused(small: str, tmp_path: Path) -> None:
             train(dataclasses.replace(config, epochs=2), out=tmp_path, resume=True)
 
 
+def test_resume_of_a_longer_run_that_was_interrupted_says_how_to_go_on(small: str, tmp_path: Path) -> None:
+    config = make_config(small, epochs=2)
+    train(config, out=tmp_path)
+    longer = dataclasses.replace(config, epochs=9)
+    with pytest.raises(Interruption):
+        train(longer, out=tmp_path, resume=True, progress=stop_in_epoch(5))
+    with pytest.raises(ConfigError, match=one_line("already trained for 4 epochs, .*continue with --epochs 4 or more")):
+        train(config, out=tmp_path, resume=True)
+    assert_same_weights(train(longer, out=tmp_path, resume=True), train(longer))
+
+
 def test_resume_from_nothing_starts(small: str, tmp_path: Path) -> None:
     config = make_config(small)
     assert_same_weights(train(config, out=tmp_path, resume=True), train(config))        # an empty folder

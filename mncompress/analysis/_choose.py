@@ -64,8 +64,8 @@ def choose(options: LayerOptions, tolerance: Array, *, can_leave: bool = True, i
         best = less
     few = [a | b | (np.array(names) == "constant") for a, b in combinations_with_replacement(single, 2)]
     cost, chosen, _ = cheapest([best[2], *few])
-    width, depth = options.inner.first_weight.shape[1], len(options.inner.biases)
-    if price_of_keeping(options.n, width, depth) < cost + price_of_keeping(int(hopeless.sum()), width, depth):
+    inner = options.inner.first_weight.shape[1], len(options.inner.biases), options.inner.act
+    if price_of_keeping(options.n, *inner) < cost + price_of_keeping(int(hopeless.sum()), *inner):
         return keep_all(options, tolerance)
     keys = np.where(hopeless, "kept", np.array(names)[chosen])
     return Choice(keys, tuple(_explain(options, tolerance, row, str(keys[row])) for row in range(options.n)))

@@ -9,13 +9,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from mncompress.types import Act
+
 NODE_NS = 25.0
 """Of one operator."""
 SPLIT_NS, SPLIT_NODES = 0.3, 2
 """Of splitting and joining a layer with more than one form, per neuron."""
 
-UNIT_NS, DEEP_UNIT_NS, KEPT_NODES = 0.75, 2.4, 3
-"""Of an inner network that is kept: per unit of its first layer and of each further one; and operators of a layer of it."""
+UNIT_NS, DEEP_UNIT_NS, KEPT_NODES = 0.45, 2.4, 3
+"""Of an inner network that is kept: per unit of its first layer, beside the act, and of each further one; and operators of a layer
+of it."""
 
 _NATIVE_ACTS = {"constant": -1.0, "affine": 0.0, "native:relu": 0.1, "native:leaky_relu": 0.2, "native:sigmoid": 0.3,
                 "native:tanh": 0.3, "native:silu": 0.4, "native:gelu": 0.7, "native:softplus": 3.0, "native:elu": 1.5}
@@ -53,8 +56,8 @@ PRICES_IN_ONE_NODE = replace(_NATIVE, nodes=_NATIVE.nodes | {
 """In a network that kernels alone make a single node: an act among them makes two or three of it."""
 
 
-def price_of_keeping(neurons: int, width: int, depth: int) -> float:
+def price_of_keeping(neurons: int, width: int, depth: int, act: Act) -> float:
     """What `neurons` learned activations of a layer cost as they were trained, in the faster of their forms."""
     if neurons == 0:
         return 0.0
-    return KEPT_NODES * depth * NODE_NS + neurons * width * (UNIT_NS + (depth - 1) * DEEP_UNIT_NS)
+    return KEPT_NODES * depth * NODE_NS + neurons * width * (UNIT_NS + _NATIVE_ACTS[f"native:{act}"] + (depth - 1) * DEEP_UNIT_NS)

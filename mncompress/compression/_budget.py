@@ -8,11 +8,12 @@ become wrong, and no sample of the training and calibration splits may change it
 and the drop cannot exceed the share of flips. Besides, an estimate of that share must keep the budget: how often the change
 that one validation sample sees would exceed the top-1 margin of another, over all pairs. The verdict says so.
 
-For regression the bound is that of the mean paired difference of squared errors (Student's t), relative to the mean of the
-original's. Few rows, near a pole say, often carry most of their sum, and a finite split does not tell how often there are such
-rows, so that one of them must not make room for changing all others. Therefore the budget must hold twice: for all rows as they
-are, and for rows that are weighted so that of the original's squared errors the largest hundredth counts no more than what is below
-it, and what becomes of such a row counts in proportion.
+For regression errors count in units of their target's spread, so that no choice of units decides what is kept. The bound is that of
+the mean paired difference of squared errors (Student's t), relative to the mean of the original's. Few rows, near a pole say,
+often carry most of their sum, and a finite split does not tell how often there are such rows, so that one of them must not make
+room for changing all others. Therefore the budget must hold twice: for all rows as they are, and for rows that are weighted so
+that of the original's squared errors the largest hundredth counts no more than what is below it, and what becomes of such a row
+counts in proportion.
 
 A network can also come *closer* to the labels or targets by chance while it no longer is the network that was trained. So
 the accuracy must not rise by more than the budget either; and for regression the change of the outputs must be no larger than
@@ -100,7 +101,7 @@ def complete_budget(budget: Budget) -> Budget:
 
 
 def check_budget(budget: Budget, task: Task, original: Floats, compressed: Floats, y: NDArray[np.generic],
-                 flips_elsewhere: Callable[[], int]) -> Verdict:
+                 flips_elsewhere: Callable[[], int], unit: Floats | float = 1.0) -> Verdict:
     """Compare both networks.
 
     Args:
@@ -110,12 +111,14 @@ def check_budget(budget: Budget, task: Task, original: Floats, compressed: Float
         compressed: the compressed network's.
         y: labels (n,) or targets (n, out_features).
         flips_elsewhere: counts changed classes in the training and calibration splits; called only where needed.
+        unit: of each target, (out_features,), such as its standard deviation: errors of that size count alike.
     """
     for name, outputs in (("original", original), ("compressed", compressed)):
         if not np.isfinite(outputs).all():
             return Verdict(False, f"the {name} network's outputs are not finite", {"max_abs_logit_error": None})
     error = float(np.abs(compressed - original).max(initial=0.0))
-    paired = (_paired_classification if task == "classification" else _paired_regression)(original, compressed, y)
+    paired = (_paired_classification(original, compressed, y) if task == "classification" else
+              _paired_regression(original, compressed, y, unit))
     evidence: dict[str, float] = {"samples": len(y), "max_abs_logit_error": error, "confidence": CONFIDENCE, **paired}
     if budget.max_logit_error is not None and error > budget.max_logit_error:
         return Verdict(False, f"an output changes by {error:.3g}, more than {budget.max_logit_error:g}", evidence)
@@ -168,18 +171,19 @@ def _paired_classification(original: Floats, compressed: Floats, y: NDArray[np.g
             "flips": int((original.argmax(1) != compressed.argmax(1)).sum()), "worse": worse, "better": better}
 
 
-def _paired_regression(original: Floats, compressed: Floats, y: NDArray[np.generic]) -> dict[str, float]:
+def _paired_regression(original: Floats, compressed: Floats, y: NDArray[np.generic], unit: Floats | float) -> dict[str, float]:
     """Relative increase of the RMSE, with a bound for weighted rows, and the outputs' own change relative to it, in per cent."""
-    before, after = (((outputs - y.astype(np.float64)) ** 2).mean(1) for outputs in (original, compressed))
+    rmse, rmse_compressed = (float(np.sqrt(((outputs - y) ** 2).mean())) for outputs in (original, compressed))
+    before, after = ((((outputs - y) / unit) ** 2).mean(1) for outputs in (original, compressed))
     tiny = float(np.finfo(np.float32).tiny)
     weight = np.minimum(1.0, np.quantile(before, 1 - FAR) / np.maximum(before, tiny))
     weight[before <= tiny] = 1.0
     mse, weighted = (max(float(errors.mean()), tiny) for errors in (before, weight * before))
     drop = _increase(float((after - before).mean()) / mse)
     upper = _increase(max(_mean_limit(after - before, mse) / mse, _mean_limit(weight * (after - before), mse) / weighted))
-    change = 100 * float(np.sqrt((weight * np.square(compressed - original).mean(1)).mean() / weighted))
+    change = 100 * float(np.sqrt((weight * np.square((compressed - original) / unit).mean(1)).mean() / weighted))
     return {"drop": drop, "drop_upper_bound": upper, "change_percent": change,
-            "rmse": float(np.sqrt(mse)), "rmse_compressed": float(np.sqrt(after.mean()))}
+            "rmse": rmse, "rmse_compressed": rmse_compressed}
 
 
 def _mean_limit(difference: Floats, mse: float) -> float:

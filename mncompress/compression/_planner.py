@@ -1,8 +1,8 @@
 """The planner: the cheapest network within the budget, or the best one at a given cost.
 
 First the forms. One number, the planner's tolerance, is how much a single neuron may contribute to the outputs (root mean
-square, in the outputs' units); a neuron's own tolerance is that divided by its measured sensitivity. From tight to loose, each
-tolerance gives a choice for every layer and so a network, which is run on the validation split, up to the first that does not
+square, in units of the outputs' scale); a neuron's own tolerance is that divided by its measured sensitivity. From tight to loose,
+each tolerance gives a choice for every layer and so a network, which is run on the validation split, up to the first that does not
 keep the budget (`_budget` says why in this order); the one before it is taken. If there is none, what is exact for every input; and
 where even its float32 rounding exceeds the budget, nothing is replaced.
 
@@ -148,6 +148,7 @@ class _Search:
         self.options, self.calibration, self.movable = options, calibration, movable
         self.epochs, self.measure_latency, self.tell = epochs, measure_latency, tell
         self.original = run_network(network, dataset.validation.x)
+        self.unit = network.output_scale.double().numpy()
         self.classes = cache(partial(_classes, network, dataset))     # needed for small validation splits alone
         self.study = cache(partial(Study.of, network, dataset))
         self.trials: list[Trial] = []
@@ -193,7 +194,7 @@ class _Search:
         budget = self.budget
         if budget.has_target and not budget.is_limited:
             budget = replace(budget, max_drop=DEFAULT_MAX_DROP[budget.preset])
-        scale = float(np.sqrt(np.var(self.original, axis=0).mean())) or 1.0
+        scale = float(np.sqrt(np.var(self.original / self.unit, axis=0).mean())) or 1.0
         steps = [] if budget.preset == "exact" else [scale * tolerance for tolerance in reversed(TOLERANCES)]
         found, _ = go_while_ok(self.try_forms(budget, tolerance, self.movable) for tolerance in steps)
         nothing = [False] * len(self.movable)
@@ -297,7 +298,7 @@ class _Search:
         """Hold a network against the budget on the validation split."""
         validation = self.dataset.validation
         return check_budget(budget, self.dataset.task, self.original, run_network(network, validation.x), validation.y,
-                            partial(self.count_flips, network))
+                            partial(self.count_flips, network), self.unit)
 
     def count_flips(self, network: Network) -> int:
         """Training and calibration samples that a network puts into another class than the original does."""
@@ -347,7 +348,7 @@ def spread_tolerance(tolerance: float, sensitivity: Floats) -> Floats:
     """What each neuron is allowed, given what each may contribute to the outputs.
 
     Args:
-        tolerance: root mean square of the contribution, in the outputs' units; 0 where only exact replacements count.
+        tolerance: root mean square of the contribution, in units of the outputs' scale; 0 where only exact replacements count.
         sensitivity: of each neuron, (n,).
 
     Returns:

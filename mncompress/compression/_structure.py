@@ -47,8 +47,7 @@ def find_levels(network: Network, assignments: Sequence[Assignment], options: Se
     spec, varies = network.spec, _varying(network, assignments)
     shape = _shape_of(network, varies)
     signals = study.rows.fit
-    outputs = signals.outputs[-1].double() if network.targets is None else network.targets.invert(signals.outputs[-1]).double()
-    variance = float(outputs.var(0, correction=0).sum()) or 1.0
+    variance = float(signals.outputs[-1].double().var(0, correction=0).sum()) or 1.0
     stages: list[list[Departure]] = []
     for position in range(len(layers)):
         stages.append([NOTHING])

@@ -86,6 +86,11 @@ class Network(nn.Module):
         return list(self.body)  # type: ignore[arg-type]
 
     @property
+    def output_scale(self) -> Tensor:
+        """The size of each output, (out_features,): the scale of the targets, or 1 of logits."""
+        return torch.ones(self.spec.out_features) if self.targets is None else self.targets.scale
+
+    @property
     def activated_layers(self) -> list[Layer]:
         """The layers that have an activation, in order: what decisions and reports count as layer 0, 1, ..."""
         return [layer for layer in self.layers if layer.activation is not None]

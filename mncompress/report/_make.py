@@ -24,6 +24,8 @@ from mncompress.native import instruction_set
 from mncompress.nn import Network, count_macs, count_parameters
 from mncompress.types import KINDS, LatencyRow, ModelSummary, NeuronRow, Report, Speedup, to_json
 
+Floats = NDArray[np.float64]
+
 BATCH_SIZES = (1, 32, 1024)
 LATENCY_SECONDS = 1.0
 """Measuring time of one batch size; all models share it."""
@@ -82,6 +84,8 @@ def make_report(exports: Mapping[str, Export], network: Network, compressed: Com
     before, after = scores["original"], scores["compressed"]
     is_classification = before.accuracy is not None and after.accuracy is not None
     decisions = compressed.plan.decisions
+    increase, on_targets = (None, []) if is_classification else _compare_errors(
+        outputs["original"], outputs["compressed"], test.y, network.output_scale.double().numpy())
     return Report(
         original=summaries["original"], compressed=summaries["compressed"], portable=summaries["portable"],
         relu_twin=summaries["relu_twin"],
@@ -93,7 +97,7 @@ def make_report(exports: Mapping[str, Export], network: Network, compressed: Com
         replacement_error_bound=certificate.replacement_bound,
         logit_error_bound_reason=certificate.reason,
         certified_unchanged=certificate.certified,
-        rmse_increase_percent=_rmse_increase_percent(before.rmse, after.rmse),
+        rmse_increase_percent=increase,
         kinds={kind: sum(d.kind == kind for d in decisions) for kind in KINDS},
         left=sum(d.left for d in decisions),
         neurons=neurons,
@@ -101,7 +105,7 @@ def make_report(exports: Mapping[str, Export], network: Network, compressed: Com
         validation=compressed.plan.validation,
         budget=compressed.plan.budget,
         config=to_json(run.config),
-        notes=_notes(latency, compressed, certificate, neurons, len(test.x)),
+        notes=(*_notes(latency, compressed, certificate, neurons, len(test.x)), *on_targets),
         environment={"mncompress": version("mncompress"), **runtime.describe_environment(),
                      "data": dataset.name, "data_hash": dataset.content_hash,
                      "trained_on": {**run.record.environment}, "measured_at": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
@@ -109,10 +113,23 @@ def make_report(exports: Mapping[str, Export], network: Network, compressed: Com
         speedups=latency.speedups, layers=compressed.plan.layers, trials=compressed.trials, options=dict(options))
 
 
-def _rmse_increase_percent(before: float | None, after: float | None) -> float | None:
-    if before is None or after is None:
-        return None
-    return 100 * (after - before) / max(before, float(np.finfo(np.float32).tiny))   # a network can be exact
+def _compare_errors(original: Floats, compressed: Floats, y: Floats, scale: Floats) -> tuple[float, list[str]]:
+    """The RMSE's increase in per cent, errors being in units of each target's `scale`, and a note on what several targets hide."""
+    squares = np.stack([((outputs - y) / scale) ** 2 for outputs in (original, compressed)])
+    tiny = float(np.finfo(np.float32).tiny)     # a network can be exact
+
+    def increase(mean: Floats) -> Floats:
+        before, after = np.sqrt(mean)
+        return np.asarray(100 * (after - before) / np.maximum(before, tiny))
+
+    overall, each = float(increase(squares.mean((1, 2)))), increase(squares.mean(1))
+    if len(each) == 1:
+        return overall, []
+    worst = int(each.argmax())
+    before, after = np.sqrt(squares[:, :, worst].mean(1)) * scale[worst]
+    return overall, [f"Of {len(each)} targets number {worst} lost most: its RMSE goes from {before:.4g} to {after:.4g} "
+                     f"({each[worst]:+.2f} %). Budget and RMSE increase count errors in units of each target's spread, as training "
+                     "does; losses are over all targets in their own units."]
 
 
 def _summarize(export: Export, score: benchmark.Evaluation) -> ModelSummary:
@@ -181,10 +198,10 @@ def _notes(latency: Latency, compressed: Compressed, certificate: Certificate, n
         notes.append(f"The budget does not hold on the validation split: {compressed.plan.validation['verdict']}.")
     elif "estimated_flips_percent" in compressed.plan.validation:
         notes.append(f"The budget cannot be shown on so small a validation split: {compressed.plan.validation['verdict']}.")
-    outside = max((row.out_of_range for row in neurons), default=0)
+    outside = max((row.out_of_range for row in neurons if row.kind != "kept"), default=0)
     if outside > NOTABLE_SHARE_OUTSIDE * samples:
-        notes.append(f"{outside} of {samples} test samples leave the domain of at least one neuron, where its replacement was not "
-                     "fitted: the test data are unlike the training data.")
+        notes.append(f"{outside} of {samples} test samples leave the domain of one neuron, where its replacement was not fitted: "
+                     "the test data reach beyond the training data.")
     if compressed.plan.finetuned:
         notes.append("Distillation moved weights and activations together: the errors of single activations are those before.")
     if certificate.bounds is None:

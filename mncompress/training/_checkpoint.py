@@ -48,13 +48,23 @@ def load_checkpoint_(trainer: Trainer, out: Path) -> None:
         trainer.epoch = int(metadata["epoch"])
     except (KeyError, ValueError) as error:
         raise CheckpointError(f"{path} does not fit {out / 'config.json'} ({error}); start again with --overwrite") from None
-    if trainer.epoch > config.epochs:
-        raise ConfigError(f"{out} is already trained for {trainer.epoch} epochs, more than the {config.epochs} asked for")
+    check_epochs(out, trainer.epoch, config.epochs)
     trainer.rows = [row for row in read_metrics(out / "metrics.csv") if row.epoch <= trainer.epoch]
     expected = [(epoch, k) for epoch in range(1, trainer.epoch + 1) for k in range(trainer.replicates)]
     if not expected or [(row.epoch, row.replicate) for row in trainer.rows] != expected or all(
             result is None for result in trainer.results()):
         raise CheckpointError(f"{path} and metrics.csv do not fit each other or are damaged; start again with --overwrite")
+
+
+def check_epochs(out: Path, reached: int, asked: int) -> None:
+    """Refuse to continue a run of which there is more than is asked for.
+
+    Raises:
+        ConfigError: always then; it says how to go on.
+    """
+    if reached > asked:
+        raise ConfigError(f"{out} is already trained for {reached} epochs, more than the {asked} asked for; continue with --epochs "
+                          f"{reached} or more")
 
 
 def _identity(config: TrainConfig) -> str:

@@ -42,17 +42,16 @@ def is_finite(row: EpochMetrics) -> bool:
     return math.isfinite(row.validation_loss) and math.isfinite(row.validation_metric)
 
 
-def is_better(row: EpochMetrics, other: EpochMetrics, task: Task) -> bool:
-    """Whether the first of two finite results has the better metric."""
-    a, b = row.validation_metric, other.validation_metric
-    return a > b if task == "classification" else a < b
+def quality(row: EpochMetrics, task: Task) -> float:
+    """What the best of finite results has most of: accuracy, or minus the loss, in which targets of different units count alike."""
+    return row.validation_metric if task == "classification" else -row.validation_loss
 
 
 def follow(rows: Iterable[EpochMetrics], patience: int, task: Task) -> tuple[EpochMetrics | None, bool]:
     """One network's best row, and whether it was stopped: `patience` epochs after its best; rows behind do not count."""
     best: EpochMetrics | None = None
     for row in rows:
-        if is_finite(row) and (best is None or is_better(row, best, task)):
+        if is_finite(row) and (best is None or quality(row, task) > quality(best, task)):
             best = row
         elif patience and row.epoch - (0 if best is None else best.epoch) >= patience:
             return best, True

@@ -15,13 +15,13 @@ from typing import Any
 
 import torch
 
-from mncompress.checkpoint import Run, RunRecord, load_record, load_run, save_run
+from mncompress.checkpoint import Run, RunRecord, load_record, load_run, read_metrics, save_run
 from mncompress.data import Dataset, load_dataset
 from mncompress.errors import CheckpointError, ConfigError, TrainingError
 from mncompress.files import check_output_folder, hold_folder
-from mncompress.training._checkpoint import load_checkpoint_, save_checkpoint
+from mncompress.training._checkpoint import check_epochs, load_checkpoint_, save_checkpoint
 from mncompress.training._logs import EventLog
-from mncompress.training._metrics import METRIC_NAMES, follow
+from mncompress.training._metrics import METRIC_NAMES, follow, quality
 from mncompress.training._trainer import Trainer
 from mncompress.types import EpochMetrics, TrainConfig
 
@@ -95,7 +95,10 @@ def _train(config: TrainConfig, out: Path | None, resume: bool, overwrite: bool,
         raise CheckpointError(f"{out} was trained on other data: {config.data!r} now has content {dataset.content_hash}, "
                               f"then {saved.data_hash}")
     if out is not None and saved is not None and saved.best is not None and saved.config.epochs == config.epochs:
-        return load_run(out)
+        run = load_run(out)
+        reached = max(row.epoch for row in read_metrics(out / "metrics.csv"))       # further, where a longer run was interrupted
+        check_epochs(out, reached, config.epochs)
+        return run
     with _out_of_memory_told(config, config.replicates), EventLog(out / "tensorboard" if tensorboard and out else None) as log:
         trainer = Trainer((config,), dataset)
         if out is not None and saved is not None and (saved.best is not None or (out / "checkpoint.safetensors").exists()):
@@ -166,8 +169,8 @@ def _check_folder(config: TrainConfig, out: Path | None, *, resume: bool, overwr
         then, now = getattr(saved.config, field.name), getattr(config, field.name)
         if field.name not in free and then != now:
             raise ConfigError(f"cannot resume {out} with another {field.name}: the run has {then!r}, now {now!r} was given")
-    if config.epochs < saved.config.epochs and saved.best is not None:
-        raise ConfigError(f"{out} is already trained for {saved.config.epochs} epochs, more than the {config.epochs} asked for")
+    if saved.best is not None:
+        check_epochs(out, saved.config.epochs, config.epochs)
     return saved
 
 
@@ -222,14 +225,13 @@ def _finish(trainer: Trainer, configs: Sequence[TrainConfig]) -> list[Run]:
     """
     runs, start = [], 0
     results, networks = trainer.results(), trainer.networks()
-    sign = -1 if trainer.spec.task == "classification" else 1
     for config in configs:
         own = results[start:start + config.replicates]
         finite = {k: row for k, row in enumerate(own) if row is not None}
         if not finite:
             raise TrainingError(f"training diverged: no network with lr {config.lr:g} and init {config.init} has finite weights "
                                 "and loss; lower --lr or choose another --init")
-        ranking = sorted(finite, key=lambda k: (sign * finite[k].validation_metric, finite[k].validation_loss))
+        ranking = sorted(finite, key=lambda k: (-quality(finite[k], trainer.spec.task), finite[k].validation_loss))
         kept = tuple(sorted(ranking[:config.keep])) if config.keep else tuple(range(config.replicates))
         record = dataclasses.replace(
             _make_record(trainer, config, start), best=ranking[0], kept=kept,
