@@ -127,7 +127,8 @@ def describe(layer: int, options: LayerOptions, choice: Choice | None, tolerance
             decisions[index] = Decision(
                 layer, index, kind_of(group.key), (low, high), error,
                 allowed if np.isfinite(allowed) else float(np.finfo(np.float32).max), float(calibration.sensitivity[index]),
-                f"{reason}; before distillation" if distilled else reason, refused, _settings(group, options, index), group.left)
+                f"{reason}; before distillation" if distilled else reason, refused, make_settings(group, options, index),
+                group.left)
     return [decisions[index] for index in range(options.n)]
 
 
@@ -140,7 +141,8 @@ def _errors_of(group: Group, options: LayerOptions) -> Floats:
     return max_abs_error(options.inner.select(group.indices), group.form, lo, hi)
 
 
-def _settings(group: Group, options: LayerOptions, index: int) -> dict[str, int | float | str]:
+def make_settings(group: Group, options: LayerOptions, index: int) -> dict[str, int | float | str]:
+    """What the fit of neuron `index` of a group chose: see `Decision.settings`."""
     form = group.form
     kind, _, detail = group.key.partition(":")
     extra = {"form": detail} if detail and kind != "native" else {}

@@ -206,7 +206,7 @@ class _Search:
         in_one_node = may_be_one_node(self.network)
         choices = [choose(*pair, can_leave=is_free(self.network, position), in_one_node=in_one_node) if movable[position]
                    else keep_all(*pair) for position, pair in enumerate(zip(self.options, tolerances, strict=True))]
-        assignments = [_assign(*each) for each in zip(self.options, choices, tolerances, strict=True)]
+        assignments = [assign(*each) for each in zip(self.options, choices, tolerances, strict=True)]
         candidate = self.try_out(budget, tolerance, tolerances, choices, assignments)
         self.tell(f"tolerance {tolerance:.2g}: {candidate.verdict.reason}")
         return candidate
@@ -360,8 +360,8 @@ def spread_tolerance(tolerance: float, sensitivity: Floats) -> Floats:
         return np.asarray(tolerance / np.maximum(sensitivity, SENSITIVITY_FLOOR * sensitivity.max()))
 
 
-def _assign(options: LayerOptions, choice: Choice, tolerance: Floats) -> Assignment:
-    """A layer's choice with the degrees and intervals that its tolerances ask for; nobody leaves."""
+def assign(options: LayerOptions, choice: Choice, tolerance: Floats) -> Assignment:
+    """A layer's choice with the degrees and intervals that its tolerances (n,) ask for; nobody leaves."""
     rungs = {key: options.rung(key, tolerance, np.flatnonzero(choice.keys == key))
              for key in set(choice.keys.tolist()) if key in options.ladder}
     return Assignment(choice.keys, rungs, np.zeros(options.n, bool))
