@@ -627,12 +627,6 @@ def test_onnx_of_a_module_has_its_own_function(compressed, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_limits_and_steps_are_those_of_networks():
-    assert _compress.TOLERANCES is compression.TOLERANCES
-    assert _compress.spread_tolerance is compression.spread_tolerance
-    assert _compress._complete(Budget()) == compression.complete_budget(Budget())
-
-
 @pytest.mark.parametrize(("change", "reason"), [
     (lambda y: y + 100, r"^validation row 0 has the label 10\d; this network's 10 outputs are the classes 0 to 9$"),
     (lambda y: np.where(np.arange(597) == 7, -1, y), r"^validation row 7 has the label -1; "),
