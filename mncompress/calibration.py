@@ -66,7 +66,7 @@ def calibrate(network: Network, x: NDArray[np.generic], *more: NDArray[np.generi
         for histogram, limits, u in zip(histograms, observed, layers, strict=True):
             _count_(histogram, limits, u)
     sensitivity = measure_sensitivity(network, x)
-    return tuple(LayerCalibration(_widen(limits), histogram, limits, values)
+    return tuple(LayerCalibration(widen(limits), histogram, limits, values)
                  for limits, histogram, values in zip(observed, histograms, sensitivity, strict=True))
 
 
@@ -98,7 +98,7 @@ def measure_sensitivity(network: Network, x: NDArray[np.generic]) -> list[Floats
     """
     rows = torch.as_tensor(x[:SENSITIVITY_ROWS])
     totals = [torch.zeros(layer.linear.out_features, dtype=torch.float64) for layer in network.activated_layers]
-    probes, size = _probes(len(rows), network.spec.out_features), batch_rows(network)
+    probes, size = make_probes(len(rows), network.spec.out_features), batch_rows(network)
     for start in range(0, len(rows), size) if totals else ():
         outputs, activated = _run_recorded(network, rows[start:start + size])
         for probe in probes:
@@ -134,7 +134,7 @@ def measure_metrics(network: Network, x: NDArray[np.generic]) -> list[Floats]:
         h = layer.activate(found[-1], h)
     outputs = h if network.targets is None else network.targets.invert(h)
     totals = [torch.zeros(u.shape[1], u.shape[1], dtype=torch.float64) for u in found]
-    for probe in _probes(*outputs.shape):
+    for probe in make_probes(*outputs.shape):
         gradients = torch.autograd.grad((outputs * probe).sum(), found, retain_graph=True)
         for total, gradient in zip(totals, gradients, strict=True):
             total += (gradient.mT @ gradient).double() / len(gradient)
@@ -153,7 +153,7 @@ def batch_rows(network: Network) -> int:
     return max(1, min(BATCH_ROWS, BATCH_VALUES // max(network.spec.sizes)))
 
 
-def _probes(rows: int, outputs: int) -> list[Tensor]:
+def make_probes(rows: int, outputs: int) -> list[Tensor]:
     """Vectors v (rows, outputs) whose (v.J)^2 sum up to |J|^2: unit vectors, or random ones for many outputs."""
     if outputs <= PROBES:
         return [vector.expand(rows, -1) for vector in torch.eye(outputs)]
@@ -175,8 +175,8 @@ def _preactivations(network: Network, x: NDArray[np.generic]) -> Iterator[list[F
         yield [u.double().numpy() for u in network.preactivations(part)]
 
 
-def _widen(observed: Floats) -> Floats:
-    """The domain: wider than what was seen, and never a single point."""
+def widen(observed: Floats) -> Floats:
+    """Domains (n, 2): wider than what was seen, (n, 2), and never a single point."""
     width = observed[:, 1] - observed[:, 0]
     margin = np.maximum(MARGIN * width, 1e-3 * np.maximum(1.0, np.abs(observed).max(1)))
     return np.stack([observed[:, 0] - margin, observed[:, 1] + margin], 1)
