@@ -550,7 +550,7 @@ def test_a_linear_layer_and_the_form_behind_it_are_one_node(tmp_path):
 def test_channels_are_moved_only_for_what_needs_them_last(tmp_path):
     scale = Scale(np.arange(1.0, 5), np.ones(4))
     for form, expected in ((nn.Sequential(scale, nn.Tanh()), ["Mul", "Add", "Tanh"]),
-                           (make_vaf(4), None)):
+                           (make_vaf(4), None), (nn.Softmax(-1), None), (nn.Sequential(scale, nn.LogSoftmax(-1)), None)):
         network = nn.Sequential(nn.Conv2d(2, 4, 3), AlongAxis(form, 1), nn.Flatten())
         path = export_module(network, torch.randn(2, 2, 5, 5), tmp_path / "a.onnx")
         nodes = [node.op_type for node in onnx.load(path).graph.node]

@@ -32,10 +32,12 @@ SIMPLE: Mapping[type[nn.Module], tuple[str, Callable[[Any], dict[str, Any]]]] = 
     nn.Hardsigmoid: ("HardSigmoid", lambda m: {"alpha": 1 / 6, "beta": 0.5}), nn.SELU: ("Selu", lambda m: {}),
     nn.Softmax: ("Softmax", lambda m: {"axis": m.dim}), nn.LogSoftmax: ("LogSoftmax", lambda m: {"axis": m.dim})}
 """Modules that are a single ONNX operator, and its attributes."""
+CHANNELWISE = (Scale, nn.SiLU, nn.GELU, nn.Softplus, *(kind for kind in SIMPLE if kind not in (nn.Softmax, nn.LogSoftmax)))
+"""Modules for which the channels may lie along any axis: see `emit_channelwise`."""
 
 
 def emit_channelwise(builder: GraphBuilder, x: str, part: nn.Module, behind: int, label: str) -> str:
-    """A `Scale` or a standard activation on a value with `behind` axes behind that of the channels."""
+    """One of `CHANNELWISE` on a value with `behind` axes behind that of the channels."""
     if not isinstance(part, Scale):
         return emit_elementwise(builder, x, part, label)
     for op_type, value, neutral in (("Mul", part.scale, 1), ("Add", part.shift, 0)):
