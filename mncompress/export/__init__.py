@@ -3,6 +3,7 @@
 from mncompress.export._activations import CubicSplineParameters as CubicSplineParameters
 from mncompress.export._activations import Linear as Linear
 from mncompress.export._activations import PiecewiseLinearParameters as PiecewiseLinearParameters
+from mncompress.export._activations import emit_act as emit_act
 from mncompress.export._activations import emit_op as emit_op
 from mncompress.export._activations import to_layout as to_layout
 from mncompress.export._check import ExportCheck as ExportCheck
