@@ -20,5 +20,3 @@ from mncompress.export._network import emit_activation as emit_activation
 from mncompress.export._network import has_large_batch_form as has_large_batch_form
 from mncompress.export._network import make_model as make_model
 from mncompress.export._network import write_onnx as write_onnx
-
-"""(builder, value, module, name) -> value: an activation module or form on a value of two axes."""
