@@ -34,7 +34,7 @@ from mncompress.errors import ConfigError
 from mncompress.nn import LearnedActivation, Network, count_macs, may_be_one_node
 from mncompress.types import Budget, Decision, LayerPlan, Plan, Trial
 
-TOLERANCES: tuple[float, ...] = tuple(float(t) for t in np.geomspace(0.3, 1e-8, 16))
+TOLERANCES: tuple[float, ...] = tuple(float(t) for t in np.geomspace(0.3, 1e-8, 16)[::-1])
 """Relative to the root mean square of the outputs around their mean."""
 WIDEST_SEARCHED = 4096
 """Neurons or inputs of a layer in whose network neurons may leave: that search takes memory by the square and time by the cube."""
@@ -194,7 +194,7 @@ class _Search:
         if budget.has_target and not budget.is_limited:
             budget = replace(budget, max_drop=DEFAULT_MAX_DROP[budget.preset])
         scale = float(np.sqrt(np.var(self.original, axis=0).mean())) or 1.0
-        steps = [] if budget.preset == "exact" else [scale * tolerance for tolerance in reversed(TOLERANCES)]
+        steps = [] if budget.preset == "exact" else [scale * tolerance for tolerance in TOLERANCES]
         found, _ = go_while_ok(self.try_forms(budget, tolerance, self.movable) for tolerance in steps)
         nothing = [False] * len(self.movable)
         return (found or go_while_ok([self.try_forms(budget, 0.0, self.movable)])[0]

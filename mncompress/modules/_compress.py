@@ -121,7 +121,7 @@ def compress_module(module: nn.Module, x_calibration: Rows, validation: tuple[Ro
         tell(f"tolerance {tolerance:.2g}: {verdict.reason}")
         return _Attempt(tolerance, tolerances, choices, groups, compressed, verdict)
 
-    found, _ = go_while_ok(attempt(tolerance) for tolerance in reversed(steps))
+    found, _ = go_while_ok(attempt(tolerance) for tolerance in steps)
     found = found or go_while_ok([attempt(0.0)])[0] or attempt(0.0, keep=True)
     decisions = {parts[0].name: _decide(number, *parts)
                  for number, parts in enumerate(zip(sites, found.choices, found.tolerances, found.groups, strict=True))}
