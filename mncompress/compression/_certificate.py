@@ -152,8 +152,7 @@ def _propagate(network: Network, compressed: Compressed, signals: Signals) -> _B
         if layer.activation is not None:
             options, groups = next(activated)
             u = references.preactivations(position)
-            low, high = (pick([options.domain[:, column], *limit]) for pick, column, limit in (
-                (np.minimum.reduce, 0, [u.min(0)]), (np.maximum.reduce, 1, [u.max(0)])))
+            low, high = np.minimum(options.domain[:, 0], u.min(0)), np.maximum(options.domain[:, 1], u.max(0))
             part = _Layer(options.inner, groups, low, high, gamma, u)
             before = bound.total
             bound, left_errors = _activate(part, bound)
