@@ -16,7 +16,7 @@ from mncompress.spline import max_abs_error
 from mncompress.types import Decision, LayerPlan, Plan
 
 Floats = NDArray[np.float64]
-RUNGS = {"cubic_spline": "intervals", "polynomial": "degree"}
+RUNG_SETTINGS = {"cubic_spline": "intervals", "polynomial": "degree"}
 """The setting by which a kind of form is finer or coarser."""
 MOST = {"degree": DEGREES[-1]}
 
@@ -88,7 +88,7 @@ def _find_key(decision: Decision, options: LayerOptions) -> str:
 
 
 def _read_rung(decision: Decision, key: str) -> int:
-    name = RUNGS.get(kind_of(key), "knots")
+    name = RUNG_SETTINGS.get(kind_of(key), "knots")
     value, most = decision.settings.get(name), MOST.get(name, 4096)
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
         raise ConfigError(f"the plan's decision for neuron {decision.index} of layer {decision.layer} needs the setting {name}, a "

@@ -26,7 +26,7 @@ LARGEST_BLOCKS = 20_480
 LARGEST_DEEP_BLOCKS = 10_000
 """Multiply-adds of the largest block-diagonal product, most of them by zero, up to which `block_gemm` is fastest: with one
 inner layer, where `merge_linears` may save some of them, and with more."""
-Linear = Callable[[str, Array, Array, str], str]
+EmitLinear = Callable[[str, Array, Array, str], str]
 """Adds weight·x + bias per neuron: x, weight (n, to, from), bias (n, to), name -> the new value."""
 
 
@@ -77,7 +77,7 @@ def emit_vaf(builder: GraphBuilder, value: Value, inner: InnerNetworks, form: Fo
     return replace(value, name=_FORMS[form](builder, value.name, inner, name))
 
 
-def _emit_layers(builder: GraphBuilder, x: str, inner: InnerNetworks, linear: Linear, name: str) -> str:
+def _emit_layers(builder: GraphBuilder, x: str, inner: InnerNetworks, linear: EmitLinear, name: str) -> str:
     """The inner network, given how a form does its linear layers."""
     hidden = linear(x, inner.first_weight[:, :, None], inner.biases[0], f"{name}/inner0")
     hidden = emit_act(builder, Value(hidden), inner.act).name
@@ -127,7 +127,7 @@ def _shared_conv(builder: GraphBuilder, x: str, inner: InnerNetworks, name: str)
     return builder.node("Reshape", [y, shape], f"{name}/reshaped")
 
 
-def _convolution(builder: GraphBuilder) -> Linear:
+def _convolution(builder: GraphBuilder) -> EmitLinear:
     """Linear layers as 1×1 convolutions: one group per inner network, channels in the order [neuron][unit]."""
 
     def linear(value: str, weight: Array, bias: Array, label: str) -> str:
