@@ -10,11 +10,9 @@ from mncompress.export._check import ExportCheck as ExportCheck
 from mncompress.export._check import check_export as check_export
 from mncompress.export._check import run_reference as run_reference
 from mncompress.export._functions import make_functions as make_functions
-from mncompress.export._graph import OLDEST_OPSET as OLDEST_OPSET
 from mncompress.export._graph import GraphBuilder as GraphBuilder
 from mncompress.export._graph import Value as Value
 from mncompress.export._graph import check_opset as check_opset
-from mncompress.export._graph import check_opset_version as check_opset_version
 from mncompress.export._inline import inline_functions as inline_functions
 from mncompress.export._network import emit_activation as emit_activation
 from mncompress.export._network import has_large_batch_form as has_large_batch_form
