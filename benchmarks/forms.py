@@ -22,6 +22,7 @@ import onnxruntime as ort
 from onnx import parser
 
 from mncompress import benchmark, runtime
+from mncompress.analysis._inner import LINEAR, InnerNetworks
 from mncompress.export import _activations, _functions
 from mncompress.export._activations import (
     CubicSplineParameters,
@@ -38,7 +39,7 @@ from mncompress.export._activations import (
 from mncompress.export._functions import make_functions
 from mncompress.export._graph import DOMAIN, INPUT, GraphBuilder, Layout, Value
 from mncompress.export._inline import inline_functions
-from mncompress.export._inner import Form, InnerNetwork, choose_form, emit_vaf, form_layout
+from mncompress.export._inner import Form, choose_form, emit_vaf, form_layout
 from mncompress.export._merge import merge_linears
 
 BATCHES = {"cpu": (1, 32, 1024), "cuda": (1, 1024, 16384)}
@@ -296,7 +297,7 @@ def kinks(setup: Setup) -> None:
     print_table("PiecewiseLinear", setup, rows)
 
 
-def natural(builder: GraphBuilder, value: Value, inner: InnerNetwork) -> Value:
+def natural(builder: GraphBuilder, value: Value, inner: InnerNetworks) -> Value:
     """The inner width on the last axis, as one writes it first; one inner layer."""
     last = builder.constant([-1], np.int64)
     names = [builder.initializer("inner", array) for array in (inner.first_weight, inner.biases[0], inner.out_weight)]
@@ -306,30 +307,34 @@ def natural(builder: GraphBuilder, value: Value, inner: InnerNetwork) -> Value:
     return Value(builder.node("Add", [total, builder.initializer("c", inner.out_bias)]))
 
 
+def draw_inner(neurons: int, width: int, depth: int, *, shared: bool = False) -> InnerNetworks:
+    """Inner networks of a `vaf`, or of a `meta` without its ends."""
+    rng, copies = np.random.default_rng(0), 1 if shared else neurons
+
+    def draw(*shape: int) -> np.ndarray:
+        return np.repeat(rng.standard_normal((copies, *shape)), neurons // copies, 0)
+
+    return InnerNetworks("tanh", (LINEAR, LINEAR), draw(width), tuple(draw(width) for _ in range(depth)),
+                         tuple(draw(width, width) for _ in range(depth - 1)), draw(width), draw())
+
+
 def inner_networks(setup: Setup) -> None:
     features = setup.features
     forms: tuple[Form, ...] = ("elementwise", "block_gemm", "grouped_conv", "shared_conv")
     for shared in (False, True):
         rows = {}
         for depth, width, neurons in [(d, w, n) for d in (1, 2) for w in (5, 16) for n in setup.choose(7, 16, 32, 64, 128)]:
-            rng, copies = np.random.default_rng(0), 1 if shared else neurons
-            inner = InnerNetwork(
-                rng.standard_normal((copies, width)),
-                tuple(rng.standard_normal((copies, width)) for _ in range(depth)),
-                tuple(rng.standard_normal((copies, width, width)) for _ in range(depth - 1)),
-                rng.standard_normal((copies, width)),
-                rng.standard_normal(copies),
-            )
+
+            inner = draw_inner(neurons, width, depth, shared=shared)
             models = {"ReLU": make_network(features, neurons, relu)}
             if depth == 1:
-                repeated = inner.repeated(neurons)
-                models["natural"] = make_network(features, neurons, lambda b, v, p=repeated: natural(b, v, p))
+                models["natural"] = make_network(features, neurons, lambda b, v, p=inner: natural(b, v, p))
             for form in forms:
                 skipped = neurons**2 * width**depth > 1e6 and form == "block_gemm"
                 if skipped or (form == "elementwise" and depth > 1) or (form == "shared_conv" and not shared):
                     continue
                 models[form] = make_network(
-                    features, neurons, lambda b, v, p=inner, n=neurons, f=form: emit_vaf(b, v, "tanh", p, n, f, "act"),
+                    features, neurons, lambda b, v, p=inner, f=form: emit_vaf(b, v, p, f, "act"),
                     form_layout(form),
                 )
             if "block_gemm" in models:
@@ -367,9 +372,7 @@ def act_and_line(setup: Setup) -> None:
     rows, features = {}, setup.features
     for neurons in setup.choose(8, 16, 64, 256):
         rng = np.random.default_rng(0)
-        inner = InnerNetwork(rng.standard_normal((neurons, 5)), (rng.standard_normal((neurons, 5)),), (),
-                             rng.standard_normal((neurons, 5)), rng.standard_normal(neurons))
-        form, slope = choose_form(neurons, 5, 1, shared=False), rng.standard_normal(neurons)
+        inner, form, slope = draw_inner(neurons, 5, 1), choose_form(neurons, 5, 1, shared=False), rng.standard_normal(neurons)
         table = rng.standard_normal((2, neurons, 64))
 
         def emit(builder: GraphBuilder, value: Value, slope: np.ndarray = slope) -> Value:
@@ -379,7 +382,7 @@ def act_and_line(setup: Setup) -> None:
         def emit_table(builder: GraphBuilder, value: Value, table: np.ndarray = table) -> Value:
             return emit_linear_table(builder, value, *table, "act")
 
-        original = make_network(features, neurons, lambda b, v, p=inner, n=neurons, f=form: emit_vaf(b, v, "tanh", p, n, f, "act"),
+        original = make_network(features, neurons, lambda b, v, p=inner, f=form: emit_vaf(b, v, p, f, "act"),
                                 form_layout(form))
         rows[f"{features}-{neurons}-10"] = {
             "ReLU": make_network(features, neurons, relu),

@@ -29,6 +29,7 @@ import torch
 from onnx import helper, numpy_helper
 
 from mncompress import benchmark, runtime
+from mncompress.analysis import InnerNetworks
 from mncompress.compression import compress_network
 from mncompress.data import Dataset, Split
 from mncompress.export import _inner, _network, write_onnx
@@ -36,7 +37,7 @@ from mncompress.export._activations import emit_act
 from mncompress.export._functions import make_functions
 from mncompress.export._graph import DOMAIN, Array, GraphBuilder, Value
 from mncompress.nn import Network, Standardize, initialize_, make_body, make_relu_twin
-from mncompress.types import Act, ActivationSpec, Budget, NetworkSpec
+from mncompress.types import ActivationSpec, Budget, NetworkSpec
 
 LARGEST_BLOCK_GEMM = 4096
 """Units of a layer up to which the block-diagonal form is tried at all."""
@@ -133,7 +134,7 @@ def make_dataset(network: Network) -> Dataset:
     return Dataset("normal", network.spec.task, split(500), split(1000), split(4000), split(512), network.spec.out_features, "")
 
 
-def natural(builder: GraphBuilder, x: str, act: Act, inner: _inner.InnerNetwork, name: str) -> str:
+def natural(builder: GraphBuilder, x: str, inner: InnerNetworks, name: str) -> str:
     """The inner networks as one writes them down: (batch, n, H), summed over H."""
     last, before_last = builder.constant([-1], np.int64), builder.constant([-2], np.int64)
 
@@ -141,12 +142,12 @@ def natural(builder: GraphBuilder, x: str, act: Act, inner: _inner.InnerNetwork,
         return builder.initializer(f"{name}/{label}", array)
 
     h = builder.node("Mul", [builder.node("Unsqueeze", [x, last]), parameter("w0", inner.first_weight)])
-    h = emit_act(builder, Value(builder.node("Add", [h, parameter("b0", inner.biases[0])])), act).name
+    h = emit_act(builder, Value(builder.node("Add", [h, parameter("b0", inner.biases[0])])), inner.act).name
     for level, (weight, bias) in enumerate(zip(inner.weights, inner.biases[1:], strict=True), 1):
         rows = builder.node("Unsqueeze", [h, before_last])
         product = builder.node("MatMul", [rows, parameter(f"w{level}", weight.transpose(0, 2, 1))])
         z = builder.node("Add", [builder.node("Squeeze", [product, before_last]), parameter(f"b{level}", bias)])
-        h = builder.node("Add", [emit_act(builder, Value(z), act).name, h])
+        h = builder.node("Add", [emit_act(builder, Value(z), inner.act).name, h])
     terms = builder.node("Mul", [h, parameter("w", inner.out_weight)])
     total = builder.node("ReduceSum", [terms, last], keepdims=0)
     return builder.node("Add", [total, parameter("b", inner.out_bias)])

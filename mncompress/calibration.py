@@ -66,7 +66,7 @@ def calibrate(network: Network, x: NDArray[np.generic], *more: NDArray[np.generi
         for histogram, limits, u in zip(histograms, observed, layers, strict=True):
             _count_(histogram, limits, u)
     sensitivity = measure_sensitivity(network, x)
-    return tuple(LayerCalibration(_widen(limits), histogram, limits, values)
+    return tuple(LayerCalibration(widen(limits), histogram, limits, values)
                  for limits, histogram, values in zip(observed, histograms, sensitivity, strict=True))
 
 
@@ -93,14 +93,15 @@ def measure_sensitivity(network: Network, x: NDArray[np.generic]) -> list[Floats
     """Root mean square of |d outputs / d activation output| over the first rows of x: per activated layer (n,).
 
     Exact where there are at most `PROBES` outputs, whose gradients are then taken one by one. For more, squared norms are
-    estimated without bias by random signs (Hutchinson 1990): E (v.J)^2 = |J|^2. Outputs are logits, or targets in their own
-    units.
+    estimated without bias by random signs (Hutchinson 1990): E (v.J)^2 = |J|^2. Outputs are logits or standardized targets.
     """
     rows = torch.as_tensor(x[:SENSITIVITY_ROWS])
     totals = [torch.zeros(layer.linear.out_features, dtype=torch.float64) for layer in network.activated_layers]
-    probes, size = _probes(len(rows), network.spec.out_features), batch_rows(network)
+    probes, size = make_probes(len(rows), network.spec.out_features), batch_rows(network)
     for start in range(0, len(rows), size) if totals else ():
-        outputs, activated = _run_recorded(network, rows[start:start + size])
+        outputs, _, made = _record(network, rows[start:start + size])
+        # by a residual layer's output as by its activation's
+        activated = [y for layer, y in zip(network.layers, made, strict=True) if layer.activation is not None]
         for probe in probes:
             gradients = torch.autograd.grad((outputs * probe[start:start + size]).sum(), activated, retain_graph=True)
             for total, gradient in zip(totals, gradients, strict=True):
@@ -108,18 +109,14 @@ def measure_sensitivity(network: Network, x: NDArray[np.generic]) -> list[Floats
     return [(total / len(rows)).sqrt().numpy() for total in totals]
 
 
-def _run_recorded(network: Network, x: Tensor) -> tuple[Tensor, list[Tensor]]:
-    """The outputs, and what the activations gave, with what gradients need."""
-    h, activated = network.features(x).requires_grad_(), []
+def _record(network: Network, x: Tensor) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    """The outputs, logits or standardized targets, and per layer its pre-activations and its output, with what gradients need."""
+    h, found, made = network.features(x).requires_grad_(), [], []
     for layer in network.layers:
-        u = layer.linear(h)
-        if layer.activation is None:
-            h = layer.activate(u, h)
-            continue
-        y = layer.activation(u)
-        activated.append(y)
-        h = y + h if layer.residual else y
-    return (h if network.targets is None else network.targets.invert(h)), activated
+        found.append(layer.linear(h))
+        h = layer.activate(found[-1], h)
+        made.append(h)
+    return h, found, made
 
 
 def measure_metrics(network: Network, x: NDArray[np.generic]) -> list[Floats]:
@@ -128,13 +125,9 @@ def measure_metrics(network: Network, x: NDArray[np.generic]) -> list[Floats]:
     R^T R is the mean of J^T J over the first rows of x, J the outputs' gradient by the layer's pre-activations; see
     `measure_sensitivity`.
     """
-    h, found = network.features(torch.as_tensor(x[:SENSITIVITY_ROWS])).requires_grad_(), []
-    for layer in network.layers:
-        found.append(layer.linear(h))
-        h = layer.activate(found[-1], h)
-    outputs = h if network.targets is None else network.targets.invert(h)
+    outputs, found, _ = _record(network, torch.as_tensor(x[:SENSITIVITY_ROWS]))
     totals = [torch.zeros(u.shape[1], u.shape[1], dtype=torch.float64) for u in found]
-    for probe in _probes(*outputs.shape):
+    for probe in make_probes(*outputs.shape):
         gradients = torch.autograd.grad((outputs * probe).sum(), found, retain_graph=True)
         for total, gradient in zip(totals, gradients, strict=True):
             total += (gradient.mT @ gradient).double() / len(gradient)
@@ -153,7 +146,7 @@ def batch_rows(network: Network) -> int:
     return max(1, min(BATCH_ROWS, BATCH_VALUES // max(network.spec.sizes)))
 
 
-def _probes(rows: int, outputs: int) -> list[Tensor]:
+def make_probes(rows: int, outputs: int) -> list[Tensor]:
     """Vectors v (rows, outputs) whose (v.J)^2 sum up to |J|^2: unit vectors, or random ones for many outputs."""
     if outputs <= PROBES:
         return [vector.expand(rows, -1) for vector in torch.eye(outputs)]
@@ -175,8 +168,8 @@ def _preactivations(network: Network, x: NDArray[np.generic]) -> Iterator[list[F
         yield [u.double().numpy() for u in network.preactivations(part)]
 
 
-def _widen(observed: Floats) -> Floats:
-    """The domain: wider than what was seen, and never a single point."""
+def widen(observed: Floats) -> Floats:
+    """Domains (n, 2): wider than what was seen, (n, 2), and never a single point."""
     width = observed[:, 1] - observed[:, 0]
     margin = np.maximum(MARGIN * width, 1e-3 * np.maximum(1.0, np.abs(observed).max(1)))
     return np.stack([observed[:, 0] - margin, observed[:, 1] + margin], 1)

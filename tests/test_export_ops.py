@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx.reference import ReferenceEvaluator
 
+from mncompress.analysis._inner import ACTIVATED, LINEAR, End, InnerNetworks
 from mncompress.errors import ExportError
 from mncompress.export._activations import (
     CubicSplineParameters,
@@ -31,7 +32,7 @@ from mncompress.export._activations import (
 from mncompress.export._functions import FEW_NEURONS, make_functions
 from mncompress.export._graph import DOMAIN, INPUT, GraphBuilder, Value
 from mncompress.export._inline import inline_functions
-from mncompress.export._inner import Form, InnerNetwork, choose_form, emit_meta, emit_vaf, form_layout
+from mncompress.export._inner import Form, choose_form, emit_meta, emit_vaf, form_layout
 from mncompress.export._merge import merge_linears
 from mncompress.types import ACTS, ENDS, Act
 
@@ -305,19 +306,21 @@ def test_acts_far_out(act: Act, opset: int, runtime: Runtime) -> None:
     assert np.isnan(y[4])
 
 
-def inner_case(case: str, neurons: int = 1) -> InnerNetwork:
-    """The inner network of a vector case, as `neurons` equal neurons."""
+def inner_case(case: str) -> InnerNetworks:
+    """The inner network of a vector case, as two equal neurons."""
     family = case.split("_")[0]
     keys = {key.split("/")[1] for key in VECTORS if key.startswith(f"{case}/")}
     depth = sum(key.startswith("w") for key in keys) if family == "meta" else 1
     first, bias, out, shift = ("w0", "b0", "out_w", "out_b") if family == "meta" else ("a", "b", "w", "c")
 
     def stacked(key: str) -> np.ndarray:
-        return np.repeat(f32(VECTORS[f"{case}/{key}"])[None], neurons, 0)
+        return np.repeat(f32(VECTORS[f"{case}/{key}"])[None], 2, 0)
 
     biases = tuple(stacked(bias if layer == 0 else f"b{layer}") for layer in range(depth))
     weights = tuple(stacked(f"w{layer}") for layer in range(1, depth))
-    return InnerNetwork(stacked(first), biases, weights, stacked(out), stacked(shift))
+    act = next(act for act in ACTS if case.split("_", 1)[1].startswith(act))
+    ends = (ACTIVATED, ACTIVATED) if family == "meta" else (LINEAR, LINEAR)
+    return InnerNetworks(act, ends, stacked(first), biases, weights, stacked(out), stacked(shift))
 
 
 INNER_FORMS: list[Form] = ["elementwise", "block_gemm", "grouped_conv", "shared_conv"]
@@ -332,11 +335,10 @@ INNER_CASES = [case for case in CASES if case.startswith(("meta", "vaf"))]
 )
 def test_inner_networks_conform(case: str, form: Form) -> None:
     inner = inner_case(case)
-    act = next(act for act in ACTS if case.split("_", 1)[1].startswith(act))
     emit = emit_meta if case.startswith("meta") else emit_vaf
     builder = GraphBuilder()
     u = emit_linear(builder, Value(INPUT), Linear(np.array([[1], [-1]]), np.zeros(2)), "layer0", form_layout(form))
-    y = emit(builder, u, act, inner, 2, form, "activation")
+    y = emit(builder, u, inner, form, "activation")
     assert y.layout == form_layout(form)
     model = value_model(builder, y, 1, 2)
     x = f32(VECTORS[f"{case}/u"])[:, None]
@@ -354,27 +356,26 @@ def test_inner_networks_conform(case: str, form: Form) -> None:
 def test_all_forms_agree(depth: int, shared: bool, opset: int, ends: str) -> None:
     rng = np.random.default_rng(5)
     neurons, width, copies = 6, 4, 1 if shared else 6
-    inner = InnerNetwork(
-        rng.standard_normal((copies, width)),
-        tuple(rng.standard_normal((copies, width)) for _ in range(depth)),
-        tuple(rng.standard_normal((copies, width, width)) for _ in range(depth - 1)),
-        rng.standard_normal((copies, width)),
-        rng.standard_normal(copies),
-    )
+
+    def draw(*shape: int) -> np.ndarray:
+        return np.repeat(rng.standard_normal((copies, *shape)), neurons // copies, 0)
+
+    inner = InnerNetworks("tanh", (LINEAR, LINEAR), draw(width), tuple(draw(width) for _ in range(depth)),
+                          tuple(draw(width, width) for _ in range(depth - 1)), draw(width), draw())
     x = f32(rng.standard_normal((9, neurons)))
     learned = rng.standard_normal((2, copies))
     skips = learned if ends in ("gated", "skip") else np.full((2, 1), 0.1 if ends == "leaky" else 0.0)
     scales = 1 - skips if ends == "gated" else np.ones_like(skips)
-    inner = replace(inner, ends=tuple(zip(scales, skips, strict=True)))
-    emit, apply_end = emit_meta, lambda scale, skip, z: scale * np.tanh(z) + skip * z
+    inner = replace(inner, ends=tuple(map(End, scales, skips)))
+    emit, apply_end = emit_meta, lambda end, z: end.scale * np.tanh(z) + end.skip * z
     if ends == "linear":
-        emit, apply_end = emit_vaf, lambda scale, skip, z: z
-    expected = apply_end(*inner.ends[1], vaf_reference(apply_end(*inner.ends[0], x.astype(np.float64)), inner))
+        emit, apply_end = emit_vaf, lambda end, z: z
+    expected = apply_end(inner.ends[1], vaf_reference(apply_end(inner.ends[0], x.astype(np.float64)), inner))
     for form in INNER_FORMS:
         if (form == "elementwise" and depth > 1) or (form == "shared_conv" and not shared):
             continue
         builder = GraphBuilder(opset)
-        model = value_model(builder, emit(builder, Value(INPUT), "tanh", inner, neurons, form, "act"), neurons, neurons)
+        model = value_model(builder, emit(builder, Value(INPUT), inner, form, "act"), neurons, neurons)
         for batch, runtime in itertools.product((1, 9), (run, run_plain)):
             np.testing.assert_allclose(runtime(model, x[:batch]), expected[:batch], rtol=1e-5, atol=1e-5, err_msg=form)
         types = [node.op_type for node in model.graph.node]
@@ -383,7 +384,7 @@ def test_all_forms_agree(depth: int, shared: bool, opset: int, ends: str) -> Non
             assert types.count("Mul") == {"leaky": 2, "skip": 2, "gated": 4}.get(ends, 0)
 
 
-def vaf_reference(u: np.ndarray, inner: InnerNetwork) -> np.ndarray:
+def vaf_reference(u: np.ndarray, inner: InnerNetworks) -> np.ndarray:
     hidden = np.tanh(u[..., None] * inner.first_weight + inner.biases[0])
     for weight, bias in zip(inner.weights, inner.biases[1:], strict=True):
         hidden = np.tanh((weight @ hidden[..., None])[..., 0] + bias) + hidden
@@ -403,8 +404,9 @@ def test_form_rule() -> None:
 def test_shared_inner_network_survives_inlining() -> None:
     rng = np.random.default_rng(2)
     builder = GraphBuilder()
-    inner = InnerNetwork(rng.standard_normal((1, 3)), (rng.standard_normal((1, 3)),), (), rng.standard_normal((1, 3)), np.ones(1))
-    value = emit_vaf(builder, Value(INPUT), "tanh", inner, 5, "shared_conv", "act")
+    first, bias, out = np.repeat(rng.standard_normal((3, 1, 3)), 5, 1)
+    inner = InnerNetworks("tanh", (LINEAR, LINEAR), first, (bias,), (), out, np.ones(5))
+    value = emit_vaf(builder, Value(INPUT), inner, "shared_conv", "act")
     kinks = PiecewiseLinearParameters(*rng.standard_normal((2, 5, 2)), *rng.standard_normal((2, 5)))
     model = value_model(builder, emit_op(builder, value, kinks, "kinks"), 5, 5)
     x = f32(rng.standard_normal((4, 5)))
@@ -417,9 +419,9 @@ def test_merged_linears_compute_the_same() -> None:
     value, features = Value(INPUT), 3
     for layer in range(2):
         first, bias, out = rng.standard_normal((3, 8, 5))
-        inner = InnerNetwork(first, (bias,), (), out, rng.standard_normal(8))
+        inner = InnerNetworks("tanh", (LINEAR, LINEAR), first, (bias,), (), out, rng.standard_normal(8))
         u = emit_linear(builder, value, Linear(rng.standard_normal((8, features)), rng.standard_normal(8)), f"layer{layer}")
-        value, features = emit_vaf(builder, u, "tanh", inner, 8, "block_gemm", f"layer{layer}/act"), 8
+        value, features = emit_vaf(builder, u, inner, "block_gemm", f"layer{layer}/act"), 8
     out = emit_linear(builder, value, Linear(rng.standard_normal((2, 8)), rng.standard_normal(2)), "out")
     model = value_model(builder, out, 3, 2)
     merged = merge_linears(model)

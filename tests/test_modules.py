@@ -282,7 +282,8 @@ def test_constants_leave_the_network():
     tolerance = np.full(6, 1e-5)
     choice = choose(sites[0].options, tolerance)
     assert (choice.keys == "constant").tolist() == [False, True, False, False, True, False]
-    found = rewrite(base, sites, [_compress._make_groups(sites[0], choice, tolerance)])
+    options = sites[0].options
+    found = rewrite(base, sites, [compression.make_groups(options, compression.assign(options, choice, tolerance))])
     assert (found.before.out_features, found.before.weight.shape, found.behind.weight.shape) == (4, (4, 3), (4, 4))
     # 6 errors of 1e-5 and weights below 1; the fits' domains contain x
     np.testing.assert_allclose(run(found, x), run(network, x), rtol=0, atol=6e-5)
@@ -292,10 +293,28 @@ def test_keeping_everything_changes_nothing(cnn, digits):
     network = cnn.eval().requires_grad_(False)
     base, sites, _ = _compress.prepare(network, torch.as_tensor(digits[0][0]), Budget(target="native"))
     choices = [keep_all(site.options, np.full(site.options.n, -1.0)) for site in sites]
-    groups = [_compress._make_groups(site, choice, np.full(site.options.n, -1.0))
+    groups = [compression.make_groups(site.options, compression.assign(site.options, choice, np.full(site.options.n, -1.0)))
               for site, choice in zip(sites, choices, strict=True)]
     x = digits[1][0]
     np.testing.assert_array_equal(run(rewrite(base, sites, groups), x), run(base, x))
+
+
+class Bent(nn.Module):
+    """A relu; bounded as well in the last channel, which has a second knot."""
+
+    mncompress_channel_axis = -1
+
+    def forward(self, u):
+        return torch.cat([u[..., :-1].relu(), u[..., -1:].clamp(0, 0.3)], -1)
+
+
+def test_settings_are_those_of_plans(digits):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), Bent(), nn.Linear(16, 16),
+                            make_vaf(16, ActivationSpec("vaf", "relu", 8, 1)), nn.Linear(16, 10))
+    result = compress_module(network, digits[0][0], digits[1], Budget(max_logit_error=0.03, target="native"))
+    assert [one.settings for one in result.decisions["2"]] == [{"knots": 1}] * 15 + [{"knots": 2}]
+    assert {one.settings["form"] for one in result.decisions["4"] if one.kind == "piecewise_linear"} == {"reduced"}
 
 
 class Broken(nn.Module):
@@ -485,6 +504,8 @@ def test_every_operator_of_the_emitter(tmp_path):
     x = torch.randn(5, 2, 8, 8)
     for opset_version in (18, 21):
         path = export_module(network, x[:3], tmp_path / "all.onnx", opset_version=opset_version)
+        operators = [node.op_type for node in onnx.load(path).graph.node]
+        assert operators.count("Gelu") == (1 if opset_version >= 20 else 0)     # that of tanh is written out
         found = runtime.make_session(path).run(["output"], {"input": x.numpy()})[0]
         np.testing.assert_allclose(found, run(network, x), rtol=1e-4, atol=1e-5)    # float32 on both sides
 
@@ -531,7 +552,7 @@ def test_a_linear_layer_and_the_form_behind_it_are_one_node(tmp_path):
 def test_channels_are_moved_only_for_what_needs_them_last(tmp_path):
     scale = Scale(np.arange(1.0, 5), np.ones(4))
     for form, expected in ((nn.Sequential(scale, nn.Tanh()), ["Mul", "Add", "Tanh"]),
-                           (make_vaf(4), None)):
+                           (make_vaf(4), None), (nn.Softmax(-1), None), (nn.Sequential(scale, nn.LogSoftmax(-1)), None)):
         network = nn.Sequential(nn.Conv2d(2, 4, 3), AlongAxis(form, 1), nn.Flatten())
         path = export_module(network, torch.randn(2, 2, 5, 5), tmp_path / "a.onnx")
         nodes = [node.op_type for node in onnx.load(path).graph.node]
@@ -606,12 +627,6 @@ def test_onnx_of_a_module_has_its_own_function(compressed, tmp_path):
         with pytest.raises(ExportError, match=rf"^export_onnx writes mncompress's own networks, got a {kind}; .*export_module$"):
             export_onnx(source, tmp_path / "a.onnx")
     assert not list(tmp_path.iterdir())
-
-
-def test_limits_and_steps_are_those_of_networks():
-    assert _compress.TOLERANCES is compression.TOLERANCES
-    assert _compress.spread_tolerance is compression.spread_tolerance
-    assert _compress._complete(Budget()) == compression.complete_budget(Budget())
 
 
 @pytest.mark.parametrize(("change", "reason"), [

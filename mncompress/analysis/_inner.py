@@ -1,4 +1,4 @@
-"""The learned activations of a layer as plain float64 arrays: what the analysis reads.
+"""The learned activations of a layer as plain float64 arrays: what is analyzed and exported.
 
 With a the inner activation `act`, u the pre-activation and H the inner width, neuron n computes
 

@@ -26,12 +26,11 @@ from numpy.typing import NDArray
 
 from mncompress.analysis._inner import ACTIVATED, Array, End, InnerNetworks
 from mncompress.spline import PiecewiseLinear
-from mncompress.types import RELU_LIKE
+from mncompress.types import LEAK, RELU_LIKE
 
 ROUNDING = 1e-15
 FARTHEST = 1e30
 NEGLIGIBLE = 1e-15
-LEAK = 0.01
 
 
 @dataclass(frozen=True)

@@ -92,8 +92,7 @@ def build(network: Network, options: Sequence[LayerOptions], assignments: Sequen
           ) -> Blueprint:
     """Carry out an assignment per activated layer; repairs, bypasses of low rank and factors need a study."""
     maps, groups, ridges = make_linear_maps(network), [], []
-    studied = any(assignment.needs_study for assignment in assignments)
-    values = _Values(network, study) if study is not None and studied else None
+    values = None if study is None else _Values(network, study)
     for position, (layer, option, assignment) in enumerate(zip(network.activated_layers, options, assignments, strict=True)):
         parts = make_groups(option, assignment)
         groups.append(parts)

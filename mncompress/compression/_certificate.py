@@ -38,6 +38,7 @@ from numpy.typing import NDArray
 
 from mncompress import spline
 from mncompress.analysis import (
+    FLOAT32,
     Affine,
     InnerNetworks,
     Replacement,
@@ -53,7 +54,6 @@ from mncompress.compression._rows import Signals, observe_signals
 from mncompress.nn import Network, Vaf
 from mncompress.spline import ACT_VALUES
 
-UNIT_ROUNDOFF = 2.0**-24
 LARGEST_SLOPE = 1.13
 """Of any inner activation: gelu's."""
 DEEPEST_DIP = 0.28
@@ -148,12 +148,11 @@ def _propagate(network: Network, compressed: Compressed, signals: Signals) -> _B
         mismatch = find_mismatch(references, position, groups_before, mismatch, left_errors)
         own = _pass_linear(references, position, compressed.maps[position], bounds, mismatch)
         bound, units = own.select(slice(widths[position])), own.select(slice(widths[position], None))
-        gamma = _gamma(max(references.fan_in(position), compressed.maps[position].terms) + 4)
+        gamma = FLOAT32.gamma(max(references.fan_in(position), compressed.maps[position].terms) + 4)
         if layer.activation is not None:
             options, groups = next(activated)
             u = references.preactivations(position)
-            low, high = (pick([options.domain[:, column], *limit]) for pick, column, limit in (
-                (np.minimum.reduce, 0, [u.min(0)]), (np.maximum.reduce, 1, [u.max(0)])))
+            low, high = np.minimum(options.domain[:, 0], u.min(0)), np.maximum(options.domain[:, 1], u.max(0))
             part = _Layer(options.inner, groups, low, high, gamma, u)
             before = bound.total
             bound, left_errors = _activate(part, bound)
@@ -186,13 +185,13 @@ def _pass_linear(references: References, position: int, linear: LinearMap, bound
     before = bounds[position - 1]
     original = np.abs(references.weight(position))
     n = len(original)
-    own_rounding = _gamma(references.fan_in(position) + 4)
+    own_rounding = FLOAT32.gamma(references.fan_in(position) + 4)
     drift[:n] = original @ before.drift[:original.shape[1]] + 2 * own_rounding * references.terms(position, before.drift)[:n]
     if mismatch is None:
         terms, gamma = references.terms(position), own_rounding
         rounding = gamma * (2 * (terms + shifted[:n]) + 2 * folded[:n])
     else:
-        gamma = _gamma(linear.terms + 4)
+        gamma = FLOAT32.gamma(linear.terms + 4)
         terms = references.map_terms(linear)[:n] + shifted[:n] + 2 * folded[:n]
         rounding = own_rounding * references.terms(position) + gamma * terms
         between = original @ before.drift[:original.shape[1]]      # the mismatch is that of one evaluation of the original
@@ -200,7 +199,7 @@ def _pass_linear(references: References, position: int, linear: LinearMap, bound
         replacements = replacements + np.concatenate([mismatch.total, np.zeros(linear.units)])
         local[:, :n] += mismatch.local + between
     if linear.units:
-        gamma = _gamma(linear.terms + 4)
+        gamma = FLOAT32.gamma(linear.terms + 4)
         unit_terms = references.map_terms(linear)[n:] + shifted[n:] + 2 * folded[n:]
         rounding = np.concatenate([rounding, 2 * gamma * unit_terms])
     return _Bound(total + rounding, replacements, local + rounding, drift, np.zeros(len(linear.bias)))
@@ -208,7 +207,7 @@ def _pass_linear(references: References, position: int, linear: LinearMap, bound
 
 def _add_skip(bound: _Bound, skip: _Bound, outputs: Floats) -> _Bound:
     total = bound.total + skip.total
-    rounding = 2 * _gamma(1) * (outputs + total)
+    rounding = 2 * FLOAT32.gamma(1) * (outputs + total)
     return _Bound(total + rounding, bound.replacements + skip.replacements, bound.local + skip.local + rounding,
                   bound.drift + skip.drift + rounding, np.zeros(len(total)))
 
@@ -216,7 +215,7 @@ def _add_skip(bound: _Bound, skip: _Bound, outputs: Floats) -> _Bound:
 def _invert_targets(network: Network, bound: _Bound, outputs: Floats, gamma: float) -> _Bound:
     assert network.targets is not None
     scale, shift = (value.double().numpy() for value in (network.targets.scale, network.targets.shift))
-    rounding = 2 * (gamma + _gamma(4)) * (np.abs(shift) + scale * (outputs + bound.total))
+    rounding = 2 * (gamma + FLOAT32.gamma(4)) * (np.abs(shift) + scale * (outputs + bound.total))
     return _Bound(bound.total * scale + rounding, bound.replacements * scale, bound.local * scale + rounding, bound.drift,
                   bound.folded)
 
@@ -324,7 +323,7 @@ def _table_rounding(group: Group, low: Floats, high: Floats) -> Floats:
         return np.zeros(len(group.indices))
     s = np.abs((np.stack([low, high]) - form.start) * form.inverse_step).max(0)
     value, slope = np.abs(form.coefficients[..., :2]).max(1).T
-    return np.asarray(_gamma(4) * (value + 2 * slope * np.maximum(s, form.intervals)))
+    return np.asarray(FLOAT32.gamma(4) * (value + 2 * slope * np.maximum(s, form.intervals)))
 
 
 def _for_bounds(form: Replacement) -> spline.CubicSpline | spline.PiecewiseLinear | spline.Polynomial | spline.Native:
@@ -332,8 +331,3 @@ def _for_bounds(form: Replacement) -> spline.CubicSpline | spline.PiecewiseLinea
         return form
     none = np.zeros((form.n, 1))
     return spline.PiecewiseLinear(none, none, form.slope, form.intercept)
-
-
-def _gamma(n: int) -> float:
-    """Relative error of n successive float32 roundings."""
-    return n * UNIT_ROUNDOFF / (1 - n * UNIT_ROUNDOFF)

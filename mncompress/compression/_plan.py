@@ -16,7 +16,7 @@ from mncompress.spline import max_abs_error
 from mncompress.types import Decision, LayerPlan, Plan
 
 Floats = NDArray[np.float64]
-RUNGS = {"cubic_spline": "intervals", "polynomial": "degree"}
+RUNG_SETTINGS = {"cubic_spline": "intervals", "polynomial": "degree"}
 """The setting by which a kind of form is finer or coarser."""
 MOST = {"degree": DEGREES[-1]}
 
@@ -88,7 +88,7 @@ def _find_key(decision: Decision, options: LayerOptions) -> str:
 
 
 def _read_rung(decision: Decision, key: str) -> int:
-    name = RUNGS.get(kind_of(key), "knots")
+    name = RUNG_SETTINGS.get(kind_of(key), "knots")
     value, most = decision.settings.get(name), MOST.get(name, 4096)
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
         raise ConfigError(f"the plan's decision for neuron {decision.index} of layer {decision.layer} needs the setting {name}, a "
@@ -127,7 +127,8 @@ def describe(layer: int, options: LayerOptions, choice: Choice | None, tolerance
             decisions[index] = Decision(
                 layer, index, kind_of(group.key), (low, high), error,
                 allowed if np.isfinite(allowed) else float(np.finfo(np.float32).max), float(calibration.sensitivity[index]),
-                f"{reason}; before distillation" if distilled else reason, refused, _settings(group, options, index), group.left)
+                f"{reason}; before distillation" if distilled else reason, refused, make_settings(group, options, index),
+                group.left)
     return [decisions[index] for index in range(options.n)]
 
 
@@ -140,7 +141,8 @@ def _errors_of(group: Group, options: LayerOptions) -> Floats:
     return max_abs_error(options.inner.select(group.indices), group.form, lo, hi)
 
 
-def _settings(group: Group, options: LayerOptions, index: int) -> dict[str, int | float | str]:
+def make_settings(group: Group, options: LayerOptions, index: int) -> dict[str, int | float | str]:
+    """What the fit of neuron `index` of a group chose: see `Decision.settings`."""
     form = group.form
     kind, _, detail = group.key.partition(":")
     extra = {"form": detail} if detail and kind != "native" else {}

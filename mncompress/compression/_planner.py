@@ -34,7 +34,7 @@ from mncompress.errors import ConfigError
 from mncompress.nn import LearnedActivation, Network, count_macs, may_be_one_node
 from mncompress.types import Budget, Decision, LayerPlan, Plan, Trial
 
-TOLERANCES: tuple[float, ...] = tuple(float(t) for t in np.geomspace(0.3, 1e-8, 16))
+TOLERANCES: tuple[float, ...] = tuple(float(t) for t in np.geomspace(0.3, 1e-8, 16)[::-1])
 """Relative to the root mean square of the outputs around their mean."""
 WIDEST_SEARCHED = 4096
 """Neurons or inputs of a layer in whose network neurons may leave: that search takes memory by the square and time by the cube."""
@@ -195,7 +195,7 @@ class _Search:
         if budget.has_target and not budget.is_limited:
             budget = replace(budget, max_drop=DEFAULT_MAX_DROP[budget.preset])
         scale = float(np.sqrt(np.var(self.original / self.unit, axis=0).mean())) or 1.0
-        steps = [] if budget.preset == "exact" else [scale * tolerance for tolerance in reversed(TOLERANCES)]
+        steps = [] if budget.preset == "exact" else [scale * tolerance for tolerance in TOLERANCES]
         found, _ = go_while_ok(self.try_forms(budget, tolerance, self.movable) for tolerance in steps)
         nothing = [False] * len(self.movable)
         return (found or go_while_ok([self.try_forms(budget, 0.0, self.movable)])[0]
@@ -207,7 +207,7 @@ class _Search:
         in_one_node = may_be_one_node(self.network)
         choices = [choose(*pair, can_leave=is_free(self.network, position), in_one_node=in_one_node) if movable[position]
                    else keep_all(*pair) for position, pair in enumerate(zip(self.options, tolerances, strict=True))]
-        assignments = [_assign(*each) for each in zip(self.options, choices, tolerances, strict=True)]
+        assignments = [assign(*each) for each in zip(self.options, choices, tolerances, strict=True)]
         candidate = self.try_out(budget, tolerance, tolerances, choices, assignments)
         self.tell(f"tolerance {tolerance:.2g}: {candidate.verdict.reason}")
         return candidate
@@ -361,8 +361,8 @@ def spread_tolerance(tolerance: float, sensitivity: Floats) -> Floats:
         return np.asarray(tolerance / np.maximum(sensitivity, SENSITIVITY_FLOOR * sensitivity.max()))
 
 
-def _assign(options: LayerOptions, choice: Choice, tolerance: Floats) -> Assignment:
-    """A layer's choice with the degrees and intervals that its tolerances ask for; nobody leaves."""
+def assign(options: LayerOptions, choice: Choice, tolerance: Floats) -> Assignment:
+    """A layer's choice with the degrees and intervals that its tolerances (n,) ask for; nobody leaves."""
     rungs = {key: options.rung(key, tolerance, np.flatnonzero(choice.keys == key))
              for key in set(choice.keys.tolist()) if key in options.ladder}
     return Assignment(choice.keys, rungs, np.zeros(options.n, bool))

@@ -3,21 +3,18 @@
 from mncompress.export._activations import CubicSplineParameters as CubicSplineParameters
 from mncompress.export._activations import Linear as Linear
 from mncompress.export._activations import PiecewiseLinearParameters as PiecewiseLinearParameters
+from mncompress.export._activations import emit_act as emit_act
 from mncompress.export._activations import emit_op as emit_op
 from mncompress.export._activations import to_layout as to_layout
 from mncompress.export._check import ExportCheck as ExportCheck
 from mncompress.export._check import check_export as check_export
 from mncompress.export._check import run_reference as run_reference
 from mncompress.export._functions import make_functions as make_functions
-from mncompress.export._graph import OLDEST_OPSET as OLDEST_OPSET
 from mncompress.export._graph import GraphBuilder as GraphBuilder
 from mncompress.export._graph import Value as Value
 from mncompress.export._graph import check_opset as check_opset
-from mncompress.export._graph import check_opset_version as check_opset_version
 from mncompress.export._inline import inline_functions as inline_functions
 from mncompress.export._network import emit_activation as emit_activation
 from mncompress.export._network import has_large_batch_form as has_large_batch_form
 from mncompress.export._network import make_model as make_model
 from mncompress.export._network import write_onnx as write_onnx
-
-"""(builder, value, module, name) -> value: an activation module or form on a value of two axes."""

@@ -13,9 +13,8 @@ import numpy as np
 import onnx
 
 from mncompress.export._graph import Array, GraphBuilder, Layout, Value
-from mncompress.types import Act
+from mncompress.types import LEAK, Act
 
-LEAK = 0.01
 FEW_NEURONS = 32
 """Up to here a parameter per neuron is broadcast faster along (n, batch) than along (batch, n) (docs/forms.md)."""
 _SINGLE_OPS = {"relu": "Relu", "sigmoid": "Sigmoid", "tanh": "Tanh", "softplus": "Softplus", "elu": "Elu"}

@@ -15,20 +15,19 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import torch
 from numpy.typing import NDArray
 from onnx import inliner
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
 from mncompress import runtime
+from mncompress.calibration import run_network
 from mncompress.errors import ExportError
 from mncompress.nn import Network
 
 RELATIVE = 1e-5
 FACTOR = 8.0
 REFERENCE_ROWS = 512
-BATCH_ROWS = 2048
 
 
 class GatherElements(OpRun):
@@ -66,8 +65,8 @@ def check_export(path: Path, network: Network, x: NDArray[np.generic]) -> Export
     Raises:
         ExportError: the outputs differ by more than the tolerance, or the network's own are not finite; the file is removed.
     """
-    expected = _standardized(network, _run_torch(copy.deepcopy(network).double(), x))
-    rounding = _difference(network, _run_torch(network, x), expected)
+    expected = _standardized(network, run_network(copy.deepcopy(network).double(), x))
+    rounding = _difference(network, run_network(network, x), expected)
     tolerance = FACTOR * rounding + RELATIVE * max(1.0, float(np.abs(expected).max()))
     model = onnx.load(path)
     few = x[:REFERENCE_ROWS].astype(np.float32)
@@ -111,10 +110,3 @@ def _difference(network: Network, values: NDArray[np.floating], expected: NDArra
         return np.inf
     with np.errstate(invalid="ignore"):     # infinity less infinity
         return float(np.abs(_standardized(network, values) - expected).max())
-
-
-@torch.no_grad()
-def _run_torch(network: Network, x: NDArray[np.generic]) -> NDArray[np.float64]:
-    dtype = next(network.parameters()).dtype
-    parts = [network(rows.to(dtype)) for rows in torch.as_tensor(x).split(BATCH_ROWS)]
-    return torch.cat(parts).double().numpy()

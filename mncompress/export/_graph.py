@@ -25,6 +25,8 @@ DOMAIN_VERSION = 1
 IR_VERSION = 8
 OLDEST_OPSET = 18
 """The first with `Split(num_outputs)`, `Shape(start, end)` and reductions that take their axes as an input."""
+OPSETS = range(OLDEST_OPSET, onnx.defs.onnx_opset_version() + 1)
+"""Those that can be written: the installed onnx knows them."""
 INPUT = "input"
 
 Layout = Literal["batch_first", "feature_first"]
@@ -43,17 +45,6 @@ class Value:
     layout: Layout = "batch_first"
 
 
-def check_opset_version(opset_version: int) -> None:
-    """Refuse an opset that the functions are not written for or that the installed onnx does not know.
-
-    Raises:
-        ExportError: `opset_version` is out of range.
-    """
-    newest = onnx.defs.onnx_opset_version()
-    if not OLDEST_OPSET <= opset_version <= newest:
-        raise ExportError(f"opset {opset_version} cannot be written; choose one of {OLDEST_OPSET} to {newest}")
-
-
 def check_opset(opset_version: int) -> str | None:
     """The reason why files of an opset cannot be written or not be run and measured here, with what to do, or None."""
     def runs(opset: int) -> bool:
@@ -66,11 +57,9 @@ def check_opset(opset_version: int) -> str | None:
             return False
         return True
 
-    newest = onnx.defs.onnx_opset_version()
-    if OLDEST_OPSET <= opset_version <= newest and runs(opset_version):
+    if opset_version in OPSETS and runs(opset_version):
         return None
-    while newest > OLDEST_OPSET and not runs(newest):
-        newest -= 1
+    newest = next(filter(runs, reversed(OPSETS)), OLDEST_OPSET)
     return f"opset {opset_version} cannot be written and run here; choose one of {OLDEST_OPSET} to {newest}"
 
 
@@ -86,7 +75,8 @@ class GraphBuilder:
     """
 
     def __init__(self, opset_version: int = OLDEST_OPSET, *, large_batch: bool = False) -> None:
-        check_opset_version(opset_version)
+        if opset_version not in OPSETS:
+            raise ExportError(f"opset {opset_version} cannot be written; choose one of {OLDEST_OPSET} to {OPSETS[-1]}")
         self.opset_version = opset_version
         self.large_batch = large_batch
         self.functions: dict[str, int] = {}

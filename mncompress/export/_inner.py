@@ -1,7 +1,7 @@
 """Emitting learned activations as they were trained, each neuron with its inner network, in the form that runs fastest.
 
 Inner network of one neuron: h₁ = act(w₁·a + b₁), hₗ = act(Wₗ·hₗ₋₁ + bₗ) + hₗ₋₁, y = w·h_L + b. `vaf` is that with a = u;
-`meta` has ends, a = e(u) and e'(y), each of them scale·act + skip. These forms compute the same; docs/forms.md has their times:
+`meta` has the ends of `InnerNetworks`, a = e(u) and e'(y). These forms compute the same; docs/forms.md has their times:
 
 - `elementwise`: (batch, H, n), multiplied and summed over H. One inner layer only.
 - `block_gemm`: (batch, n·H), matrix products with block-diagonal matrices.
@@ -12,54 +12,22 @@ In `block_gemm` an infinity or NaN in one neuron reaches the others of the layer
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
 
+from mncompress.analysis import InnerNetworks
 from mncompress.export._activations import emit_act, emit_end, to_layout
 from mncompress.export._graph import Array, GraphBuilder, Layout, Value
-from mncompress.types import Act
 
 Form = Literal["elementwise", "block_gemm", "grouped_conv", "shared_conv"]
 LARGEST_BLOCKS = 20_480
 LARGEST_DEEP_BLOCKS = 10_000
 """Multiply-adds of the largest block-diagonal product, most of them by zero, up to which `block_gemm` is fastest: with one
 inner layer, where `merge_linears` may save some of them, and with more."""
-_ACTIVATED = np.ones(1), np.zeros(1)
-Linear = Callable[[str, Array, Array, str], str]
+EmitLinear = Callable[[str, Array, Array, str], str]
 """Adds weight·x + bias per neuron: x, weight (n, to, from), bias (n, to), name -> the new value."""
-
-
-@dataclass(frozen=True)
-class InnerNetwork:
-    """The parameters of n inner networks of width H and depth L; n = 1 where all neurons share one."""
-
-    first_weight: Array
-    """w₁ (n, H)."""
-    biases: tuple[Array, ...]
-    """b₁ to b_L, each (n, H)."""
-    weights: tuple[Array, ...]
-    """W₂ to W_L, each (n, H, H) as [neuron][to][from]."""
-    out_weight: Array
-    """w (n, H)."""
-    out_bias: Array
-    """b (n,)."""
-    ends: tuple[tuple[Array, Array], tuple[Array, Array]] = (_ACTIVATED, _ACTIVATED)
-    """Scale and skip of the input and of the output, each (n,) or (1,); a `vaf` has no use for them."""
-
-    def repeated(self, neurons: int) -> "InnerNetwork":
-        """The same for `neurons` neurons: with one copy each of a shared inner network."""
-        if len(self.out_bias) == neurons:
-            return self
-        return replace(
-            self,
-            first_weight=np.repeat(self.first_weight, neurons, 0),
-            biases=tuple(np.repeat(bias, neurons, 0) for bias in self.biases),
-            weights=tuple(np.repeat(weight, neurons, 0) for weight in self.weights),
-            out_weight=np.repeat(self.out_weight, neurons, 0),
-            out_bias=np.repeat(self.out_bias, neurons, 0),
-        )
 
 
 def choose_form(neurons: int, width: int, depth: int, *, shared: bool = False, large_batch: bool = False) -> Form:
@@ -83,26 +51,20 @@ def form_layout(form: Form) -> Layout:
     return "feature_first" if form == "grouped_conv" else "batch_first"
 
 
-def emit_meta(
-    builder: GraphBuilder, value: Value, act: Act, inner: InnerNetwork, neurons: int, form: Form, name: str
-) -> Value:
+def emit_meta(builder: GraphBuilder, value: Value, inner: InnerNetworks, form: Form, name: str) -> Value:
     """e'(inner(e(u))); for the arguments and the result see `emit_vaf`."""
     first, last = inner.ends
-    value = emit_end(builder, to_layout(builder, value, form_layout(form)), act, *first, f"{name}/in_end")
-    return emit_end(builder, emit_vaf(builder, value, act, inner, neurons, form, name), act, *last, f"{name}/out_end")
+    value = emit_end(builder, to_layout(builder, value, form_layout(form)), inner.act, first.scale, first.skip, f"{name}/in_end")
+    return emit_end(builder, emit_vaf(builder, value, inner, form, name), inner.act, last.scale, last.skip, f"{name}/out_end")
 
 
-def emit_vaf(
-    builder: GraphBuilder, value: Value, act: Act, inner: InnerNetwork, neurons: int, form: Form, name: str
-) -> Value:
+def emit_vaf(builder: GraphBuilder, value: Value, inner: InnerNetworks, form: Form, name: str) -> Value:
     """inner(u), see the module.
 
     Args:
         builder: collects the nodes.
-        value: u, of `neurons` neurons, best in `form_layout(form)`.
-        act: the inner activation.
-        inner: the parameters.
-        neurons: n.
+        value: u, of `inner.n` neurons, best in `form_layout(form)`.
+        inner: the activations.
         form: from `choose_form`.
         name: of the result, and before the names of nodes and parameters.
 
@@ -110,23 +72,23 @@ def emit_vaf(
         The activations, in `form_layout(form)`.
     """
     value = to_layout(builder, value, form_layout(form))
-    if form != "shared_conv":
-        inner = inner.repeated(neurons)
-    return replace(value, name=_FORMS[form](builder, value.name, act, inner, name))
+    if form == "shared_conv":       # all neurons have the first one's
+        inner = inner.select(np.zeros(1, np.intp))
+    return replace(value, name=_FORMS[form](builder, value.name, inner, name))
 
 
-def _emit_layers(builder: GraphBuilder, x: str, act: Act, inner: InnerNetwork, linear: Linear, name: str) -> str:
+def _emit_layers(builder: GraphBuilder, x: str, inner: InnerNetworks, linear: EmitLinear, name: str) -> str:
     """The inner network, given how a form does its linear layers."""
     hidden = linear(x, inner.first_weight[:, :, None], inner.biases[0], f"{name}/inner0")
-    hidden = emit_act(builder, Value(hidden), act).name
+    hidden = emit_act(builder, Value(hidden), inner.act).name
     for layer, (weight, bias) in enumerate(zip(inner.weights, inner.biases[1:], strict=True), 1):
         step = linear(hidden, weight, bias, f"{name}/inner{layer}")
-        step = emit_act(builder, Value(step), act).name
+        step = emit_act(builder, Value(step), inner.act).name
         hidden = builder.node("Add", [step, hidden], f"{name}/inner{layer}/residual")
     return linear(hidden, inner.out_weight[:, None], inner.out_bias[:, None], f"{name}/out")
 
 
-def _elementwise(builder: GraphBuilder, x: str, act: Act, inner: InnerNetwork, name: str) -> str:
+def _elementwise(builder: GraphBuilder, x: str, inner: InnerNetworks, name: str) -> str:
     assert not inner.weights, "the elementwise form has one inner layer"
 
     def parameter(key: str, array: Array) -> str:
@@ -136,36 +98,36 @@ def _elementwise(builder: GraphBuilder, x: str, act: Act, inner: InnerNetwork, n
     column = builder.node("Unsqueeze", [x, axis], f"{name}/column")
     scaled = builder.node("Mul", [column, parameter("inner0/weight", inner.first_weight.T)], f"{name}/inner0/scaled")
     hidden = builder.node("Add", [scaled, parameter("inner0/bias", inner.biases[0].T)], f"{name}/inner0")
-    hidden = emit_act(builder, Value(hidden), act).name
+    hidden = emit_act(builder, Value(hidden), inner.act).name
     terms = builder.node("Mul", [hidden, parameter("out/weight", inner.out_weight.T)], f"{name}/out/terms")
     total = builder.node("ReduceSum", [terms, axis], f"{name}/out/sum", keepdims=0)
     return builder.node("Add", [total, parameter("out/bias", inner.out_bias)], f"{name}/out")
 
 
-def _block_gemm(builder: GraphBuilder, x: str, act: Act, inner: InnerNetwork, name: str) -> str:
+def _block_gemm(builder: GraphBuilder, x: str, inner: InnerNetworks, name: str) -> str:
     def linear(value: str, weight: Array, bias: Array, label: str) -> str:
         matrix = builder.initializer(f"{label}/weight", _block_diagonal(weight))
         vector = builder.initializer(f"{label}/bias", bias.reshape(-1))
         return builder.node("Gemm", [value, matrix, vector], label, transB=1)
 
-    return _emit_layers(builder, x, act, inner, linear, name)
+    return _emit_layers(builder, x, inner, linear, name)
 
 
-def _grouped_conv(builder: GraphBuilder, x: str, act: Act, inner: InnerNetwork, name: str) -> str:
+def _grouped_conv(builder: GraphBuilder, x: str, inner: InnerNetworks, name: str) -> str:
     axis = builder.constant([0], np.int64)
     channels = builder.node("Unsqueeze", [x, axis], f"{name}/channels")
-    y = _emit_layers(builder, channels, act, inner, _convolution(builder), name)
+    y = _emit_layers(builder, channels, inner, _convolution(builder), name)
     return builder.node("Squeeze", [y, axis], f"{name}/squeezed")
 
 
-def _shared_conv(builder: GraphBuilder, x: str, act: Act, inner: InnerNetwork, name: str) -> str:
+def _shared_conv(builder: GraphBuilder, x: str, inner: InnerNetworks, name: str) -> str:
     line = builder.node("Reshape", [x, builder.constant([1, 1, -1], np.int64)], f"{name}/line")
-    y = _emit_layers(builder, line, act, inner, _convolution(builder), name)
+    y = _emit_layers(builder, line, inner, _convolution(builder), name)
     shape = builder.node("Shape", [x], f"{name}/shape")
     return builder.node("Reshape", [y, shape], f"{name}/reshaped")
 
 
-def _convolution(builder: GraphBuilder) -> Linear:
+def _convolution(builder: GraphBuilder) -> EmitLinear:
     """Linear layers as 1×1 convolutions: one group per inner network, channels in the order [neuron][unit]."""
 
     def linear(value: str, weight: Array, bias: Array, label: str) -> str:

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from mncompress.analysis import make_inner_networks
 from mncompress.errors import ExportError
 from mncompress.export._activations import (
     CubicSplineParameters,
@@ -35,15 +35,11 @@ from mncompress.export._activations import (
 from mncompress.export._functions import make_functions
 from mncompress.export._graph import GraphBuilder, Layout, Value
 from mncompress.export._inline import inline_functions
-from mncompress.export._inner import Form, InnerNetwork, choose_form, emit_meta, emit_vaf, form_layout
+from mncompress.export._inner import Form, choose_form, emit_meta, emit_vaf, form_layout
 from mncompress.export._merge import merge_linears
 from mncompress.files import atomic_path
 from mncompress.nn import (
-    AGSig,
     CubicSpline,
-    End,
-    Fixed,
-    FReLU,
     Grouped,
     LearnedActivation,
     LinearTable,
@@ -53,7 +49,6 @@ from mncompress.nn import (
     Polynomial,
     Scale,
     Vaf,
-    Warp,
     may_be_one_node,
 )
 
@@ -221,39 +216,14 @@ def _parameters(form: CubicSpline | PiecewiseLinear) -> Parameters:
 
 def _emit_family(builder: GraphBuilder, value: Value, activation: LearnedActivation, name: str) -> Value:
     """A learned activation as it was trained."""
-    act = activation.spec.act
     if isinstance(activation, Meta | Vaf):
         emit = emit_meta if isinstance(activation, Meta) else emit_vaf
-        return emit(builder, value, act, _inner_network(activation), activation.n, _form_of(builder, activation), name)
-    if isinstance(activation, Fixed):
-        return emit_act(builder, value, act)
-    if isinstance(activation, AGSig):
-        z = emit_affine(builder, value, _numpy(activation.beta), np.zeros(1), f"{name}/inner")
-        return emit_affine(builder, emit_act(builder, z, act), _numpy(activation.alpha), np.zeros(1), f"{name}/outer")
-    if isinstance(activation, FReLU):
-        z = emit_affine(builder, value, np.ones(1), _numpy(activation.delta), f"{name}/inner")
-        return emit_affine(builder, emit_act(builder, z, act), np.ones(1), _numpy(activation.eta), f"{name}/outer")
-    assert isinstance(activation, Warp), type(activation)
-    z = emit_affine(builder, value, _numpy(activation.beta), _numpy(activation.delta), f"{name}/inner")
-    return emit_affine(builder, emit_act(builder, z, act), _numpy(activation.alpha), _numpy(activation.eta), f"{name}/outer")
-
-
-def _inner_network(activation: Meta | Vaf) -> InnerNetwork:
-    deeper = activation if isinstance(activation, Meta) else None
-    inner = InnerNetwork(
-        _numpy(activation.first_weight),
-        (_numpy(activation.first_bias), *(_numpy(bias) for bias in (deeper.biases if deeper else ()))),
-        tuple(_numpy(weight) for weight in (deeper.weights if deeper else ())),
-        _numpy(activation.out_weight), _numpy(activation.out_bias))
-    if deeper is None:
-        return inner
-    exact = {name: value.double() for name, value in deeper.named_parameters()}
-    return replace(inner, ends=(_end(deeper.end("in", exact)), _end(deeper.end("out", exact))))
-
-
-def _end(end: End) -> tuple[Floats, Floats]:
-    scale, skip = (np.atleast_1d(_numpy(torch.as_tensor(factor, dtype=torch.float64))) for factor in end)
-    return scale, skip
+        return emit(builder, value, make_inner_networks(activation), _form_of(builder, activation), name)
+    own = {key: _numpy(parameter) for key, parameter in activation.named_parameters()}
+    one, zero = np.ones(1), np.zeros(1)
+    z = emit_affine(builder, value, own.get("beta", one), own.get("delta", zero), f"{name}/inner")
+    y = emit_act(builder, z, activation.spec.act)
+    return emit_affine(builder, y, own.get("alpha", one), own.get("eta", zero), f"{name}/outer")
 
 
 def _emit_grouped(builder: GraphBuilder, value: Value, grouped: Grouped, name: str) -> Value:

@@ -18,7 +18,18 @@ from torch import Tensor, nn
 from mncompress import spline
 from mncompress.analysis import Choice, choose, find_options, keep_all, kind_of
 from mncompress.calibration import LayerCalibration
-from mncompress.compression import TOLERANCES, Group, Verdict, check_budget, complete_budget, go_while_ok, spread_tolerance
+from mncompress.compression import (
+    TOLERANCES,
+    Group,
+    Verdict,
+    assign,
+    check_budget,
+    complete_budget,
+    go_while_ok,
+    make_groups,
+    make_settings,
+    spread_tolerance,
+)
 from mncompress.errors import ConfigError, DataError
 from mncompress.modules._functions import ModuleFunctions, as_inner_networks, as_learned, make_functions
 from mncompress.modules._observe import Observation, copy_module, measure_sensitivity, observe, run_module
@@ -61,7 +72,7 @@ class _Attempt:
     tolerance: float
     tolerances: list[Floats]
     choices: list[Choice]
-    groups: list[list[Group]]
+    groups: list[tuple[Group, ...]]
     network: nn.Module
     verdict: Verdict
 
@@ -102,14 +113,15 @@ def compress_module(module: nn.Module, x_calibration: Rows, validation: tuple[Ro
         tolerances = [spread_tolerance(tolerance, site.calibration.sensitivity) for site in sites]
         choices = [keep_all(site.options, allowed) if keep else _choose(site, allowed)
                    for site, allowed in zip(sites, tolerances, strict=True)]
-        groups = [_make_groups(*each) for each in zip(sites, choices, tolerances, strict=True)]
+        groups = [make_groups(site.options, assign(site.options, choice, allowed))
+                  for site, choice, allowed in zip(sites, choices, tolerances, strict=True)]
         compressed = rewrite(base, sites, groups)
         verdict = check_budget(budget, task, original, run_module(compressed, x_validation), y,
                                partial(_count_flips, network, compressed, x))
         tell(f"tolerance {tolerance:.2g}: {verdict.reason}")
         return _Attempt(tolerance, tolerances, choices, groups, compressed, verdict)
 
-    found, _ = go_while_ok(attempt(tolerance) for tolerance in reversed(steps))
+    found, _ = go_while_ok(attempt(tolerance) for tolerance in steps)
     found = found or go_while_ok([attempt(0.0)])[0] or attempt(0.0, keep=True)
     decisions = {parts[0].name: _decide(number, *parts)
                  for number, parts in enumerate(zip(sites, found.choices, found.tolerances, found.groups, strict=True))}
@@ -180,16 +192,6 @@ def _choose(site: Site, tolerance: Floats) -> Choice:
     return choice
 
 
-def _make_groups(site: Site, choice: Choice, tolerance: Floats) -> list[Group]:
-    groups = []
-    for key in sorted(set(choice.keys.tolist())):
-        indices, options = np.flatnonzero(choice.keys == key), site.options
-        kept = key == "kept"
-        groups.append(Group(key, indices, None if kept else options.build(key, tolerance, indices),
-                            np.ones(len(indices), bool) if kept else options.exact[key][indices]))
-    return groups
-
-
 def _decide(number: int, site: Site, choice: Choice, tolerance: Floats, groups: Sequence[Group]) -> tuple[Decision, ...]:
     decisions: dict[int, Decision] = {}
     for group in groups:
@@ -201,7 +203,7 @@ def _decide(number: int, site: Site, choice: Choice, tolerance: Floats, groups: 
             decisions[index] = Decision(
                 number, index, kind_of(group.key), (float(lo[position]), float(hi[position])), float(errors[position]), allowed,
                 float(site.calibration.sensitivity[index]), _reason(site, group, position, float(errors[position]), allowed),
-                choice.refused[index], _settings(group))
+                choice.refused[index], make_settings(group, site.options, index))
     return tuple(decisions[index] for index in range(site.options.n))
 
 
@@ -212,19 +214,6 @@ def _reason(site: Site, group: Group, position: int, error: float, allowed: floa
         return "it equals the activation at every input"
     mean = " in the mean over what it is given" if site.options.criterion == "rms" else ""
     return f"the error on its domain is {error:.2g}, {allowed:.2g} is allowed{mean}"
-
-
-def _settings(group: Group) -> dict[str, int | float | str]:
-    """What the fit chose, as in `Decision`."""
-    form = group.form
-    if isinstance(form, spline.Native):
-        return {"act": form.act}
-    if isinstance(form, spline.PiecewiseLinear):
-        return {"knots": form.knots.shape[1]}
-    if isinstance(form, spline.Polynomial):
-        return {"degree": form.degree}
-    linear = {"degree": 1} if group.key.endswith(":linear") else {}
-    return {"intervals": form.intervals, **linear} if isinstance(form, spline.CubicSpline) else {}
 
 
 def _count_flips(network: nn.Module, compressed: nn.Module, x: Tensor) -> int:

@@ -18,10 +18,19 @@ from torch import fx, nn
 
 from mncompress.errors import ExportError
 from mncompress.export import GraphBuilder
-from mncompress.modules._emit_forms import FORMS, SIMPLE, emit_channelwise, emit_elementwise, emit_form, emit_fused, weights_of
+from mncompress.modules._emit_forms import (
+    CHANNELWISE,
+    FORMS,
+    SIMPLE,
+    emit_channelwise,
+    emit_elementwise,
+    emit_form,
+    emit_fused,
+    weights_of,
+)
 from mncompress.modules._registry import AlongAxis
 from mncompress.modules._topology import PASSING
-from mncompress.nn import CubicSpline, PiecewiseLinear, Scale
+from mncompress.nn import CubicSpline, PiecewiseLinear
 
 
 @dataclass
@@ -132,7 +141,7 @@ def _along_axis(emission: Emission, node: fx.Node, form: Any, label: str) -> str
     axis = form.axis % rank if isinstance(form, AlongAxis) else rank - 1
     form = form.module if isinstance(form, AlongAxis) else form
     parts = list(form) if isinstance(form, nn.Sequential) else [form]
-    if all(isinstance(part, (Scale, *SIMPLE, nn.SiLU, nn.GELU, nn.Softplus)) for part in parts):    # no need to move the axis
+    if all(isinstance(part, CHANNELWISE) for part in parts):    # no need to move the axis
         for part in parts:
             x = emit_channelwise(builder, x, part, rank - 1 - axis, label)
         return x

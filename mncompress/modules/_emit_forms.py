@@ -14,6 +14,7 @@ from mncompress.export import (
     Linear,
     PiecewiseLinearParameters,
     Value,
+    emit_act,
     emit_activation,
     emit_op,
     to_layout,
@@ -32,10 +33,12 @@ SIMPLE: Mapping[type[nn.Module], tuple[str, Callable[[Any], dict[str, Any]]]] = 
     nn.Hardsigmoid: ("HardSigmoid", lambda m: {"alpha": 1 / 6, "beta": 0.5}), nn.SELU: ("Selu", lambda m: {}),
     nn.Softmax: ("Softmax", lambda m: {"axis": m.dim}), nn.LogSoftmax: ("LogSoftmax", lambda m: {"axis": m.dim})}
 """Modules that are a single ONNX operator, and its attributes."""
+CHANNELWISE = (Scale, nn.SiLU, nn.GELU, nn.Softplus, *(kind for kind in SIMPLE if kind not in (nn.Softmax, nn.LogSoftmax)))
+"""Modules for which the channels may lie along any axis: see `emit_channelwise`."""
 
 
 def emit_channelwise(builder: GraphBuilder, x: str, part: nn.Module, behind: int, label: str) -> str:
-    """A `Scale` or a standard activation on a value with `behind` axes behind that of the channels."""
+    """One of `CHANNELWISE` on a value with `behind` axes behind that of the channels."""
     if not isinstance(part, Scale):
         return emit_elementwise(builder, x, part, label)
     for op_type, value, neutral in (("Mul", part.scale, 1), ("Add", part.shift, 0)):
@@ -83,9 +86,9 @@ def emit_elementwise(builder: GraphBuilder, x: str, module: Any, label: str) -> 
         op_type, attributes = SIMPLE[type(module)]
         return builder.node(op_type, [x], label, **attributes(module))
     if isinstance(module, nn.SiLU):
-        return builder.node("Mul", [x, builder.node("Sigmoid", [x], f"{label}/gate")], label)
+        return emit_act(builder, Value(x), "silu").name
     if isinstance(module, nn.GELU):
-        return _gelu(builder, x, module, label)
+        return emit_act(builder, Value(x), "gelu").name if module.approximate == "none" else _tanh_gelu(builder, x, label)
     if isinstance(module, nn.Softplus) and module.beta == 1:
         return builder.node("Softplus", [x], label)
     if isinstance(module, nn.ReLU6 | nn.Hardtanh):
@@ -94,15 +97,12 @@ def emit_elementwise(builder: GraphBuilder, x: str, module: Any, label: str) -> 
                       "instead")
 
 
-def _gelu(builder: GraphBuilder, x: str, module: nn.GELU, label: str) -> str:
-    """Half of x (1 + erf(x / sqrt 2)), or half of x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))."""
+def _tanh_gelu(builder: GraphBuilder, x: str, label: str) -> str:
+    """Half of x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))."""
     def op(op_type: str, *inputs: str | float) -> str:
         names = [value if isinstance(value, str) else builder.constant(value) for value in inputs]
         return builder.node(op_type, names, f"{label}/{op_type.lower()}")
 
-    if module.approximate == "tanh":
-        cubed = op("Mul", op("Mul", op("Mul", x, x), x), 0.044715)
-        bent = op("Tanh", op("Mul", op("Add", x, cubed), float(np.sqrt(2 / np.pi))))
-    else:
-        bent = op("Erf", op("Div", x, float(np.sqrt(2))))
+    cubed = op("Mul", op("Mul", op("Mul", x, x), x), 0.044715)
+    bent = op("Tanh", op("Mul", op("Add", x, cubed), float(np.sqrt(2 / np.pi))))
     return op("Mul", op("Mul", x, op("Add", bent, 1.0)), 0.5)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mncompress.calibration import BINS, MARGIN, PROBES, LayerCalibration
+from mncompress.calibration import BINS, LayerCalibration, make_probes, widen
 from mncompress.errors import ConfigError, DataError
 from mncompress.modules._probe import first_line
 
@@ -53,10 +53,7 @@ class Observation:
     def calibration(self, rows: int) -> LayerCalibration:
         """In the form that a network's calibration has; `rows` is how many samples the gradients come from."""
         observed = torch.stack([self.low, self.high], 1).numpy()
-        width = observed[:, 1] - observed[:, 0]
-        margin = np.maximum(MARGIN * width, 1e-3 * np.maximum(1.0, np.abs(observed).max(1)))
-        domain = np.stack([observed[:, 0] - margin, observed[:, 1] + margin], 1)
-        return LayerCalibration(domain, self.counts, observed, np.sqrt(self.squares.numpy() / rows))
+        return LayerCalibration(widen(observed), self.counts, observed, np.sqrt(self.squares.numpy() / rows))
 
 
 def observe(network: nn.Module, activations: Mapping[str, tuple[nn.Module, int]], x: Tensor) -> dict[str, Observation]:
@@ -116,7 +113,7 @@ def measure_sensitivity(network: nn.Module, activations: Mapping[str, tuple[nn.M
         for part in x.split(BATCH_ROWS // 4):
             zeros.clear()
             outputs = network(part)
-            for direction in _probes(outputs) if zeros else ():
+            for direction in make_probes(*outputs.shape) if zeros else ():
                 gradients = torch.autograd.grad((outputs * direction).sum(), [zero for _, zero in zeros], retain_graph=True,
                                                 allow_unused=True)
                 for (name, _), gradient in zip(zeros, gradients, strict=True):
@@ -196,14 +193,6 @@ def _count_(seen: Observation, u: Tensor) -> None:
 
 def _by_channel(u: Tensor, axis: int) -> Tensor:
     return u.detach().double().movedim(axis, -1).reshape(-1, u.shape[axis])
-
-
-def _probes(outputs: Tensor) -> list[Tensor]:
-    """As in `mncompress.calibration`: unit vectors, or random signs for many outputs."""
-    if outputs.shape[1] <= PROBES:
-        return list(torch.eye(outputs.shape[1], dtype=outputs.dtype))
-    signs = torch.randint(0, 2, (PROBES, *outputs.shape), generator=torch.Generator().manual_seed(0))
-    return list((signs.to(outputs.dtype) * 2 - 1) / PROBES**0.5)
 
 
 @contextmanager

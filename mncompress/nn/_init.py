@@ -26,12 +26,11 @@ from torch import Tensor, nn
 from mncompress.nn._acts import ACT_FUNCTIONS
 from mncompress.nn._families import FIXED_ENDS, End, LearnedActivation, Meta, Vaf
 from mncompress.nn._network import Layer
-from mncompress.types import ActivationSpec, Init
+from mncompress.types import LEAK, ActivationSpec, Init
 
 GRID_LIMIT = 3.0
 """The match is solved, and its error recorded, on [-3, 3]: where pre-activations of standardized inputs fall."""
 DRAWS = 16
-LEAK = 0.01
 RIDGE = 1e-4
 
 

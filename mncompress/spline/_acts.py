@@ -1,6 +1,6 @@
 """The eight activations and their derivatives, in float64: no overflow, no warning, NaN to NaN, limits at infinity.
 
-`relu` max(z, 0); `leaky_relu` with slope 0.01 below 0; `sigmoid` 1/(1 + exp(-z)); `tanh`; `silu` z·sigmoid(z); `gelu`
+`relu` max(z, 0); `leaky_relu` with slope `LEAK` below 0; `sigmoid` 1/(1 + exp(-z)); `tanh`; `silu` z·sigmoid(z); `gelu`
 z·Φ(z) with the normal distribution Φ (the erf form); `softplus` log(1 + exp(z)); `elu` z above 0, exp(z) - 1 below.
 At a kink the derivative is that from the left.
 """
@@ -11,9 +11,7 @@ import numpy as np
 from scipy.special import expit, ndtr
 
 from mncompress.spline._arrays import Array
-from mncompress.types import Act
-
-LEAK = 0.01
+from mncompress.types import LEAK, Act
 
 
 def _bounded(z: Array) -> Array:

@@ -3,11 +3,10 @@
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from numpy.polynomial import chebyshev
 
 from mncompress.spline._arrays import Array, Indices, as_finite, round_float32
-from mncompress.spline._functions import ScalarFunctions, Target, center_and_half_width, make_target, sample_finite
+from mncompress.spline._functions import Target, center_and_half_width, sample_finite
 from mncompress.spline._histogram import weigh
 
 NODES = 64
@@ -18,8 +17,7 @@ NODES = 64
 class Polynomial:
     """N polynomials P(x), x = (u - center)·inverse_half_width, continued linearly outside of [-1, 1].
 
-    With xc = clip(x, -1, 1) the value is P(xc) + (x - xc)·(mean_slope + half_slope_difference·xc), where the last
-    factor is P'(-1) below and P'(1) above.
+    With xc = clip(x, -1, 1) the value is P(xc) + (x - xc)·m, where m is P'(-1) below and P'(1) above.
 
     Raises:
         ValueError: a shape does not fit, there is no coefficient, or an element is not finite.
@@ -51,25 +49,6 @@ class Polynomial:
         """Degree D."""
         return int(self.coefficients.shape[1]) - 1
 
-    @property
-    def boundary_slopes(self) -> tuple[Array, Array]:
-        """P'(-1) and P'(1), each (N,), by x."""
-        ends = np.broadcast_to(np.array([[-1.0], [1.0]]), (2, self.n))
-        below, above = self._slope(ends)
-        return below, above
-
-    @property
-    def mean_slope(self) -> Array:
-        """(P'(1) + P'(-1)) / 2, (N,)."""
-        below, above = self.boundary_slopes
-        return (above + below) / 2
-
-    @property
-    def half_slope_difference(self) -> Array:
-        """(P'(1) - P'(-1)) / 2, (N,)."""
-        below, above = self.boundary_slopes
-        return (above - below) / 2
-
     def _slope(self, x: Array) -> Array:
         return horner(self.coefficients[:, 1:] * np.arange(1, self.degree + 1), x)
 
@@ -81,9 +60,9 @@ class Polynomial:
         """The values at `u` (..., N): NaN at NaN; at ±∞ what the arithmetic gives (±∞, or NaN with a flat end)."""
         x = self._normalise(u)
         inside = np.clip(x, -1.0, 1.0)
+        below, above = self._slope(np.full((2, self.n), [[-1.0], [1.0]]))
         with np.errstate(over="ignore", invalid="ignore"):
-            slope = self.mean_slope + self.half_slope_difference * inside
-            return horner(self.coefficients, inside) + (x - inside) * slope
+            return horner(self.coefficients, inside) + (x - inside) * np.where(x < 0, below, above)
 
     def derivative(self, u: Array) -> Array:
         """The derivatives by `u` at `u` (..., N)."""
@@ -102,13 +81,19 @@ def horner(coefficients: Array, x: Array) -> Array:
     return y
 
 
-def approximate_polynomial(target: Target, degree: int) -> Polynomial:
-    """As `fit_polynomial`, of functions that are sampled already, and without measuring the error.
+def fit_polynomial(target: Target, degree: int) -> Polynomial:
+    """Fit each function by its truncated Chebyshev series, which is close to the minimax polynomial.
 
-    With a histogram the fit is by weighted least squares at the nodes.
+    For the degrees used here its error is at most about three times the smallest possible one (one plus the
+    Lebesgue constant: Trefethen, Approximation Theory and Approximation Practice, 2019, chapter 15). With a histogram the
+    fit is by weighted least squares at the nodes. All parameters are rounded to float32.
+
+    Args:
+        target: N functions.
+        degree: D, from 0 to half the number of nodes.
 
     Raises:
-        ValueError: if the degree is negative or exceeds half the number of nodes.
+        ValueError: `degree` is out of range.
     """
     if not 0 <= degree <= NODES // 2:
         raise ValueError(f"a degree from 0 to {NODES // 2} is needed, got {degree = }")
@@ -130,29 +115,3 @@ def approximate_polynomial(target: Target, degree: int) -> Polynomial:
     for p in range(degree + 1):
         to_powers[: p + 1, p] = chebyshev.cheb2poly(np.eye(degree + 1)[p, : p + 1])
     return Polynomial(center, inverse, round_float32((to_powers @ series).T))
-
-
-def fit_polynomial(
-    function: ScalarFunctions, lo: npt.ArrayLike, hi: npt.ArrayLike, degree: int
-) -> tuple[Polynomial, Array]:
-    """Fit each function by its truncated Chebyshev series, which is close to the minimax polynomial.
-
-    For the degrees used here its error is at most about three times the smallest possible one (one plus the
-    Lebesgue constant: Trefethen, Approximation Theory and Approximation Practice, 2019, chapter 15). All parameters are
-    rounded to float32; the error includes it.
-
-    Args:
-        function: N functions.
-        lo: lower ends of the domains, (N,).
-        hi: upper ends, (N,).
-        degree: D, from 0 to half the number of nodes.
-
-    Returns:
-        The polynomials and their largest absolute errors on the domains, (N,).
-
-    Raises:
-        ValueError: `lo` and `hi` are not a domain, or `degree` is out of range.
-    """
-    target = make_target(function, lo, hi)
-    polynomial = approximate_polynomial(target, degree)
-    return polynomial, target.measure(polynomial)[0]

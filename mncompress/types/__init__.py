@@ -21,6 +21,7 @@ from mncompress.types._json import to_json as to_json
 from mncompress.types._network import ACTS as ACTS
 from mncompress.types._network import ENDS as ENDS
 from mncompress.types._network import FAMILIES as FAMILIES
+from mncompress.types._network import LEAK as LEAK
 from mncompress.types._network import RELU_LIKE as RELU_LIKE
 from mncompress.types._network import Act as Act
 from mncompress.types._network import ActivationSpec as ActivationSpec

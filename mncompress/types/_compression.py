@@ -102,7 +102,7 @@ class Decision:
     refused: Mapping[str, str] = field(default_factory=dict)
     """Cheaper kinds that were not taken, each with why."""
     settings: Mapping[str, int | float | str] = field(default_factory=dict)
-    """What the fit chose: `intervals`, `degree`, `act`, `knots`."""
+    """What the fit chose: `intervals`, `degree`, `act`, `knots`; `form` is `linear` for a table of lines, `reduced` for pieces."""
     left: bool = False
     """The neuron is gone; what it passed on is in a bypass or in the weights of the others."""
 

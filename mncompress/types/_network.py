@@ -15,6 +15,8 @@ ACTS: tuple[Act, ...] = get_args(Act)
 ENDS: tuple[Ends, ...] = get_args(Ends)
 RELU_LIKE: frozenset[Act] = frozenset({"relu", "leaky_relu"})
 """Inner activations that make every learned activation exactly piecewise linear."""
+LEAK = 0.01
+"""Slope of `leaky_relu` below 0."""
 
 
 @dataclass(frozen=True)
