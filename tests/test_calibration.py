@@ -44,7 +44,10 @@ def make_rows(rows: int = 50) -> np.ndarray:
 
 
 def exact_sensitivity(network: Network, x: np.ndarray) -> list[np.ndarray]:
-    """Root mean square of |d outputs / d activation output|, from the Jacobian by a disturbance of each activation's output."""
+    """Root mean square of |d outputs / d activation output|, from the Jacobian by a disturbance of each activation's output.
+
+    Outputs are logits or standardized targets.
+    """
     def outputs(disturbances: list[torch.Tensor], row: torch.Tensor) -> torch.Tensor:
         h, left = network.features(row), list(disturbances)
         for layer in network.layers:
@@ -52,7 +55,7 @@ def exact_sensitivity(network: Network, x: np.ndarray) -> list[np.ndarray]:
             if layer.activation is not None:
                 y = layer.activation(y) + left.pop(0)
             h = y + h if layer.residual else y
-        return h if network.targets is None else network.targets.invert(h)
+        return h
 
     zeros = [torch.zeros(layer.linear.out_features, dtype=torch.float64) for layer in network.activated_layers]
     jacobians = vmap(jacrev(outputs), in_dims=(None, 0))(zeros, torch.from_numpy(x))       # (rows, outputs, n) each

@@ -299,8 +299,10 @@ def test_batch_norm_against_torch(small: str) -> None:
 # Choosing epochs and networks
 
 
-def make_rows(metrics: list[float]) -> list[EpochMetrics]:
-    return [EpochMetrics(epoch, 0, 1.0, 1.0, metric, 1.0) for epoch, metric in enumerate(metrics, 1)]
+def make_rows(values: list[float], task: str) -> list[EpochMetrics]:
+    """Epochs with these accuracies, or these losses for regression."""
+    pairs = [(1.0, value) if task == "classification" else (value, 1.0) for value in values]
+    return [EpochMetrics(epoch, 0, 1.0, loss, metric, 1.0) for epoch, (loss, metric) in enumerate(pairs, 1)]
 
 
 @pytest.mark.parametrize(("metrics", "patience", "task", "epoch", "stopped"), [
@@ -312,7 +314,7 @@ def make_rows(metrics: list[float]) -> list[EpochMetrics]:
     ([math.nan, 0.1, math.inf], 0, "regression", 2, False),
     ([math.nan, math.nan, math.nan], 3, "regression", None, True)], ids=str)
 def test_best_epoch_and_patience(metrics: list[float], patience: int, task: Any, epoch: int | None, stopped: bool) -> None:
-    best, found = follow(make_rows(metrics), patience, task)
+    best, found = follow(make_rows(metrics, task), patience, task)
     assert (None if best is None else best.epoch, found) == (epoch, stopped)
 
 
