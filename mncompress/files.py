@@ -39,10 +39,15 @@ def atomic_path(path: Path) -> Iterator[Path]:
         yield temporary
         os.replace(temporary, path)
     except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}; free space or choose another --out") from error
+        raise OutputError(_cannot_write(path, error)) from error
     finally:
         with contextlib.suppress(OSError):      # gone after the rename; or its folder could not even be made
             temporary.unlink()
+
+
+def _cannot_write(path: Path, error: OSError) -> str:
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    return f"cannot write {path}: {error.strerror or error}; {'free space or ' if full else ''}choose another --out"
 
 
 def _clear_dead(path: Path) -> None:
@@ -99,7 +104,7 @@ def check_output_folder(folder: Path, *, overwrite: bool) -> None:
         with _uninterrupted(), contextlib.suppress(FileNotFoundError):    # another process cleared it away
             os.rmdir(tempfile.mkdtemp(prefix=prefix, suffix=".tmp", dir=there))
     except OSError as error:
-        raise OutputError(f"cannot write {folder}: {error.strerror or error}; choose another --out") from error
+        raise OutputError(_cannot_write(folder, error)) from error
 
 
 def _is_leftover(path: Path) -> bool:
@@ -130,7 +135,7 @@ def hold_folder(folder: Path, *, whole: bool = False) -> Iterator[None]:
         place.mkdir(parents=True, exist_ok=True)
         held = _try_to_lock(lock)
     except OSError as error:
-        raise OutputError(f"cannot write {folder}: {error.strerror or error}; choose another --out") from error
+        raise OutputError(_cannot_write(folder, error)) from error
     if held is None:
         raise OutputError(f"{folder} is in use by another mncompress process; wait until it ends, or choose another --out")
     try:
@@ -193,11 +198,6 @@ def atomic_folder(folder: Path, *, overwrite: bool = False) -> Iterator[Path]:
                 _exchange(temporary, folder)
     except OSError as error:
         raise OutputError(_cannot_write(folder, error)) from error
-
-
-def _cannot_write(folder: Path, error: OSError) -> str:
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    return f"cannot write {folder}: {error.strerror or error}; {'free space or ' if full else ''}choose another --out"
 
 
 def _exchange(temporary: Path, folder: Path) -> None:

@@ -77,7 +77,7 @@ def test_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(files.os, "replace", fail_with(errno.ENOSPC))
     with pytest.raises(OutputError) as error:
         write_text(tmp_path / "file", "x")
-    assert_one_line(error, "No space left", str(tmp_path / "file"), "--out")
+    assert_one_line(error, "No space left", str(tmp_path / "file"), "; free space or choose another --out")
     assert entries(tmp_path) == {}
 
 
@@ -87,7 +87,7 @@ def test_place_that_cannot_be_written(tmp_path: Path, name: str) -> None:
     (tmp_path / "folder").mkdir()
     with pytest.raises(OutputError) as error:
         write_text(tmp_path / name, "x")
-    assert_one_line(error, "cannot write", "--out")
+    assert_one_line(error, "cannot write", "; choose another --out")       # no space would help
     assert entries(tmp_path) == {"file": "kept"}
 
 
