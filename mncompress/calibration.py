@@ -100,7 +100,9 @@ def measure_sensitivity(network: Network, x: NDArray[np.generic]) -> list[Floats
     totals = [torch.zeros(layer.linear.out_features, dtype=torch.float64) for layer in network.activated_layers]
     probes, size = make_probes(len(rows), network.spec.out_features), batch_rows(network)
     for start in range(0, len(rows), size) if totals else ():
-        outputs, activated = _run_recorded(network, rows[start:start + size])
+        outputs, _, made = _record(network, rows[start:start + size])
+        # by a residual layer's output as by its activation's
+        activated = [y for layer, y in zip(network.layers, made, strict=True) if layer.activation is not None]
         for probe in probes:
             gradients = torch.autograd.grad((outputs * probe[start:start + size]).sum(), activated, retain_graph=True)
             for total, gradient in zip(totals, gradients, strict=True):
@@ -108,18 +110,14 @@ def measure_sensitivity(network: Network, x: NDArray[np.generic]) -> list[Floats
     return [(total / len(rows)).sqrt().numpy() for total in totals]
 
 
-def _run_recorded(network: Network, x: Tensor) -> tuple[Tensor, list[Tensor]]:
-    """The outputs, and what the activations gave, with what gradients need."""
-    h, activated = network.features(x).requires_grad_(), []
+def _record(network: Network, x: Tensor) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    """The outputs, and per layer its pre-activations and its output, with what gradients need."""
+    h, found, made = network.features(x).requires_grad_(), [], []
     for layer in network.layers:
-        u = layer.linear(h)
-        if layer.activation is None:
-            h = layer.activate(u, h)
-            continue
-        y = layer.activation(u)
-        activated.append(y)
-        h = y + h if layer.residual else y
-    return (h if network.targets is None else network.targets.invert(h)), activated
+        found.append(layer.linear(h))
+        h = layer.activate(found[-1], h)
+        made.append(h)
+    return (h if network.targets is None else network.targets.invert(h)), found, made
 
 
 def measure_metrics(network: Network, x: NDArray[np.generic]) -> list[Floats]:
@@ -128,11 +126,7 @@ def measure_metrics(network: Network, x: NDArray[np.generic]) -> list[Floats]:
     R^T R is the mean of J^T J over the first rows of x, J the outputs' gradient by the layer's pre-activations; see
     `measure_sensitivity`.
     """
-    h, found = network.features(torch.as_tensor(x[:SENSITIVITY_ROWS])).requires_grad_(), []
-    for layer in network.layers:
-        found.append(layer.linear(h))
-        h = layer.activate(found[-1], h)
-    outputs = h if network.targets is None else network.targets.invert(h)
+    outputs, found, _ = _record(network, torch.as_tensor(x[:SENSITIVITY_ROWS]))
     totals = [torch.zeros(u.shape[1], u.shape[1], dtype=torch.float64) for u in found]
     for probe in make_probes(*outputs.shape):
         gradients = torch.autograd.grad((outputs * probe).sum(), found, retain_graph=True)
