@@ -2,6 +2,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from fits import fit_line, fit_native, fit_polynomial, fit_spline
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import erf, expit
@@ -18,10 +19,6 @@ from mncompress.spline import (
     Native,
     PiecewiseLinear,
     Polynomial,
-    fit_affine,
-    fit_cubic_spline,
-    fit_native,
-    fit_polynomial,
 )
 from mncompress.types import ACTS, RELU_LIKE
 
@@ -65,11 +62,12 @@ def make_line(slope, intercept):
 
 
 def fit_forms(inner, lo, hi):
-    yield fit_cubic_spline(inner, lo, hi, 24)[0]
+    yield fit_spline(inner, lo, hi, 24)[0]
     yield fit_polynomial(inner, lo, hi, 7)[0]
     yield fit_native(inner, lo, hi, "softplus")[0]
     yield fit_native(inner, lo, hi, "relu")[0]
-    yield make_line(*fit_affine(inner, lo, hi)[:2])
+    line = fit_line(inner, lo, hi)[0]
+    yield make_line(line.slope, line.intercept)
 
 
 @pytest.mark.parametrize("act", SMOOTH)
@@ -174,7 +172,7 @@ def test_curvatures_of_forms_are_enclosed(radius):
 
 def test_narrow_and_wide_domains():
     inner = make_inner(np.random.default_rng(3), "tanh", "activated", 2, 8, 20)
-    spline = fit_cubic_spline(inner, -3.0, 3.0, 16)[0]
+    spline = fit_spline(inner, -3.0, 3.0, 16)[0]
     error = lambda u: np.abs(spline.evaluate(u) - inner.evaluate(u))  # noqa: E731
     at = np.full((1, 20), 1.25)
     # one point: nothing but the rounding allowance is added
@@ -332,8 +330,8 @@ def test_float32_rounding_bound_of_forms(act, center):
     inner = make_inner(np.random.default_rng(7), act, "linear", 1, 8, 60)
     lo, hi = center - 4, center + 4
     u = make_grid(lo - 3, hi + 2, 60).astype(np.float32)
-    forms = [fit_cubic_spline(inner, lo, hi, 30)[0], fit_polynomial(inner, lo, hi, 7)[0],
-             make_line(*fit_affine(inner, lo, hi)[:2])]
+    line = fit_line(inner, lo, hi)[0]
+    forms = [fit_spline(inner, lo, hi, 30)[0], fit_polynomial(inner, lo, hi, 7)[0], make_line(line.slope, line.intercept)]
     rng = np.random.default_rng(8)
     forms.append(PiecewiseLinear(np.sort(center + rng.standard_normal((60, 9)), 1), *rng.standard_normal((1, 60, 9)),
                                  *rng.standard_normal((2, 60))))

@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from fits import fit_polynomial, fit_spline
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import numpy_helper
@@ -129,7 +130,7 @@ def make_form(key: str, n: int, rng: np.random.Generator) -> Any:
     if kind == "piecewise_linear":
         return spline.PiecewiseLinear(np.sort(rng.uniform(-2, 2, (n, 3)), 1), rng.uniform(-1, 1, (n, 3)), random(), random())
     lo, hi = random(-3, -1), random(1, 3)
-    return spline.fit_polynomial(curve, lo, hi, 5)[0] if kind == "polynomial" else spline.fit_cubic_spline(curve, lo, hi, 8)[0]
+    return fit_polynomial(curve, lo, hi, 5)[0] if kind == "polynomial" else fit_spline(curve, lo, hi, 8)[0]
 
 
 def make_groups(network: Network, seed: int) -> list[list[Group]]:

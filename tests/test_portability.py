@@ -27,6 +27,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from fits import fit_polynomial, fit_spline
 from onnx import numpy_helper
 
 from mncompress import runtime, spline
@@ -130,8 +131,8 @@ def make_form(key: str, n: int) -> Any:
         return spline.PiecewiseLinear(np.sort(rng.uniform(-2, 2, (n, 3)), 1), rng.uniform(-1, 1, (n, 3)), alpha, eta)
     curve, lo, hi = from_native(spline.Native("tanh", alpha, beta, delta, eta)), -2 - beta, 2 + beta
     if detail == "linear":
-        return spline.fit_linear_spline(curve, lo, hi, 64)[0]
-    fit: Any = spline.fit_polynomial if kind == "polynomial" else spline.fit_cubic_spline
+        return fit_spline(curve, lo, hi, 64, 1)[0]
+    fit: Any = fit_polynomial if kind == "polynomial" else fit_spline
     return fit(curve, lo, hi, int(detail or 5))[0]
 
 
