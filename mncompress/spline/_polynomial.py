@@ -62,7 +62,7 @@ class Polynomial:
         inside = np.clip(x, -1.0, 1.0)
         below, above = self._slope(np.full((2, self.n), [[-1.0], [1.0]]))
         with np.errstate(over="ignore", invalid="ignore"):
-            return horner(self.coefficients, inside) + (x - inside) * np.where(x < 0, below, above)
+            return np.asarray(horner(self.coefficients, inside) + (x - inside) * np.where(x < 0, below, above))
 
     def derivative(self, u: Array) -> Array:
         """The derivatives by `u` at `u` (..., N)."""
