@@ -18,10 +18,12 @@ from mncompress.spline import (
     Native,
     PiecewiseLinear,
     Polynomial,
-    fit_affine,
-    fit_cubic_spline,
+    fit_line,
     fit_native,
     fit_polynomial,
+    fit_spline,
+    make_target,
+    span_knots,
 )
 from mncompress.types import ACTS, RELU_LIKE
 
@@ -60,16 +62,21 @@ def add_knots(u, *functions):
     return np.concatenate([u, *(np.clip(piece.knots.T, u.min(0), u.max(0)) for piece in pieces)])
 
 
-def make_line(slope, intercept):
-    return PiecewiseLinear(np.zeros((len(slope), 1)), np.zeros((len(slope), 1)), slope, intercept)
+def make_line(form):
+    return PiecewiseLinear(np.zeros((form.n, 1)), np.zeros((form.n, 1)), form.slope, form.intercept)
+
+
+def fit_cubic(target, intervals):
+    return fit_spline(target, span_knots(target.lo, target.hi, intervals), 3)
 
 
 def fit_forms(inner, lo, hi):
-    yield fit_cubic_spline(inner, lo, hi, 24)[0]
-    yield fit_polynomial(inner, lo, hi, 7)[0]
-    yield fit_native(inner, lo, hi, "softplus")[0]
-    yield fit_native(inner, lo, hi, "relu")[0]
-    yield make_line(*fit_affine(inner, lo, hi)[:2])
+    target = make_target(inner, lo, hi)
+    yield fit_cubic(target, 24)
+    yield fit_polynomial(target, 7)
+    yield fit_native(target, "softplus")[0]
+    yield fit_native(target, "relu")[0]
+    yield make_line(fit_line(target))
 
 
 @pytest.mark.parametrize("act", SMOOTH)
@@ -174,7 +181,7 @@ def test_curvatures_of_forms_are_enclosed(radius):
 
 def test_narrow_and_wide_domains():
     inner = make_inner(np.random.default_rng(3), "tanh", "activated", 2, 8, 20)
-    spline = fit_cubic_spline(inner, -3.0, 3.0, 16)[0]
+    spline = fit_cubic(make_target(inner, -3.0, 3.0), 16)
     error = lambda u: np.abs(spline.evaluate(u) - inner.evaluate(u))  # noqa: E731
     at = np.full((1, 20), 1.25)
     # one point: nothing but the rounding allowance is added
@@ -332,8 +339,8 @@ def test_float32_rounding_bound_of_forms(act, center):
     inner = make_inner(np.random.default_rng(7), act, "linear", 1, 8, 60)
     lo, hi = center - 4, center + 4
     u = make_grid(lo - 3, hi + 2, 60).astype(np.float32)
-    forms = [fit_cubic_spline(inner, lo, hi, 30)[0], fit_polynomial(inner, lo, hi, 7)[0],
-             make_line(*fit_affine(inner, lo, hi)[:2])]
+    target = make_target(inner, lo, hi)
+    forms = [fit_cubic(target, 30), fit_polynomial(target, 7), make_line(fit_line(target))]
     rng = np.random.default_rng(8)
     forms.append(PiecewiseLinear(np.sort(center + rng.standard_normal((60, 9)), 1), *rng.standard_normal((1, 60, 9)),
                                  *rng.standard_normal((2, 60))))

@@ -128,8 +128,10 @@ def make_form(key: str, n: int, rng: np.random.Generator) -> Any:
         return spline.Native(act, random(), random(0.3, 1), random(), random())
     if kind == "piecewise_linear":
         return spline.PiecewiseLinear(np.sort(rng.uniform(-2, 2, (n, 3)), 1), rng.uniform(-1, 1, (n, 3)), random(), random())
-    lo, hi = random(-3, -1), random(1, 3)
-    return spline.fit_polynomial(curve, lo, hi, 5)[0] if kind == "polynomial" else spline.fit_cubic_spline(curve, lo, hi, 8)[0]
+    target = spline.make_target(curve, random(-3, -1), random(1, 3))
+    if kind == "polynomial":
+        return spline.fit_polynomial(target, 5)
+    return spline.fit_spline(target, spline.span_knots(target.lo, target.hi, 8), 3)
 
 
 def make_groups(network: Network, seed: int) -> list[list[Group]]:

@@ -128,11 +128,11 @@ def make_form(key: str, n: int) -> Any:
         return spline.Native(detail, alpha, beta, delta, eta)
     if kind == "piecewise_linear":
         return spline.PiecewiseLinear(np.sort(rng.uniform(-2, 2, (n, 3)), 1), rng.uniform(-1, 1, (n, 3)), alpha, eta)
-    curve, lo, hi = from_native(spline.Native("tanh", alpha, beta, delta, eta)), -2 - beta, 2 + beta
-    if detail == "linear":
-        return spline.fit_linear_spline(curve, lo, hi, 64)[0]
-    fit: Any = spline.fit_polynomial if kind == "polynomial" else spline.fit_cubic_spline
-    return fit(curve, lo, hi, int(detail or 5))[0]
+    target = spline.make_target(from_native(spline.Native("tanh", alpha, beta, delta, eta)), -2 - beta, 2 + beta)
+    if kind == "polynomial":
+        return spline.fit_polynomial(target, int(detail or 5))
+    intervals, degree = (64, 1) if detail == "linear" else (int(detail or 5), 3)
+    return spline.fit_spline(target, spline.span_knots(target.lo, target.hi, intervals), degree)
 
 
 @functools.cache

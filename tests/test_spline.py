@@ -80,6 +80,18 @@ def make_polynomials(seed, degree, n=6):
     return Functions(form), center - width / 2, center + width / 2
 
 
+def fit_form(how, function, lo, hi, *settings):
+    """What is fitted, and its largest errors on the domains."""
+    target = sp.make_target(function, lo, hi)
+    form = how(target, *settings)
+    return form, target.measure(form)[0]
+
+
+def fit_uniform(target, intervals, degree=3):
+    """Splines with knots from end to end."""
+    return sp.fit_spline(target, sp.span_knots(target.lo, target.hi, intervals), degree)
+
+
 def make_pair(act="relu"):
     """Two functions for the error paths."""
     return Functions(sp.Native(act, np.ones(2), np.ones(2), np.zeros(2), np.zeros(2)))
@@ -213,11 +225,11 @@ def test_piecewise_linear_without_knots_gets_an_unused_one():
     (lambda: sp.PiecewiseLinear([[1.0]], [[1.0, 1.0]], [0.0], [0.0]), "slope_changes: array.shape = (1, 2)"),
     (lambda: sp.Polynomial([0.0], [1.0], np.zeros((1, 0))), "at least one coefficient"),
     (lambda: sp.Native("relu", np.ones(2), np.ones(1), np.ones(2), np.ones(2)), "beta: array.shape = (1,)"),
-    (lambda: sp.fit_constant(make_pair(), [0.0, 1.0], [1.0, 0.0]), "lo > hi for 1 of 2 functions"),
-    (lambda: sp.fit_affine(make_pair(), np.zeros(3), np.ones(3)), "lo: array.shape = (3,)"),
-    (lambda: sp.fit_cubic_spline(make_pair(), 0.0, 1.0, 0), "intervals = 0"),
-    (lambda: sp.fit_linear_spline(make_pair(), 0.0, 1.0, 0), "intervals = 0"),
-    (lambda: sp.fit_polynomial(make_pair(), 0.0, 1.0, 99), "degree = 99"),
+    (lambda: fit_form(sp.fit_constant, make_pair(), [0.0, 1.0], [1.0, 0.0]), "lo > hi for 1 of 2 functions"),
+    (lambda: fit_form(sp.fit_line, make_pair(), np.zeros(3), np.ones(3)), "lo: array.shape = (3,)"),
+    (lambda: fit_form(fit_uniform, make_pair(), 0.0, 1.0, 0), "intervals = 0"),
+    (lambda: fit_form(fit_uniform, make_pair(), 0.0, 1.0, 0, 1), "intervals = 0"),
+    (lambda: fit_form(sp.fit_polynomial, make_pair(), 0.0, 1.0, 99), "degree = 99"),
 ])
 def test_wrong_arguments_are_refused(make, message):
     with pytest.raises(ValueError, match=re.escape(message)):
@@ -242,15 +254,15 @@ def test_acts_have_their_limits_and_no_warnings(act):
 
 def test_constant_is_the_middle_of_the_range():
     function, lo, hi = make_waves(0)
-    value, error = sp.fit_constant(function, lo, hi)
+    form, error = fit_form(sp.fit_constant, function, lo, hi)
     y = function(np.linspace(lo, hi, 1537))
-    np.testing.assert_allclose(value, (y.min(0) + y.max(0)) / 2, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(form.intercept, (y.min(0) + y.max(0)) / 2, rtol=1e-12, atol=1e-12)
     np.testing.assert_allclose(error, np.ptp(y, axis=0) / 2, rtol=1e-12, atol=1e-12)
 
 
 def test_affine_is_the_minimax_line():
     function, lo, hi = make_waves(5)
-    slope, intercept, error = sp.fit_affine(function, lo, hi)
+    form, error = fit_form(sp.fit_line, function, lo, hi)
     u = np.linspace(lo, hi, 257)
     y = function(u)
     for i in range(function.n):  # the same as a linear program: minimise e with |y - slope·u - intercept| <= e
@@ -259,7 +271,7 @@ def test_affine_is_the_minimax_line():
         best = optimize.linprog([0, 0, 1], matrix, np.concatenate([y[:, i], -y[:, i]]), bounds=(None, None))
         # the error is measured on six times as many points: curvature 9 · (4/256)**2 / 8 at most
         assert best.fun - 1e-9 <= error[i] <= best.fun + 3e-4
-    found = np.abs(slope * u + intercept - y).max(axis=0)
+    found = np.abs(form.evaluate(u) - y).max(axis=0)
     assert (found <= error * (1 + 1e-9)).all()
 
 
@@ -267,9 +279,9 @@ def test_affine_is_the_minimax_line():
 @settings(max_examples=20, deadline=None)
 def test_lines_are_recovered(seed):
     function, lo, hi = make_polynomials(seed, 1)
-    slope, intercept, error = sp.fit_affine(function, lo, hi)
-    np.testing.assert_allclose(slope, function.derivative(lo), rtol=1e-9, atol=1e-9)
-    np.testing.assert_allclose(slope * lo + intercept, function(lo), rtol=1e-9, atol=1e-9)
+    form, error = fit_form(sp.fit_line, function, lo, hi)
+    np.testing.assert_allclose(form.slope, function.derivative(lo), rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(form.evaluate(lo), function(lo), rtol=1e-9, atol=1e-9)
     assert (error < 1e-9).all()
 
 
@@ -277,7 +289,7 @@ def test_lines_are_recovered(seed):
 @settings(max_examples=30, deadline=None)
 def test_polynomials_are_recovered_to_float32(seed, degree):
     function, lo, hi = make_polynomials(seed, degree)
-    form, error = sp.fit_polynomial(function, lo, hi, degree)
+    form, error = fit_form(sp.fit_polynomial, function, lo, hi, degree)
     # each of at most 8 coefficients is rounded, and so are center and half-width, which the inner slopes multiply
     size = np.abs(function.form.coefficients).sum(axis=1) + 1
     assert (error <= 20 * EPS32 * size * (1 + np.abs(function.form.center * function.form.inverse_half_width))).all()
@@ -287,7 +299,7 @@ def test_polynomials_are_recovered_to_float32(seed, degree):
 @pytest.mark.parametrize("degree", [2, 3, 5, 7])
 def test_polynomial_is_near_the_minimax_polynomial(degree):
     function, lo, hi = make_waves(6, n=4)
-    form, error = sp.fit_polynomial(function, lo, hi, degree)
+    form, error = fit_form(sp.fit_polynomial, function, lo, hi, degree)
     u = np.linspace(lo, hi, 257)
     y = function(u)
     for i in range(function.n):
@@ -307,7 +319,7 @@ def test_polynomial_is_near_the_minimax_polynomial(degree):
 @settings(max_examples=30, deadline=None)
 def test_spline_is_twice_continuous_at_every_knot(seed, intervals):
     function, lo, hi = make_waves(seed)
-    form, _ = sp.fit_cubic_spline(function, lo, hi, intervals)
+    form, _ = fit_form(fit_uniform, function, lo, hi, intervals)
     c = form.coefficients
     for parameter in (form.start, form.inverse_step, c):
         assert (parameter == parameter.astype(np.float32)).all()
@@ -327,7 +339,7 @@ def test_spline_is_twice_continuous_at_every_knot(seed, intervals):
 @settings(max_examples=30, deadline=None)
 def test_spline_is_exact_on_cubics(seed, intervals):
     function, lo, hi = make_polynomials(seed, 3)
-    form, error = sp.fit_cubic_spline(function, lo, hi, intervals)
+    form, error = fit_form(fit_uniform, function, lo, hi, intervals)
     size = np.abs(function.form.coefficients).sum(axis=1)
     assert (error <= 20 * EPS32 * size * (1 + np.abs(function.form.center * function.form.inverse_half_width))).all()
     np.testing.assert_allclose(
@@ -338,7 +350,7 @@ def test_spline_is_exact_on_cubics(seed, intervals):
 
 def test_spline_is_scipys_clamped_spline():
     function, lo, hi = make_waves(8, n=3)
-    form, _ = sp.fit_cubic_spline(function, lo, hi, 9)
+    form, _ = fit_form(fit_uniform, function, lo, hi, 9)
     u = np.linspace(lo, hi, 100)
     for i in range(3):
         one = function.select(np.array([i]))
@@ -351,7 +363,7 @@ def test_spline_is_scipys_clamped_spline():
 
 def test_spline_converges_with_order_four():
     function, lo, hi = make_waves(9)
-    errors = np.array([sp.fit_cubic_spline(function, lo, hi, k)[1] for k in (8, 16, 32)])
+    errors = np.array([fit_form(fit_uniform, function, lo, hi, k)[1] for k in (8, 16, 32)])
     order = np.log2(errors[:-1] / errors[1:])
     above_rounding = errors[1:] > 1e-5
     assert above_rounding.sum() > 5
@@ -362,7 +374,7 @@ def test_spline_converges_with_order_four():
 @given(st.integers(0, 2**31), st.integers(1, 300))
 def test_lines_join_the_values_at_the_knots(seed, intervals):
     function, lo, hi = make_waves(seed)
-    form, error = sp.fit_linear_spline(function, lo, hi, intervals)
+    form, error = fit_form(fit_uniform, function, lo, hi, intervals, 1)
     assert form.coefficients.shape == (12, intervals, 4)
     assert not form.coefficients[..., 2:].any()
     knots = form.start + np.arange(intervals)[:, None] / form.inverse_step
@@ -378,12 +390,19 @@ def test_lines_join_the_values_at_the_knots(seed, intervals):
 def test_the_stated_error_holds_between_the_grid_points():
     function, lo, hi = make_waves(10)
     for k in sp.INTERVALS:
-        form, error = sp.fit_cubic_spline(function, lo, hi, k)
+        form, error = fit_form(fit_uniform, function, lo, hi, k)
         fine = sp.max_abs_error(function, form, lo, hi, points=20_001)
         assert (fine <= 1.01 * error + 4 * EPS32).all(), k
 
 
 # ---- native ---------------------------------------------------------------------------------------------------------
+
+
+def fit_native(function, lo, hi, act):
+    """The fit, and its largest errors with the rounding."""
+    target = sp.make_target(function, lo, hi)
+    form, rounding = sp.fit_native(target, act)
+    return form, target.measure(form)[0] + rounding
 
 
 def make_native(act, seed, n=64):
@@ -399,7 +418,7 @@ def make_native(act, seed, n=64):
 @pytest.mark.parametrize("act", ACTS)
 def test_native_parameters_are_recovered(act):
     true, lo, hi = make_native(act, 11)
-    fit, error = sp.fit_native(Functions(true), lo, hi, act)
+    fit, error = fit_native(Functions(true), lo, hi, act)
     spread = np.ptp(true.evaluate(np.linspace(lo, hi, 200)), axis=0)
     exact = sp.max_abs_error(Functions(true), fit, lo, hi)
     assert (exact <= 1e-9 * spread).all()
@@ -420,16 +439,16 @@ def test_native_parameters_are_recovered(act):
 def test_native_fit_of_another_function_states_its_error():
     function, lo, hi = make_waves(12)
     for act in ACTS:
-        fit, error = sp.fit_native(function, lo, hi, act)
+        fit, error = fit_native(function, lo, hi, act)
         measured = sp.max_abs_error(function, fit, lo, hi, points=513)
         assert (measured <= error).all()
-        _, constant = sp.fit_constant(function, lo, hi)
+        _, constant = fit_form(sp.fit_constant, function, lo, hi)
         assert (measured <= 2 * constant + 1e-3).all(), act  # no worse than the mean, which is one of the fits
 
 
 def test_a_huge_alpha_is_charged_for_its_rounding():
     line = Functions(sp.Polynomial(np.zeros(1), np.ones(1), np.array([[0.0, 1.0]])))
-    fit, error = sp.fit_native(line, -1.0, 1.0, "tanh")
+    fit, error = fit_native(line, -1.0, 1.0, "tanh")
     assert fit.alpha > 10
     assert error >= fit.alpha * 2.0**-23
 
@@ -438,11 +457,11 @@ def test_a_huge_alpha_is_charged_for_its_rounding():
 
 
 FITS = {
-    "cubic": lambda f, lo, hi: sp.fit_cubic_spline(f, lo, hi, 4),
-    "linear": lambda f, lo, hi: sp.fit_linear_spline(f, lo, hi, 4),
-    "polynomial": lambda f, lo, hi: sp.fit_polynomial(f, lo, hi, 3),
-    "tanh": lambda f, lo, hi: sp.fit_native(f, lo, hi, "tanh"),
-    "relu": lambda f, lo, hi: sp.fit_native(f, lo, hi, "relu"),
+    "cubic": lambda f, lo, hi: fit_form(fit_uniform, f, lo, hi, 4),
+    "linear": lambda f, lo, hi: fit_form(fit_uniform, f, lo, hi, 4, 1),
+    "polynomial": lambda f, lo, hi: fit_form(sp.fit_polynomial, f, lo, hi, 3),
+    "tanh": lambda f, lo, hi: fit_native(f, lo, hi, "tanh"),
+    "relu": lambda f, lo, hi: fit_native(f, lo, hi, "relu"),
     "pieces": lambda f, lo, hi: fit_pieces(f, lo, hi),
 }
 
@@ -450,7 +469,7 @@ FITS = {
 def fit_pieces(function, lo, hi):
     target = sp.make_target(function, lo, hi)
     lines = sp.make_polylines(target, np.broadcast_to((np.arange(1537) % 48 == 0)[:, None], target.u.shape), 6)
-    form = sp.approximate_polylines(lines, 4)
+    form = sp.fit_polylines(lines, 4)
     return form, target.measure(form)[0]
 
 
@@ -511,7 +530,7 @@ def test_wrong_histograms_are_refused(make, message):
 def test_with_a_histogram_constants_and_lines_have_the_least_mean_square():
     function, lo, hi = make_waves(4)
     target = sp.make_target(function, lo, hi, make_histogram(lo, hi)[0])
-    line, constant = sp.approximate_line(target), sp.approximate_constant(target)
+    line, constant = sp.fit_line(target), sp.fit_constant(target)
     for i in range(function.n):
         slope, intercept = np.polyfit(target.u[:, i], target.values[:, i], 1, w=np.sqrt(target.weights[:, i]))
         np.testing.assert_allclose([line.slope[i], line.intercept[i]], [slope, intercept], rtol=1e-8, atol=1e-8)
@@ -531,7 +550,7 @@ def test_with_a_histogram_fits_are_closer_where_the_functions_are_used():
     def rms(form):
         return np.sqrt(np.square(form.evaluate(x) - function(x)).mean(0))
 
-    fits = [lambda t: sp.approximate_polynomial(t, 3), *(lambda t, act=act: sp.approximate_native(t, act)[0] for act in ACTS)]
+    fits = [lambda t: sp.fit_polynomial(t, 3), *(lambda t, act=act: sp.fit_native(t, act)[0] for act in ACTS)]
     for fit in fits:
         better = rms(fit(weighted)) / rms(fit(even))
         # What counts includes the even share; on the samples alone a fit may be a little worse where both are good.
@@ -557,7 +576,7 @@ def test_with_a_histogram_splines_are_least_squares(degree, intervals, part):
     function, lo, hi = make_waves(7, n=5)
     target = sp.make_target(function, lo, hi, make_histogram(lo, hi)[0], 513)
     first, last = (1 - part) * 0.4 * (hi - lo) + lo, hi - (1 - part) * 0.6 * (hi - lo)
-    form = sp.approximate_spline(target, sp.span_knots(first, last, intervals), degree)
+    form = sp.fit_spline(target, sp.span_knots(first, last, intervals), degree)
     for i in range(function.n):
         reference = fit_dense(target, i, first[i], last[i], intervals, degree)
         # Knots and coefficients are rounded to float32; and where weights hardly decide, roughness does.
@@ -605,7 +624,7 @@ def test_knots_go_where_a_function_is_no_line(degree):
     target = sp.make_target(function, lo, hi, make_histogram(lo, hi, seed=2)[0], 513)
     for form in sp.place_splines(target, (2, 6, 12, 31), degree)[1:]:
         placed, knots = target.measure(form)[1], form.knots
-        spanned = target.measure(sp.approximate_spline(target, sp.span_knots(lo, hi, knots.intervals), degree))[1]
+        spanned = target.measure(sp.fit_spline(target, sp.span_knots(lo, hi, knots.intervals), degree))[1]
         assert (knots.positions[0] >= lo - 1e-5).all()
         assert (knots.positions[-1] <= hi + 1e-5).all()
         assert (placed <= spanned).all()
@@ -643,7 +662,7 @@ def test_long_tails_are_fitted_exactly(degree, reach):
     target = sp.make_target(function, lo, hi, histogram, 513, histogram.core(513))
     for intervals in (1, 6, 31, 256):
         first, last = np.full(3, -1.7), np.array([2.2, 1.1, 2.0])
-        form = sp.approximate_spline(target, sp.span_knots(first, last, intervals), degree)
+        form = sp.fit_spline(target, sp.span_knots(first, last, intervals), degree)
         found = target.measure(form)[1]
         for i in range(3):
             reference = fit_dense(target, i, first[i], last[i], intervals, degree)
@@ -681,7 +700,7 @@ def test_functions_are_placed_by_themselves():
     some = np.array([3, 449, 450, 899])
     part = sp.make_target(Steps(scale[some]), lo[some], hi[some], histogram.select(some), 513, histogram.select(some).core(513))
     for form, alone in zip(sp.place_splines(target, (6, 15, 31), 3), sp.place_splines(part, (6, 15, 31), 3), strict=True):
-        again = sp.approximate_spline(part, form.knots.select(some), 3)
+        again = sp.fit_spline(part, form.knots.select(some), 3)
         for other in (alone, again):
             np.testing.assert_allclose(other.knots.positions, form.knots.select(some).positions, rtol=1e-6, atol=1e-6)
             np.testing.assert_allclose(other.coefficients, form.coefficients[some], rtol=1e-5, atol=1e-6)
@@ -694,7 +713,7 @@ def test_between_sparse_points_a_spline_is_smooth():
     counts[0, 50] = 1000
     histogram = sp.Histogram(counts, np.array([[-50.0, 50.0]]))
     target = sp.make_target(function, lo, hi, histogram, 33, histogram.core(64))
-    form = sp.approximate_spline(target, sp.span_knots(np.array([-8.0]), np.array([8.0]), 256), 3)
+    form = sp.fit_spline(target, sp.span_knots(np.array([-8.0]), np.array([8.0]), 256), 3)
     u = np.linspace(-8, 8, 5001)[:, None]
     assert np.abs(form.evaluate(u) - function(u)).max() < 1.2       # between points 3 apart nothing is known of a step
     u = np.linspace(0, 1, 1001)[:, None]
@@ -718,13 +737,13 @@ def test_the_core_has_nearly_all_samples(seed):
 def test_with_a_histogram_natives_and_polynomials_are_recovered(act):
     true, lo, hi = make_native(act, 11)
     target = sp.make_target(Functions(true), lo, hi, make_histogram(lo, hi)[0])
-    fit, _ = sp.approximate_native(target, act)
+    fit, _ = sp.fit_native(target, act)
     spread = np.ptp(true.evaluate(np.linspace(lo, hi, 200)), axis=0)
     found = target.measure(fit)[0] <= 1e-6 * spread
     # A knee where nothing is given has 5 % of the weight: a few of these may end in another minimum.
     assert found.mean() > 0.9
     line, lo, hi = make_polynomials(3, 4)
-    polynomial = sp.approximate_polynomial(sp.make_target(line, lo, hi, make_histogram(lo, hi)[0]), 4)
+    polynomial = sp.fit_polynomial(sp.make_target(line, lo, hi, make_histogram(lo, hi)[0]), 4)
     np.testing.assert_allclose(polynomial.coefficients, line.form.coefficients, rtol=1e-4, atol=1e-4)
 
 
@@ -742,7 +761,7 @@ def test_few_knots_are_as_good_as_least_squares_or_minimax(seed, knots, is_mean)
     form, lo, hi = make_lines(seed, 3)
     target = sp.make_target(Functions(form), lo, hi, make_histogram(lo, hi)[0] if is_mean else None, 65, form.knots.T)
     lines = sp.make_polylines(target, (target.u[:, :, None] == form.knots).any(2))
-    reduced = sp.approximate_polylines(lines, knots)
+    reduced = sp.fit_polylines(lines, knots)
     inside = (form.knots > lo[:, None]) & (form.knots < hi[:, None])
     assert lines.most == inside.sum(1).max()
     assert ((reduced.slope_changes != 0).sum(1) <= np.minimum(knots, inside.sum(1))).all()
@@ -774,7 +793,7 @@ def test_knots_that_do_least_harm_go_first():
     lines = sp.make_polylines(target, (target.u[:, :, None] == form.knots).any(2))
     assert lines.most == 3      # those within the domain
     assert sorted(lines.x[lines.rank > 0].tolist()) == [0.0, 0.001, 0.7]
-    one = sp.approximate_polylines(lines, 1)
+    one = sp.fit_polylines(lines, 1)
     assert one.knots[0, 0] in (0.0, 0.001)
     np.testing.assert_allclose(one.slope_changes[0, 0], 1.0, rtol=0, atol=0.01)
     assert lines.select(np.array([0, 0])).rank.shape[0] == 2
@@ -789,9 +808,9 @@ def test_a_domain_may_be_one_point(fit, point):
     # float32 resolves 250 to 1.5e-5, times the largest frequency; a kink may sit anywhere in the widened domain
     np.testing.assert_allclose(form.evaluate(u), function(u), rtol=0, atol=1e-6 + 3e-5 * abs(point))
     assert (error <= 1e-6 + 3e-5 * abs(point)).all()
-    slope, intercept, affine_error = sp.fit_affine(function, point, point)
-    np.testing.assert_allclose(slope * u + intercept, function(u), rtol=0, atol=1e-9)
-    np.testing.assert_allclose([affine_error, sp.fit_constant(function, point, point)[1]], 0, rtol=0, atol=1e-12)
+    line, affine_error = fit_form(sp.fit_line, function, point, point)
+    np.testing.assert_allclose(line.evaluate(u), function(u), rtol=0, atol=1e-9)
+    np.testing.assert_allclose([affine_error, fit_form(sp.fit_constant, function, point, point)[1]], 0, rtol=0, atol=1e-12)
 
 
 @dataclass
@@ -811,7 +830,7 @@ class Broken(Waves):
 def test_functions_that_are_not_finite_have_infinite_error():
     function = Broken(np.ones(3), np.zeros(3))
     errors = [fit(function, -1.0, 1.0)[1] for fit in FITS.values()]
-    errors += [sp.fit_affine(function, -1.0, 1.0)[2], sp.fit_constant(function, -1.0, 1.0)[1]]
+    errors += [fit_form(sp.fit_line, function, -1.0, 1.0)[1], fit_form(sp.fit_constant, function, -1.0, 1.0)[1]]
     for error in errors:
         assert np.isinf(error[:2]).all()
         assert np.isfinite(error[2])
@@ -821,7 +840,7 @@ def test_error_of_many_neurons_is_measured_in_blocks():
     n = 700  # more than one block of the default grid
     rng = np.random.default_rng(14)
     function = Waves(rng.uniform(1, 2, n), rng.uniform(0, 6, n))
-    form, error = sp.fit_cubic_spline(function, -1.0, 1.0, 3)
+    form, error = fit_form(fit_uniform, function, -1.0, 1.0, 3)
     u = np.linspace(-np.ones(n), np.ones(n), 1537)
     np.testing.assert_allclose(error, np.abs(form.evaluate(u) - function(u)).max(axis=0), rtol=1e-9, atol=1e-15)
 

@@ -134,7 +134,7 @@ class LayerOptions:
         assert rung is not None, f"{key} needs a rung"
         if key == REDUCED:
             assert self.polylines is not None
-            return spline.approximate_polylines(self.polylines.select(indices), rung)
+            return spline.fit_polylines(self.polylines.select(indices), rung)
         histogram = None if self.histogram is None else self.histogram.select(indices)
         function, domain = self.inner.select(indices), self.domain[indices]
         lo, hi = domain.T
@@ -143,8 +143,8 @@ class LayerOptions:
             fewer = [intervals for intervals in RUNGS[key] if intervals < rung]
             if known is None:
                 return spline.place_splines(target, [*fewer, rung], TABLES[key])[-1]
-            return spline.approximate_spline(target, known.select(indices), TABLES[key])
-        return spline.approximate_polynomial(spline.make_target(function, lo, hi, histogram, spline.FEWER_POINTS), rung)
+            return spline.fit_spline(target, known.select(indices), TABLES[key])
+        return spline.fit_polynomial(spline.make_target(function, lo, hi, histogram, spline.FEWER_POINTS), rung)
 
 
 @dataclass(frozen=True)
@@ -212,7 +212,7 @@ def find_options(inner: InnerNetworks, family: Family, domain: Array, preset: Pr
         if learned:
             _add_natives_(options, samples, sorted(RELU_LIKE) if pieces else ACTS)
             if not pieces:
-                options.add_ladder_("polynomial", [samples.measure(spline.approximate_polynomial(samples, degree))
+                options.add_ladder_("polynomial", [samples.measure(spline.fit_polynomial(samples, degree))
                                                    for degree in DEGREES])
                 targets = [_make_table_target(inner, domain, histogram, intervals)
                            for intervals in (MOST_OF_FEWER_POINTS, spline.INTERVALS[-1])]
@@ -249,13 +249,13 @@ def _add_piecewise_linear_(options: _Options, form: spline.PiecewiseLinear) -> N
 
 
 def _add_lines_(options: _Options, samples: spline.Target) -> None:
-    for key, form in (("constant", spline.approximate_constant(samples)), ("affine", spline.approximate_line(samples))):
+    for key, form in (("constant", spline.fit_constant(samples)), ("affine", spline.fit_line(samples))):
         options.add_fit_(key, form, *samples.measure(form))
 
 
 def _add_natives_(options: _Options, samples: spline.Target, acts: Iterable[Act]) -> None:
     for act in acts:
-        form, rounding = spline.approximate_native(samples, act)
+        form, rounding = spline.fit_native(samples, act)
         largest, rms = samples.measure(form)
         if act in RELU_LIKE:
             largest = np.maximum(largest, _error_at_kink(samples, form))
@@ -302,6 +302,6 @@ def _add_reduced_(options: _Options, samples: spline.Target, exact: spline.Piece
         if place and rungs[place - 1] >= lines.most:
             measured.append(measured[-1])
         else:
-            measured.append(samples.measure(spline.approximate_polylines(lines, rung)))
+            measured.append(samples.measure(spline.fit_polylines(lines, rung)))
     options.add_ladder_(REDUCED, measured)
     return lines

@@ -13,23 +13,17 @@ without warning.
 
 *Native*: alpha·act(beta·u + delta) + eta.
 
-Every `fit_*` takes `ScalarFunctions` and domains `lo`, `hi` and returns what it found with the largest absolute error
-of each neuron; a domain that is a single point is allowed. Every `approximate_*` takes a
-`Target` instead, functions that are sampled already, perhaps with a `Histogram` of what they are given, and returns
-the form alone.
+A fit takes a `Target`: functions that are sampled, their domains, and perhaps a `Histogram` of what they are given. A
+domain that is a single point is allowed. `Target.measure` says how far a form is off.
 """
 
 from mncompress.spline._acts import ACT_DERIVATIVES as ACT_DERIVATIVES
 from mncompress.spline._acts import ACT_VALUES as ACT_VALUES
 from mncompress.spline._affine import Affine as Affine
-from mncompress.spline._affine import approximate_constant as approximate_constant
-from mncompress.spline._affine import approximate_line as approximate_line
-from mncompress.spline._affine import fit_affine as fit_affine
 from mncompress.spline._affine import fit_constant as fit_constant
+from mncompress.spline._affine import fit_line as fit_line
 from mncompress.spline._cubic import CubicSpline as CubicSpline
-from mncompress.spline._cubic import approximate_spline as approximate_spline
-from mncompress.spline._cubic import fit_cubic_spline as fit_cubic_spline
-from mncompress.spline._cubic import fit_linear_spline as fit_linear_spline
+from mncompress.spline._cubic import fit_spline as fit_spline
 from mncompress.spline._functions import ERROR_POINTS as ERROR_POINTS
 from mncompress.spline._functions import FEWER_POINTS as FEWER_POINTS
 from mncompress.spline._functions import Form as Form
@@ -42,14 +36,12 @@ from mncompress.spline._knots import INTERVALS as INTERVALS
 from mncompress.spline._knots import Knots as Knots
 from mncompress.spline._knots import span_knots as span_knots
 from mncompress.spline._native import Native as Native
-from mncompress.spline._native import approximate_native as approximate_native
 from mncompress.spline._native import fit_native as fit_native
 from mncompress.spline._piecewise import PiecewiseLinear as PiecewiseLinear
 from mncompress.spline._placing import place_splines as place_splines
 from mncompress.spline._polyline import KNOTS as KNOTS
 from mncompress.spline._polyline import Polylines as Polylines
-from mncompress.spline._polyline import approximate_polylines as approximate_polylines
+from mncompress.spline._polyline import fit_polylines as fit_polylines
 from mncompress.spline._polyline import make_polylines as make_polylines
 from mncompress.spline._polynomial import Polynomial as Polynomial
-from mncompress.spline._polynomial import approximate_polynomial as approximate_polynomial
 from mncompress.spline._polynomial import fit_polynomial as fit_polynomial

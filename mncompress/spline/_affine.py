@@ -3,10 +3,9 @@
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from mncompress.spline._arrays import Array, Indices, as_finite
-from mncompress.spline._functions import LARGEST_VALUE, ScalarFunctions, Target, center_and_half_width, make_target
+from mncompress.spline._functions import LARGEST_VALUE, Target, center_and_half_width, make_target
 
 SLOPE_POINTS = 257
 BISECTIONS = 48
@@ -48,12 +47,12 @@ class Affine:
         return Affine(self.slope[indices], self.intercept[indices])
 
 
-def approximate_constant(target: Target) -> Affine:
+def fit_constant(target: Target) -> Affine:
     """The constants closest to the functions: the middle of their ranges, or with a histogram their means."""
     return Affine(np.zeros(target.n), _best_constant(target, _finite(target.values)))
 
 
-def approximate_line(target: Target) -> Affine:
+def fit_line(target: Target) -> Affine:
     """The lines closest to the functions: minimax, or with a histogram by weighted least squares."""
     center, half_width = center_and_half_width(target.lo, target.hi)
     around = target
@@ -98,41 +97,3 @@ def _minimax_slope(x: Array, y: Array) -> Array:
         too_steep = rest.argmax(axis=1) < rest.argmin(axis=1)
         low, high = np.where(too_steep, low, slope), np.where(too_steep, slope, high)
     return np.asarray(low + (high - low) / 2)
-
-
-def fit_constant(function: ScalarFunctions, lo: npt.ArrayLike, hi: npt.ArrayLike) -> tuple[Array, Array]:
-    """The constant closest to each function: the middle of its range.
-
-    Args:
-        function: N functions.
-        lo: lower ends of the domains, (N,).
-        hi: upper ends, (N,).
-
-    Returns:
-        The constants and their largest absolute errors on the domains, each (N,).
-
-    Raises:
-        ValueError: `lo` and `hi` are not a domain.
-    """
-    target = make_target(function, lo, hi)
-    form = approximate_constant(target)
-    return form.intercept, target.measure(form)[0]
-
-
-def fit_affine(function: ScalarFunctions, lo: npt.ArrayLike, hi: npt.ArrayLike) -> tuple[Array, Array, Array]:
-    """The line slope·u + intercept closest to each function in the largest error (minimax, to grid accuracy).
-
-    Args:
-        function: N functions.
-        lo: lower ends of the domains, (N,).
-        hi: upper ends, (N,).
-
-    Returns:
-        Slopes, intercepts and largest absolute errors on the domains, each (N,).
-
-    Raises:
-        ValueError: `lo` and `hi` are not a domain.
-    """
-    target = make_target(function, lo, hi)
-    form = approximate_line(target)
-    return form.slope, form.intercept, target.measure(form)[0]

@@ -4,20 +4,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from numpy.typing import NDArray
 from scipy import interpolate
 
 from mncompress.spline._arrays import Array, Indices, as_finite, round_float32
-from mncompress.spline._functions import (
-    ScalarFunctions,
-    Target,
-    center_and_half_width,
-    make_target,
-    neuron_blocks,
-    sample_finite,
-)
-from mncompress.spline._knots import Knots, span_knots
+from mncompress.spline._functions import ScalarFunctions, Target, center_and_half_width, neuron_blocks, sample_finite
+from mncompress.spline._knots import Knots
 from mncompress.spline._least_squares import Samples, solve
 
 
@@ -104,8 +96,18 @@ def weighted_blocks(target: Target) -> Iterator[Indices]:
         yield from (block for block in blocks if block.size)
 
 
-def approximate_spline(target: Target, knots: Knots, degree: int) -> CubicSpline:
-    """Splines of degree 1 or 3 on given knots: interpolation, or with a histogram weighted least squares; see `place_splines`."""
+def fit_spline(target: Target, knots: Knots, degree: int) -> CubicSpline:
+    """Splines of degree 1 or 3 on given knots: interpolation, or with a histogram weighted least squares; see `place_splines`.
+
+    Interpolating lines are off by K**-2 for smooth functions, cubics, which take the function's own derivative at both ends
+    ("clamped"), by K**-4 (de Boor, A Practical Guide to Splines, 1978, chapter V). All parameters are rounded to float32,
+    which leaves jumps of a few float32 roundings of the coefficients at the knots.
+
+    Args:
+        target: N functions.
+        knots: of N splines of K intervals.
+        degree: 1 or 3; the upper coefficients of lines are 0.
+    """
     spline = interpolate_spline(target, knots, degree)
     for block in weighted_blocks(target):
         spline.coefficients[block] = round_float32(solve(Samples.of(target, block), knots.select(block), degree)[0])
@@ -131,43 +133,3 @@ def _interpolate(function: ScalarFunctions, knots: Knots, degree: int) -> Array:
     ends = sample_finite(function, knots.positions[[0, -1]], derivative=True) / knots.inverse_step
     spline = interpolate.CubicSpline(np.arange(knots.intervals + 1.0), values, bc_type=((1, ends[0]), (1, ends[1])))
     return np.asarray(spline.c[::-1].transpose(2, 1, 0))     # scipy: (4, K, N), highest power first
-
-
-def fit_cubic_spline(
-    function: ScalarFunctions, lo: npt.ArrayLike, hi: npt.ArrayLike, intervals: int
-) -> tuple[CubicSpline, Array]:
-    """Interpolate each function at `intervals` + 1 uniform knots, twice continuously differentiable.
-
-    The boundary condition is the function's own derivative at both ends ("clamped"), so the error falls as K**-4 for
-    smooth functions (de Boor, A Practical Guide to Splines, 1978, chapter V). All parameters are rounded to float32,
-    which leaves jumps of a few float32 roundings of the coefficients at the knots; the error includes it.
-
-    Args:
-        function: N functions.
-        lo: lower ends of the domains, (N,).
-        hi: upper ends, (N,).
-        intervals: K, at least 1.
-
-    Returns:
-        The splines and their largest absolute errors on the domains, (N,).
-
-    Raises:
-        ValueError: `lo` and `hi` are not a domain, or `intervals` < 1.
-    """
-    return _fit(function, lo, hi, intervals, 3)
-
-
-def fit_linear_spline(
-    function: ScalarFunctions, lo: npt.ArrayLike, hi: npt.ArrayLike, intervals: int
-) -> tuple[CubicSpline, Array]:
-    """Join the values of each function at `intervals` + 1 uniform knots by lines: a spline whose upper coefficients are 0.
-
-    The error (n,) falls as K**-2 for smooth functions. Arguments, shapes, results and errors are those of `fit_cubic_spline`.
-    """
-    return _fit(function, lo, hi, intervals, 1)
-
-
-def _fit(function: ScalarFunctions, lo: npt.ArrayLike, hi: npt.ArrayLike, intervals: int, degree: int) -> tuple[CubicSpline, Array]:
-    target = make_target(function, lo, hi)
-    spline = approximate_spline(target, span_knots(target.lo, target.hi, intervals), degree)
-    return spline, target.measure(spline)[0]

@@ -3,18 +3,10 @@
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from mncompress.spline._acts import ACT_DERIVATIVES, ACT_VALUES
 from mncompress.spline._arrays import Array, Indices, as_finite
-from mncompress.spline._functions import (
-    ScalarFunctions,
-    Target,
-    center_and_half_width,
-    make_target,
-    neuron_blocks,
-    sample_finite,
-)
+from mncompress.spline._functions import Target, center_and_half_width, neuron_blocks, sample_finite
 from mncompress.spline._histogram import weigh
 from mncompress.spline._projection import TINY, fit_act
 from mncompress.types import RELU_LIKE, Act
@@ -68,8 +60,22 @@ def _rounded_size(act: Act, atoms: Array) -> Array:
     return size if act in RELU_LIKE else np.maximum(size, 1.0)
 
 
-def approximate_native(target: Target, act: Act) -> tuple[Native, Array]:
-    """As `fit_native`, of functions that are sampled already; the second result is the bound of the rounding alone."""
+def fit_native(target: Target, act: Act) -> tuple[Native, Array]:
+    """Fit alpha·act(beta·u + delta) + eta to each function by least squares, weighted where there is a histogram.
+
+    alpha and eta follow linearly from beta and delta (variable projection: Golub and Pereyra, doi:10.1137/0710036),
+    which Levenberg-Marquardt finds from several starts. A function of that very form is recovered to rounding if its
+    knee or center lies in the domain or close to it and 0.2 <= |beta|·(hi - lo) <= 30. For relu and leaky_relu
+    |beta| = 1; for sigmoid and tanh beta > 0.
+
+    Args:
+        target: N functions.
+        act: the activation.
+
+    Returns:
+        The fits; and a bound (N,) of the rounding that a float32 activation multiplied by a large alpha brings (a nearly
+        affine function is a tanh with a huge alpha), which comes on top of the error that is measured.
+    """
     center, half_width = center_and_half_width(target.lo, target.hi)
     x = -np.cos(np.linspace(0, np.pi, FIT_POINTS))  # denser at the ends, where a knee has few points behind it
     y = sample_finite(target.function, center + half_width * x[:, None]).T
@@ -90,29 +96,3 @@ def approximate_native(target: Target, act: Act) -> tuple[Native, Array]:
     if act in RELU_LIKE:
         alpha, delta, beta = alpha * np.abs(beta), delta / np.abs(beta), np.sign(beta)
     return Native(act, alpha, beta, delta, eta), rounding
-
-
-def fit_native(function: ScalarFunctions, lo: npt.ArrayLike, hi: npt.ArrayLike, act: Act) -> tuple[Native, Array]:
-    """Fit alpha·act(beta·u + delta) + eta to each function by least squares.
-
-    alpha and eta follow linearly from beta and delta (variable projection: Golub and Pereyra, doi:10.1137/0710036),
-    which Levenberg-Marquardt finds from several starts. A function of that very form is recovered to rounding if its
-    knee or center lies in the domain or close to it and 0.2 <= |beta|·(hi - lo) <= 30. For relu and leaky_relu
-    |beta| = 1; for sigmoid and tanh beta > 0.
-
-    Args:
-        function: N functions.
-        lo: lower ends of the domains, (N,).
-        hi: upper ends, (N,).
-        act: the activation.
-
-    Returns:
-        The fits; and their largest absolute errors on the domains, (N,), each with a bound of the rounding that a
-        float32 activation multiplied by a large alpha brings (a nearly affine function is a tanh with a huge alpha).
-
-    Raises:
-        ValueError: `lo` and `hi` are not a domain.
-    """
-    target = make_target(function, lo, hi)
-    native, rounding = approximate_native(target, act)
-    return native, target.measure(native)[0] + rounding

@@ -35,7 +35,7 @@ FLOOR = 1e-6
 
 
 def place_splines(target: Target, intervals: Sequence[int], degree: int, near: Knots | None = None) -> list[CubicSpline]:
-    """As `approximate_spline`, on good knots for each number of intervals; where no histogram says what is given, from end to end.
+    """As `fit_spline`, on good knots for each number of intervals; where no histogram says what is given, from end to end.
 
     Args:
         target: N functions.

@@ -113,7 +113,7 @@ def _harm(lines: Polylines, rows: Indices, a: Indices, b: Indices) -> Array:
     return np.asarray((lines.weights[rows] * error**2).sum(1) if lines.is_mean else error.max(1))
 
 
-def approximate_polylines(lines: Polylines, knots: int) -> PiecewiseLinear:
+def fit_polylines(lines: Polylines, knots: int) -> PiecewiseLinear:
     """The piecewise-linear functions with at most so many knots each, in as many columns as are used."""
     points = lines.x.shape[1]
     kept = (lines.rank > 0) & (lines.rank <= knots)

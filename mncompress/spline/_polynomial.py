@@ -3,11 +3,10 @@
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from numpy.polynomial import chebyshev
 
 from mncompress.spline._arrays import Array, Indices, as_finite, round_float32
-from mncompress.spline._functions import ScalarFunctions, Target, center_and_half_width, make_target, sample_finite
+from mncompress.spline._functions import Target, center_and_half_width, sample_finite
 from mncompress.spline._histogram import weigh
 
 NODES = 64
@@ -102,10 +101,16 @@ def horner(coefficients: Array, x: Array) -> Array:
     return y
 
 
-def approximate_polynomial(target: Target, degree: int) -> Polynomial:
-    """As `fit_polynomial`, of functions that are sampled already, and without measuring the error.
+def fit_polynomial(target: Target, degree: int) -> Polynomial:
+    """Each function's truncated Chebyshev series, or with a histogram its weighted least squares fit at the Chebyshev nodes.
 
-    With a histogram the fit is by weighted least squares at the nodes.
+    The series is close to the minimax polynomial. For the degrees used here its error is at most about three times the
+    smallest possible one (one plus the Lebesgue constant: Trefethen, Approximation Theory and Approximation Practice, 2019,
+    chapter 15). All parameters are rounded to float32.
+
+    Args:
+        target: N functions.
+        degree: D, from 0 to half the number of nodes.
 
     Raises:
         ValueError: if the degree is negative or exceeds half the number of nodes.
@@ -130,29 +135,3 @@ def approximate_polynomial(target: Target, degree: int) -> Polynomial:
     for p in range(degree + 1):
         to_powers[: p + 1, p] = chebyshev.cheb2poly(np.eye(degree + 1)[p, : p + 1])
     return Polynomial(center, inverse, round_float32((to_powers @ series).T))
-
-
-def fit_polynomial(
-    function: ScalarFunctions, lo: npt.ArrayLike, hi: npt.ArrayLike, degree: int
-) -> tuple[Polynomial, Array]:
-    """Fit each function by its truncated Chebyshev series, which is close to the minimax polynomial.
-
-    For the degrees used here its error is at most about three times the smallest possible one (one plus the
-    Lebesgue constant: Trefethen, Approximation Theory and Approximation Practice, 2019, chapter 15). All parameters are
-    rounded to float32; the error includes it.
-
-    Args:
-        function: N functions.
-        lo: lower ends of the domains, (N,).
-        hi: upper ends, (N,).
-        degree: D, from 0 to half the number of nodes.
-
-    Returns:
-        The polynomials and their largest absolute errors on the domains, (N,).
-
-    Raises:
-        ValueError: `lo` and `hi` are not a domain, or `degree` is out of range.
-    """
-    target = make_target(function, lo, hi)
-    polynomial = approximate_polynomial(target, degree)
-    return polynomial, target.measure(polynomial)[0]
