@@ -17,8 +17,7 @@ NODES = 64
 class Polynomial:
     """N polynomials P(x), x = (u - center)·inverse_half_width, continued linearly outside of [-1, 1].
 
-    With xc = clip(x, -1, 1) the value is P(xc) + (x - xc)·(mean_slope + half_slope_difference·xc), where the last
-    factor is P'(-1) below and P'(1) above.
+    With xc = clip(x, -1, 1) the value is P(xc) + (x - xc)·P'(xc).
 
     Raises:
         ValueError: a shape does not fit, there is no coefficient, or an element is not finite.
@@ -50,25 +49,6 @@ class Polynomial:
         """Degree D."""
         return int(self.coefficients.shape[1]) - 1
 
-    @property
-    def boundary_slopes(self) -> tuple[Array, Array]:
-        """P'(-1) and P'(1), each (N,), by x."""
-        ends = np.broadcast_to(np.array([[-1.0], [1.0]]), (2, self.n))
-        below, above = self._slope(ends)
-        return below, above
-
-    @property
-    def mean_slope(self) -> Array:
-        """(P'(1) + P'(-1)) / 2, (N,)."""
-        below, above = self.boundary_slopes
-        return (above + below) / 2
-
-    @property
-    def half_slope_difference(self) -> Array:
-        """(P'(1) - P'(-1)) / 2, (N,)."""
-        below, above = self.boundary_slopes
-        return (above - below) / 2
-
     def _slope(self, x: Array) -> Array:
         return horner(self.coefficients[:, 1:] * np.arange(1, self.degree + 1), x)
 
@@ -80,8 +60,9 @@ class Polynomial:
         """The values at `u` (..., N): NaN at NaN; at ±∞ what the arithmetic gives (±∞, or NaN with a flat end)."""
         x = self._normalise(u)
         inside = np.clip(x, -1.0, 1.0)
+        below, above = self._slope(np.full((2, self.n), [[-1.0], [1.0]]))
+        slope: Array = np.where(x < 0, below, above)
         with np.errstate(over="ignore", invalid="ignore"):
-            slope = self.mean_slope + self.half_slope_difference * inside
             return horner(self.coefficients, inside) + (x - inside) * slope
 
     def derivative(self, u: Array) -> Array:
