@@ -2,7 +2,6 @@
 
 from mncompress.analysis._bounds import bound_error as bound_error
 from mncompress.analysis._bounds import bound_lipschitz as bound_lipschitz
-from mncompress.analysis._bounds import bound_range as bound_range
 from mncompress.analysis._choose import Choice as Choice
 from mncompress.analysis._choose import choose as choose
 from mncompress.analysis._choose import keep_all as keep_all
