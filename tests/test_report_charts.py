@@ -110,11 +110,11 @@ def test_every_provider_and_thread_count_has_a_row() -> None:
         f"microseconds per run ({where})" for where in ("cpu, 1 thread", "cpu, 4 threads", "cuda, 1 thread")]
 
 
-def test_latency_without_intervals_or_twin_is_drawn_too() -> None:
-    rows = [dataclasses.replace(row, median_low=None, median_high=None, ratio_low=None, ratio_high=None, ratio_to_relu_twin=None)
+def test_latency_without_twin_is_drawn_too() -> None:
+    rows = [dataclasses.replace(row, ratio_low=None, ratio_high=None, ratio_to_relu_twin=None)
             for row in make_latency()[:4]]
     times, ratios = draw_latency(group_latency(rows)).axes
-    assert [len(line.get_xdata()) for line in times.lines] == [1] * 4
+    assert [len(line.get_xdata()) for line in times.lines] == [1, 2] * 4      # a point and its interval
     assert all(len(line.get_xdata()) == 0 or line.get_ydata()[0] == 1 for line in ratios.lines)
     assert describe_latency(group_latency(rows)).startswith("cpu, 1 thread, batch 1: original 9.31, compressed 6.1, ")
 
@@ -285,7 +285,7 @@ def test_inspection_of_a_compressed_network_has_the_charts_of_the_page(tmp_path:
     inspection = inspect_curves(CURVES, tmp_path, report=REPORT, formats=("svg",), most=3)
     assert [path.name for path in inspection.pictures] == ["frontier.svg", "latency.svg", "activations-1.svg"]
     assert all(path.read_text().startswith("<?xml") for path in inspection.pictures)
-    order = sorted(range(len(CURVES)), key=lambda row: -CURVES.sensitivity[row])     # type: ignore[index]
+    order = sorted(range(len(CURVES)), key=lambda row: -CURVES.sensitivity[row])
     drawn = inspection.pictures[-1].read_text()
     assert drawn.count('id="axes_') == 3
     first = f"{CURVES.layer[order[0]]}.{CURVES.index[order[0]]}"
@@ -311,9 +311,6 @@ def test_a_report_of_before_trials_were_kept_is_read_too(tmp_path: Path) -> None
     document = to_json(REPORT)
     for name in ("trials", "layers", "options"):
         del document[name]
-    for row in document["latency"]:
-        for name in ("median_low", "median_high", "ratio_low", "ratio_high"):
-            del row[name]
     write_json(tmp_path / "report.json", document)
     assert load_report(tmp_path / "report.json").trials == ()
 

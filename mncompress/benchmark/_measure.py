@@ -223,7 +223,7 @@ def summarize(measurement: Measurement) -> tuple[LatencyRow, ...]:
         median = float(np.median(samples))
         low, high = median_interval(samples, measurement.starts)
         row = LatencyRow(name, measurement.provider, measurement.threads, measurement.batch, median,
-                         float(np.percentile(samples, 95)), len(samples), median_low=low, median_high=high)
+                         float(np.percentile(samples, 95)), len(samples), low, high)
         if RELU_TWIN in measurement.models:
             found = ratio(measurement, name, RELU_TWIN)
             row = dataclasses.replace(row, ratio_to_relu_twin=found.median, ratio_low=found.low, ratio_high=found.high)
