@@ -17,7 +17,6 @@ from scipy import special
 from torch import nn
 
 from mncompress import runtime, spline
-from mncompress.analysis import Affine
 from mncompress.analysis._inner import from_native
 from mncompress.compression import Group, rewrite
 from mncompress.errors import ExportError, MncompressError, RuntimeProviderError
@@ -27,6 +26,7 @@ from mncompress.export._graph import DOMAIN
 from mncompress.export._inline import inline_functions
 from mncompress.export._inner import Form
 from mncompress.nn import CubicSpline, LearnedActivation, Network, Polynomial, Standardize, make_body
+from mncompress.spline import Affine
 from mncompress.types import ACTS, ENDS, Act, ActivationSpec, NetworkSpec
 
 METADATA = {"producer": "mncompress", "version": "0", "recipe_hash": "sha256:0", "seed": "3"}

@@ -30,12 +30,12 @@ import torch
 from onnx import numpy_helper
 
 from mncompress import runtime, spline
-from mncompress.analysis import Affine
 from mncompress.analysis._inner import from_native
 from mncompress.compression import Group, rewrite
 from mncompress.errors import RuntimeProviderError
 from mncompress.export import make_model, run_reference, write_onnx
 from mncompress.nn import CubicSpline, Network, Polynomial, Standardize, make_body
+from mncompress.spline import Affine
 from mncompress.types import ACTS, ActivationSpec, NetworkSpec
 
 pytestmark = pytest.mark.portability

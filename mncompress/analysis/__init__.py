@@ -14,5 +14,3 @@ from mncompress.analysis._options import find_options as find_options
 from mncompress.analysis._options import kind_of as kind_of
 from mncompress.analysis._rounding import bound_form_rounding as bound_form_rounding
 from mncompress.analysis._rounding import bound_rounding as bound_rounding
-from mncompress.spline import Affine as Affine
-from mncompress.spline import Histogram as Histogram

@@ -38,7 +38,6 @@ from numpy.typing import NDArray
 
 from mncompress import spline
 from mncompress.analysis import (
-    Affine,
     InnerNetworks,
     Replacement,
     bound_error,
@@ -51,7 +50,7 @@ from mncompress.compression._planner import Compressed
 from mncompress.compression._rewrite import FEATURES, Group, LinearMap
 from mncompress.compression._rows import Signals, observe_signals
 from mncompress.nn import Network, Vaf
-from mncompress.spline import ACT_VALUES
+from mncompress.spline import ACT_VALUES, Affine
 
 UNIT_ROUNDOFF = 2.0**-24
 LARGEST_SLOPE = 1.13
