@@ -1,4 +1,4 @@
-"""The one look of all pictures: colors by role, and axes.
+"""The look of the report's pictures: colors by role, and axes.
 
 Colors are named by what they show. The page's style sheet has a variable of the same name for each (`--learned`), once for light
 and once for dark, so a chart that was drawn here can follow the reader's theme. They differ in lightness and the functions
