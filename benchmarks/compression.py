@@ -33,7 +33,6 @@ import torch
 
 import mncompress as mn
 from mncompress import benchmark, runtime
-from mncompress.analysis import Affine
 from mncompress.calibration import run_network
 from mncompress.compression import Compressed, compress_network
 from mncompress.compression._rewrite import Group, rewrite
@@ -47,6 +46,7 @@ from mncompress.export import write_onnx
 from mncompress.files import write_json
 from mncompress.nn import Network, count_macs
 from mncompress.report._plots import save_figure
+from mncompress.spline import Affine
 from mncompress.types import Plan
 
 BASE = mn.TrainConfig(data="mnist", activation="vaf", hidden=(256,), epochs=15, replicates=3, seed=1, device="cpu")

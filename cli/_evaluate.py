@@ -35,8 +35,8 @@ def evaluate(
 
     with open_output(as_json, quiet) as output:
         session = make_session(model)
+        written = model_info(session, name=str(model)).metadata.get("seed", "")
         if seed is None:
-            written = model_info(session).metadata.get("seed", "")
             seed = int(written) if written.isdecimal() and len(written) < LONGEST_SEED else 0
         test = load_dataset(data, data_dir=data_dir, seed=seed).test
         evaluation = evaluate_model(session, test.x, test.y)

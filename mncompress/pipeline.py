@@ -35,8 +35,8 @@ from mncompress.report import (
     load_curves,
     load_report,
     make_curves,
-    make_population,
     make_report,
+    make_training_curves,
     save_curves,
     write_html,
 )
@@ -212,11 +212,11 @@ def _inspect(folder: Path, out: Path, formats: Sequence[str], most: int, data_di
     if not (folder / "config.json").is_file():
         raise CheckpointError(f"{folder} is neither a run folder of train nor a folder written by compress")
     run = load_run(folder)
-    population = make_population(read_metrics(folder / "metrics.csv"), run.record.metric, run.validation_metric, run.best)
+    training = make_training_curves(read_metrics(folder / "metrics.csv"), run.record.metric, run.validation_metric, run.best)
     network = run.network()
     dataset = _load_data(run, None, data_dir)
     calibration = calibrate(network, dataset.calibration.x, dataset.train.x)
-    return inspect_curves(make_curves(network, calibration), out, population=population, formats=formats, most=most)
+    return inspect_curves(make_curves(network, calibration), out, training=training, formats=formats, most=most)
 
 
 def export_onnx(source: Result | Network, path: PathLike, *, opset_version: int = 18, inline: bool = False) -> Path:

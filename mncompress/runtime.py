@@ -225,11 +225,6 @@ def model_info(session: onnxruntime.InferenceSession, *, name: str = "the model"
     return ModelInfo(ends[0].shape[1], ends[1].shape[1], ends[1].name, metadata)
 
 
-def is_regression(session: onnxruntime.InferenceSession) -> bool:
-    """Whether the model's output is in the units of a target (`output`) instead of `logits`."""
-    return model_info(session).is_regression
-
-
 def run(session: onnxruntime.InferenceSession, x: NDArray[Any], batch_size: int = 4096) -> NDArray[np.float32]:
     """The model's outputs (n, out_features) for raw features `x` (n, in_features) of any real dtype, batch by batch.
 

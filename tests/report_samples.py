@@ -78,7 +78,7 @@ def make_latency(twin: bool = True) -> tuple[LatencyRow, ...]:
     times = {1: (9.31, 6.1, 7.94, 5.6), 32: (88.2, 41.7, 60.3, 39.9), 1024: (2410.0, 1190.0, 1702.0, 1151.0)}
     models = ("original", "compressed", "portable", "relu_twin")
     return tuple(
-        LatencyRow(model, "cpu", 1, batch, us, us * 1.21, 400, us / row[3] if twin else None, us * 0.98, us * 1.03,
+        LatencyRow(model, "cpu", 1, batch, us, us * 1.21, 400, us * 0.98, us * 1.03, us / row[3] if twin else None,
                    us / row[3] * 0.99 if twin else None, us / row[3] * 1.02 if twin else None)
         for batch, row in times.items() for model, us in zip(models, row, strict=True)
     )
@@ -89,7 +89,6 @@ def make_report(curves: Curves, task: str = "classification", **changes: Any) ->
     classify = task == "classification"
     assert curves.kinds is not None
     assert curves.max_abs_error is not None
-    assert curves.sensitivity is not None
     assert curves.left is not None
     neurons = tuple(
         NeuronRow(int(layer), int(index), kind, bool(left), (float(lo), float(hi)), float(error),
@@ -139,7 +138,7 @@ def make_report(curves: Curves, task: str = "classification", **changes: Any) ->
 
 
 def as_run_folder(curves: Curves) -> Curves:
-    return dataclasses.replace(curves, replacement=None, max_abs_error=None, kinds=None)
+    return dataclasses.replace(curves, replacement=None, max_abs_error=None, kinds=None, left=None)
 
 
 def with_neuron(curves: Curves, domain: tuple[float, float], function: Any) -> Curves:

@@ -8,11 +8,12 @@ import pytest
 import torch
 
 from mncompress import spline
-from mncompress.analysis import Affine, Histogram, LayerOptions, choose, find_options, keep_all, kind_of, make_inner_networks
+from mncompress.analysis import LayerOptions, choose, find_options, keep_all, kind_of, make_inner_networks
 from mncompress.analysis._choose import _assign, _element_price
 from mncompress.analysis._options import RUNGS
 from mncompress.analysis._prices import PRICES, price_of_keeping
 from mncompress.nn import Meta, Vaf, initialize_activation_, make_activation
+from mncompress.spline import Affine, Histogram
 from mncompress.types import ACTS, ENDS, FAMILIES, KINDS, RELU_LIKE, ActivationSpec
 
 FIXED_ACT = {"agsig": "sigmoid", "frelu": "relu"}

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mncompress import benchmark, runtime
-from mncompress.benchmark import Clock, Rounds, WarmUp, _measure, _sampling
+from mncompress.benchmark import Clock, Rounds, _measure, _sampling, _settings, _statistics
+from mncompress.benchmark._sampling import WarmUp
 from mncompress.errors import ConfigError, DataError, RuntimeProviderError
 
 HAS_CUDA = "cuda" in runtime.available_providers()
@@ -111,33 +112,33 @@ def test_drift_cancels_in_the_ratio():
     found = FakeMachine().sample(lambda _, now: drift(now), lambda _, now: 1.5 * drift(now), rounds=400).samples_us
     assert found[0].max() > 3 * found[0].min()
     # Within a round of about 500 us the drift is 4 * 5e5/5e8 = 0.4 % at most.
-    assert benchmark.make_ratio(found[1], found[0], (0, 100, 200, 250, 300, 350)).median == pytest.approx(1.5, rel=4e-3, abs=0)
+    assert _statistics.make_ratio(found[1], found[0], (0, 100, 200, 250, 300, 350)).median == pytest.approx(1.5, rel=4e-3, abs=0)
 
 
 def test_warm_up_ends_once_runs_get_no_faster():
-    def settle(faster_at_ns: float) -> benchmark.WarmUp:
+    def settle(faster_at_ns: float) -> WarmUp:
         machine = FakeMachine()
-        return benchmark.warm_up(machine.make_run(0, lambda _, now: 100 if now < faster_at_ns else 50), machine.clock)
+        return _sampling.warm_up(machine.make_run(0, lambda _, now: 100 if now < faster_at_ns else 50), machine.clock)
 
     # Windows of 2 ms hold 20 runs of 100 us, or 40 of 50 us. The first sets the mark, and three more confirm it.
-    assert settle(8e6) == benchmark.WarmUp(100.0, 4 * 20, True)
+    assert settle(8e6) == WarmUp(100.0, 4 * 20, True)
     # Here the third window holds 10 runs of 100 us and 20 of 50 us; three confirm that.
-    assert settle(5e6) == benchmark.WarmUp(50.0, 20 + 20 + 30 + 3 * 40, True)
+    assert settle(5e6) == WarmUp(50.0, 20 + 20 + 30 + 3 * 40, True)
 
 
 def test_warm_up_lasts_as_long_as_it_is_told():
     machine = FakeMachine()
-    warm = benchmark.warm_up(machine.make_run(0, lambda *_: 100.0), machine.clock, at_least_seconds=0.05)
-    assert warm == benchmark.WarmUp(100.0, 500, True)
+    warm = _sampling.warm_up(machine.make_run(0, lambda *_: 100.0), machine.clock, at_least_seconds=0.05)
+    assert warm == WarmUp(100.0, 500, True)
 
 
 def test_small_gains_count_as_warm_and_large_ones_do_not(monkeypatch):
     monkeypatch.setattr(_sampling, "WARM_UP_SECONDS", 0.1)
 
-    def settle(gain: float) -> benchmark.WarmUp:
+    def settle(gain: float) -> WarmUp:
         """Runs that get faster all the time, by `gain` of their duration in each window of 2 ms."""
         machine = FakeMachine()
-        return benchmark.warm_up(machine.make_run(0, lambda _, now: 100 * (1 - gain) ** (now / 2e6)), machine.clock)
+        return _sampling.warm_up(machine.make_run(0, lambda _, now: 100 * (1 - gain) ** (now / 2e6)), machine.clock)
 
     assert settle(0.01).is_stable
     assert settle(0.01).runs < 100
@@ -148,9 +149,9 @@ def test_small_gains_count_as_warm_and_large_ones_do_not(monkeypatch):
 
 def test_slow_models_run_three_times_before_warming_up_is_given_up():
     machine = FakeMachine()
-    assert benchmark.warm_up(machine.make_run(0, lambda *_: 1e7), machine.clock) == benchmark.WarmUp(1e7, 3, True)
+    assert _sampling.warm_up(machine.make_run(0, lambda *_: 1e7), machine.clock) == WarmUp(1e7, 3, True)
     machine = FakeMachine()
-    warm = benchmark.warm_up(machine.make_run(0, lambda _, now: 1e7 / (1 + now / 1e10)), machine.clock)
+    warm = _sampling.warm_up(machine.make_run(0, lambda _, now: 1e7 / (1 + now / 1e10)), machine.clock)
     assert (warm.runs, warm.is_stable) == (3, False)
 
 
@@ -167,7 +168,7 @@ def test_pause_precedes_every_warm_up_and_sample():
 
 @given(st.floats(0.01, 1e6), st.floats(1.0, 1e4))
 def test_repeats_are_the_fewest_that_fill_a_sample(run_us, sample_us):
-    repeats = benchmark.repeats_for(run_us, sample_us)
+    repeats = _sampling.repeats_for(run_us, sample_us)
     assert repeats >= 1
     counted = max(run_us, 0.1)  # nothing is faster than 0.1 us; a clock that stands still must not give infinity
     assert repeats * counted >= sample_us * (1 - 1e-12)
@@ -216,7 +217,7 @@ def test_unfinished_warm_up_is_told(paths, monkeypatch):
 def test_pauses_come_with_threads_or_as_told(paths):
     pauses = []
     clock = Clock(sleep=pauses.append)
-    for options, expected in (({"threads": (1,)}, []), ({"threads": (2,)}, [benchmark.SPIN_SECONDS] * 24),
+    for options, expected in (({"threads": (1,)}, []), ({"threads": (2,)}, [_settings.SPIN_SECONDS] * 24),
                               ({"threads": (1,), "idle_seconds": 0.5}, [0.5] * 24), ({"threads": (2,), "idle_seconds": 0.0}, [])):
         pauses.clear()
         benchmark.benchmark(paths, benchmark.Settings(batch_sizes=(1,), startup=0, **FAST, **options), clock=clock)

@@ -12,7 +12,8 @@ from matplotlib.image import imread
 from typer.testing import CliRunner
 
 from mncompress import benchmark
-from mncompress.benchmark import Settings, TensorSpec, _measure, _run, _startup
+from mncompress.benchmark import Settings, _measure, _plot, _run, _startup
+from mncompress.benchmark._inputs import TensorSpec
 from mncompress.errors import ConfigError, DataError, RuntimeProviderError
 
 FAST = {"sessions": 6, "rounds": 6, "startup": 0}
@@ -242,7 +243,7 @@ def test_command_refuses_in_one_line(command, tmp_path, monkeypatch, args, code,
 
 def test_a_picture_needs_a_known_suffix(tmp_path):
     with pytest.raises(ConfigError, match=r"x.pdf ends neither in .png nor in .svg"):
-        benchmark.check_plot_path(Path("x.pdf"))
+        _plot.check_plot_path(Path("x.pdf"))
 
 
 CHANGING = """<ir_version: 8, opset_import: ["" : 17]>

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from mncompress import benchmark
-from mncompress.benchmark import TensorSpec, _inputs
+from mncompress.benchmark import _inputs
+from mncompress.benchmark._inputs import TensorSpec
 from mncompress.errors import ConfigError, DataError
 
 

@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from mncompress import benchmark, runtime
-from mncompress.benchmark import Clock, Settings, _measure, _startup
+from mncompress.benchmark import Clock, Settings, _affinity, _measure, _startup
 from mncompress.errors import ConfigError, RuntimeProviderError
 
 TANH = """<ir_version: 8, opset_import: ["" : 17]> g (float[n, 4] x) => (float[n, 4] y) { y = Tanh (x) }"""
@@ -122,7 +122,7 @@ def test_pinning_lasts_as_long_as_a_measurement(path, monkeypatch):
     benchmark.benchmark({"m": path}, settings(batch_sizes=(1,), pin=True))
     assert [len(cores) for cores in seen] == [1] * 6
     assert os.sched_getaffinity(0) == before
-    with contextlib.suppress(ZeroDivisionError), benchmark.pinned(1) as cores:
+    with contextlib.suppress(ZeroDivisionError), _affinity.pinned(1) as cores:
         seen.append(set(cores) == os.sched_getaffinity(0))
         raise ZeroDivisionError
     assert seen[-1] is True
@@ -133,7 +133,7 @@ def test_pinning_lasts_as_long_as_a_measurement(path, monkeypatch):
 
 def test_pinning_where_there_is_no_such_call_is_refused(monkeypatch):
     monkeypatch.delattr(os, "sched_setaffinity", raising=False)
-    with pytest.raises(ConfigError, match="processes cannot be pinned to cores on this system; leave out"), benchmark.pinned(1):
+    with pytest.raises(ConfigError, match="processes cannot be pinned to cores on this system; leave out"), _affinity.pinned(1):
         pass
 
 
@@ -143,7 +143,7 @@ def test_pinning_where_there_is_no_such_call_is_refused(monkeypatch):
 ])
 def test_cores_are_taken_from_the_end_and_from_different_physical_ones(allowed, count, cores):
     """Cores 0 and 4, 1 and 5, 2 and 6, 3 and 7 share a physical one."""
-    assert benchmark.choose_cores(allowed, count, physical=lambda core: core % 4) == cores
+    assert _affinity.choose_cores(allowed, count, physical=lambda core: core % 4) == cores
 
 
 def test_first_run_is_timed_and_weighed_in_steps():

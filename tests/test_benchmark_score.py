@@ -6,7 +6,7 @@ import pytest
 import sklearn.metrics
 
 from mncompress import benchmark, runtime
-from mncompress.errors import DataError
+from mncompress.errors import DataError, RuntimeProviderError
 
 
 def save_model(path: Path, *, output: str = "logits") -> Path:
@@ -74,6 +74,14 @@ def test_evaluate_runs_a_file_or_a_session(paths):
     assert result == benchmark.evaluate(session, x, y) == benchmark.score(runtime.run(session, x), y)
     with pytest.raises(DataError, match="the data has 5 features, the model takes 4"):
         benchmark.evaluate(session, np.zeros((20, 5)), y)
+
+
+def test_evaluate_names_the_file_that_is_no_model_of_rows(tmp_path):
+    file = tmp_path / "strange.onnx"
+    onnx.save(onnx.parser.parse_model('''<ir_version: 8, opset_import: ["" : 17]>
+        g (float[2, 4] input) => (float[2, 4] logits) { logits = Tanh (input) }'''), file)
+    with pytest.raises(RuntimeProviderError, match=r"strange\.onnx needs one float32 input"):
+        benchmark.evaluate(file, np.zeros((2, 4)), np.zeros(2, int))
 
 
 def test_evaluate_refuses_labels_of_another_task(paths, tmp_path):

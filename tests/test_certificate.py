@@ -7,13 +7,14 @@ import pytest
 import torch
 
 from mncompress import runtime
-from mncompress.analysis import Affine, choose, find_options, make_inner_networks
+from mncompress.analysis import choose, find_options, make_inner_networks
 from mncompress.calibration import calibrate, run_network, visited_ranges
 from mncompress.checkpoint import make_template
 from mncompress.compression import Compressed, Group, certify, make_linear_maps, rewrite
 from mncompress.data import Standardization
 from mncompress.export import make_model
 from mncompress.nn import initialize_
+from mncompress.spline import Affine
 from mncompress.types import ACTS, FAMILIES, ActivationSpec, Budget, NetworkSpec, Plan
 
 FIXED_ACT = {"agsig": "sigmoid", "frelu": "relu"}

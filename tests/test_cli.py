@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import onnx
 import pytest
 from typer.testing import CliRunner
 
@@ -292,6 +293,14 @@ def test_a_plan_comes_with_its_budget(run, run_dir, compressed, tmp_path):
 
 def test_compress_refuses_a_replicate_that_is_not_there(run, run_dir):
     assert "replicate 3 does not exist" in error_line(run("compress", run_dir, "--replicate", 3, "--quiet"))
+
+
+@pytest.mark.parametrize("seed", [[], ["--seed", 1]])
+def test_evaluate_names_the_file_that_is_no_model_of_rows(run, tmp_path, seed):
+    file = tmp_path / "strange.onnx"
+    onnx.save(onnx.parser.parse_model('''<ir_version: 8, opset_import: ["" : 17]>
+        g (float[2, 4] input) => (float[2, 4] logits) { logits = Tanh (input) }'''), file)
+    assert error_line(run("evaluate", file, "--data", "digits", *seed)).startswith(f"{file} needs one float32 input")
 
 
 def test_evaluate_agrees_with_the_report(run, compressed):

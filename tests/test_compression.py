@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy import stats
 
-from mncompress.analysis import Affine, find_options, kind_of, make_inner_networks
+from mncompress.analysis import find_options, kind_of, make_inner_networks
 from mncompress.calibration import calibrate, run_network
 from mncompress.checkpoint import make_template
 from mncompress.compression import Group, check_budget, compress_network, rewrite
@@ -18,6 +18,7 @@ from mncompress.compression._planner import TOLERANCES
 from mncompress.data import Dataset, Split, Standardization, load_dataset
 from mncompress.native import library_path
 from mncompress.nn import initialize_
+from mncompress.spline import Affine
 from mncompress.training import train
 from mncompress.types import ACTS, KINDS, RELU_LIKE, ActivationSpec, Budget, NetworkSpec, Plan, TrainConfig, from_json, to_json
 

@@ -23,7 +23,7 @@ from mncompress.data import load_dataset
 from mncompress.errors import CheckpointError, ConfigError, DataError, TrainingError
 from mncompress.experiments import EXPERIMENTS, CellResult, Experiment, load_cell, reproduce, run_cell, save_cell
 from mncompress.experiments import _statistics as statistics
-from mncompress.experiments._cells import GRID, LearnedActivation, line_fit, make_key, probe_speed
+from mncompress.experiments._cells import GRID, SampledActivation, line_fit, make_key, probe_speed
 from mncompress.experiments._claims import (
     Claim,
     Difference,
@@ -147,7 +147,7 @@ def test_measures():
     np.testing.assert_allclose(early(result), [0, 30], **CLOSE)
     np.testing.assert_allclose(wobble(result), [(50 + 4 * 10) / 10, 0], rtol=1e-10, atol=1e-12)
     fits = [(0, 1.0), (0, 0.9), (0, None), (0, 0.9992), (1, 0.5), (1, None)]
-    learned = [LearnedActivation(k, 0, index, (0.0, 1.0), fit, ()) for index, (k, fit) in enumerate(fits)]
+    learned = [SampledActivation(k, 0, index, (0.0, 1.0), fit, ()) for index, (k, fit) in enumerate(fits)]
     result = make_result(meta(3), [0.5, 0.9], activations=learned)
     np.testing.assert_allclose(linear_share(result), [50, 0], **CLOSE)
     np.testing.assert_allclose(constant_share(result), [25, 50], **CLOSE)
@@ -194,7 +194,7 @@ def test_a_claim_of_several_comparisons_needs_all_of_them():
 
 
 def test_level_is_cut_to_per_cent():
-    learned = [LearnedActivation(k, 0, 0, (0.0, 1.0), 1.0 if k else 0.1, ()) for k in range(3)]
+    learned = [SampledActivation(k, 0, 0, (0.0, 1.0), 1.0 if k else 0.1, ()) for k in range(3)]
     results = {meta(1): make_result(meta(1), [0.5] * 3, activations=learned)}
     effect = Level("1", meta(1)).estimate(results, linear_share)
     assert (effect.low, effect.high) == (0, 100)
@@ -296,7 +296,7 @@ def test_figures_have_the_cells_they_were_designed_with():
 def test_claims_compare_cells_of_their_figure(name):
     experiment = EXPERIMENTS[name]
     rng = np.random.default_rng(0)
-    learned = [LearnedActivation(k, 0, 0, (0.0, 1.0), 1.0, ()) for k in range(3)]
+    learned = [SampledActivation(k, 0, 0, (0.0, 1.0), 1.0, ()) for k in range(3)]
     results = {cell: make_result(cell, rng.uniform(0.8, 0.9, 3), rng.uniform(0.8, 0.9, (3, 10)), learned)
                for cell in experiment.cells}
     verdicts = [judge(name, claim, results) for claim in experiment.claims]

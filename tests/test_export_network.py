@@ -10,7 +10,6 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from fits import fit_polynomial, fit_spline
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import numpy_helper
@@ -18,7 +17,6 @@ from scipy import special
 from torch import nn
 
 from mncompress import runtime, spline
-from mncompress.analysis import Affine
 from mncompress.analysis._inner import from_native
 from mncompress.compression import Group, rewrite
 from mncompress.errors import ExportError, MncompressError, RuntimeProviderError
@@ -28,6 +26,7 @@ from mncompress.export._graph import DOMAIN
 from mncompress.export._inline import inline_functions
 from mncompress.export._inner import Form
 from mncompress.nn import CubicSpline, LearnedActivation, Network, Polynomial, Standardize, make_body
+from mncompress.spline import Affine
 from mncompress.types import ACTS, ENDS, Act, ActivationSpec, NetworkSpec
 
 METADATA = {"producer": "mncompress", "version": "0", "recipe_hash": "sha256:0", "seed": "3"}
@@ -129,8 +128,10 @@ def make_form(key: str, n: int, rng: np.random.Generator) -> Any:
         return spline.Native(act, random(), random(0.3, 1), random(), random())
     if kind == "piecewise_linear":
         return spline.PiecewiseLinear(np.sort(rng.uniform(-2, 2, (n, 3)), 1), rng.uniform(-1, 1, (n, 3)), random(), random())
-    lo, hi = random(-3, -1), random(1, 3)
-    return fit_polynomial(curve, lo, hi, 5)[0] if kind == "polynomial" else fit_spline(curve, lo, hi, 8)[0]
+    target = spline.make_target(curve, random(-3, -1), random(1, 3))
+    if kind == "polynomial":
+        return spline.fit_polynomial(target, 5)
+    return spline.fit_spline(target, spline.span_knots(target.lo, target.hi, 8), 3)
 
 
 def make_groups(network: Network, seed: int) -> list[list[Group]]:

@@ -271,21 +271,21 @@ def test_compiled_kernels_are_available():
     assert fused.fused_available(torch.device("cuda", 0), ActivationSpec("meta", "relu", 5, 1))
 
 
-def compile_kernel(plan: fused.Plan, direction: fused.Direction, capability: int) -> dict[str, bytes]:
+def compile_kernel(launch: fused.Launch, direction: fused.Direction, capability: int) -> dict[str, bytes]:
     """What Triton makes of a kernel ahead of time, for pointers and batches that are multiples of 16."""
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    kernel = plan.kernel(direction)
-    absent = {f"{place}_{name}": None for place, kind in zip(("in", "out"), plan.kinds, strict=True)
+    kernel = launch.kernel(direction)
+    absent = {f"{place}_{name}": None for place, kind in zip(("in", "out"), launch.kinds, strict=True)
               if kind != "mixed" for name in ("scale", "skip")}
-    constants = plan.constants | absent
+    constants = launch.constants | absent
     signature = {name: "constexpr" if name in constants else "i32" if name in ("batch", "neurons", "floats") else "*fp32"
                  for name in kernel.arg_names}
     aligned = {(i,): [["tt.divisibility", 16]] for i, name in enumerate(signature) if signature[name] == "*fp32" or name == "batch"}
     source = ASTSource(kernel, signature=signature, constexprs=constants, attrs=aligned)
-    return triton.compile(source, target=GPUTarget("cuda", capability, 32), options={"num_warps": plan.warps}).asm
+    return triton.compile(source, target=GPUTarget("cuda", capability, 32), options={"num_warps": launch.warps}).asm
 
 
 @here
@@ -295,8 +295,8 @@ def compile_kernel(plan: fused.Plan, direction: fused.Direction, capability: int
                                                       (5, 1, "mixed")])
 def test_compiled_code_spills_no_registers(width, stack, ends, direction, tmp_path):
     """With gelu, which takes the most registers, and the largest blocks."""
-    plan = fused.Plan("gelu", (ends, ends), width, stack, batch=1024)
-    compiled_kernel = compile_kernel(plan, direction, capability=90)
+    launch = fused.Launch("gelu", (ends, ends), width, stack, batch=1024)
+    compiled_kernel = compile_kernel(launch, direction, capability=90)
     registers, stack, local = resources(compiled_kernel["cubin"], tmp_path / "kernel.cubin")
     assert registers < 255   # the most there are
     assert stack == local == 0
@@ -307,7 +307,7 @@ def test_compiled_code_spills_no_registers(width, stack, ends, direction, tmp_pa
 def test_all_acts_compile():
     for act in ACTS:
         for direction in ("forward", "backward"):
-            assert ".target sm_90" in compile_kernel(fused.Plan(act, ("mixed", "mixed"), 2, 0, batch=128), direction, 90)["ptx"]
+            assert ".target sm_90" in compile_kernel(fused.Launch(act, ("mixed", "mixed"), 2, 0, batch=128), direction, 90)["ptx"]
 
 
 @here
@@ -344,7 +344,7 @@ def test_failing_kernels_are_not_used(monkeypatch):
     def fail(*_: object) -> None:
         raise RuntimeError("Failed to find C compiler.\nMore lines")
 
-    monkeypatch.setattr(fused.Plan, "run", fail)
+    monkeypatch.setattr(fused.Launch, "run", fail)
     monkeypatch.setattr(torch, "ones", lambda *shape, device: torch.zeros(*shape))   # there may be no GPU to have it on
     monkeypatch.setattr(fused, "triton_runs", functools.cache(fused.triton_runs.__wrapped__))
     monkeypatch.setattr(fused, "find_spec", lambda name: name)

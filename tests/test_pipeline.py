@@ -296,7 +296,7 @@ def test_note_where_compressed_is_slower(run: Run, monkeypatch: pytest.MonkeyPat
     def measure(paths: Mapping[str, Path], *, provider: str, batch: int, **kwargs: Any) -> benchmark.Measurement:
         samples = np.full((len(paths), 8), 10.0)
         samples[list(paths).index("compressed")] *= factor
-        return benchmark.Measurement(provider, 1, batch, tuple(paths), samples)
+        return benchmark.Measurement(provider, 1, batch, tuple(paths), samples, tuple(range(8)), (1,) * len(paths))
 
     monkeypatch.setattr(benchmark, "measure", measure)
     report = compress(run, Budget(max_drop=1.0)).report

@@ -27,16 +27,15 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from fits import fit_polynomial, fit_spline
 from onnx import numpy_helper
 
 from mncompress import runtime, spline
-from mncompress.analysis import Affine
 from mncompress.analysis._inner import from_native
 from mncompress.compression import Group, rewrite
 from mncompress.errors import RuntimeProviderError
 from mncompress.export import make_model, run_reference, write_onnx
 from mncompress.nn import CubicSpline, Network, Polynomial, Standardize, make_body
+from mncompress.spline import Affine
 from mncompress.types import ACTS, ActivationSpec, NetworkSpec
 
 pytestmark = pytest.mark.portability
@@ -129,11 +128,11 @@ def make_form(key: str, n: int) -> Any:
         return spline.Native(detail, alpha, beta, delta, eta)
     if kind == "piecewise_linear":
         return spline.PiecewiseLinear(np.sort(rng.uniform(-2, 2, (n, 3)), 1), rng.uniform(-1, 1, (n, 3)), alpha, eta)
-    curve, lo, hi = from_native(spline.Native("tanh", alpha, beta, delta, eta)), -2 - beta, 2 + beta
-    if detail == "linear":
-        return fit_spline(curve, lo, hi, 64, 1)[0]
-    fit: Any = fit_polynomial if kind == "polynomial" else fit_spline
-    return fit(curve, lo, hi, int(detail or 5))[0]
+    target = spline.make_target(from_native(spline.Native("tanh", alpha, beta, delta, eta)), -2 - beta, 2 + beta)
+    if kind == "polynomial":
+        return spline.fit_polynomial(target, int(detail or 5))
+    intervals, degree = (64, 1) if detail == "linear" else (int(detail or 5), 3)
+    return spline.fit_spline(target, spline.span_knots(target.lo, target.hi, intervals), degree)
 
 
 @functools.cache

@@ -96,7 +96,8 @@ def damage_lacking(path: Path, curves: Curves) -> None:
 
 
 def damage_shape(path: Path, curves: Curves) -> None:
-    arrays = {name: getattr(curves, name) for name in ("layer", "index", "domain", "u", "histogram", "histogram_range")}
+    names = "layer", "index", "domain", "u", "histogram", "histogram_range", "sensitivity"
+    arrays = {name: getattr(curves, name) for name in names}
     save_file({**arrays, "original": np.ascontiguousarray(curves.original[:, :-1])}, path,
               metadata={"mncompress": '{"schema": "mncompress.curves/1"}'})
 

@@ -17,15 +17,15 @@ from report_samples import TRIALS, as_run_folder, make_curves, make_latency, mak
 
 from mncompress.errors import CheckpointError, ConfigError
 from mncompress.files import write_json
-from mncompress.report import inspect_curves, load_report, make_population
+from mncompress.report import inspect_curves, load_report, make_training_curves
 from mncompress.report._frontier import describe_frontier, draw_frontier, find_frontier
 from mncompress.report._latency import group_latency
 from mncompress.report._latency_plot import describe_latency, draw_latency
-from mncompress.report._population import describe_population, draw_population
 from mncompress.report._reproduce import make_commands
 from mncompress.report._style import PALETTE
 from mncompress.report._svg import inline_svg
-from mncompress.report._terminal import GAP, HEIGHT, WIDTH, arrange_sketches, plot_lines, sketch_neuron, sketch_population
+from mncompress.report._terminal import GAP, HEIGHT, WIDTH, arrange_sketches, plot_lines, sketch_neuron, sketch_training
+from mncompress.report._training import describe_training, draw_training
 from mncompress.types import Budget, EpochMetrics, TrainConfig, to_json
 
 CURVES = make_curves((20, 6), title="784-20-6-10 meta tanh")
@@ -110,11 +110,11 @@ def test_every_provider_and_thread_count_has_a_row() -> None:
         f"microseconds per run ({where})" for where in ("cpu, 1 thread", "cpu, 4 threads", "cuda, 1 thread")]
 
 
-def test_latency_without_intervals_or_twin_is_drawn_too() -> None:
-    rows = [dataclasses.replace(row, median_low=None, median_high=None, ratio_low=None, ratio_high=None, ratio_to_relu_twin=None)
+def test_latency_without_twin_is_drawn_too() -> None:
+    rows = [dataclasses.replace(row, ratio_low=None, ratio_high=None, ratio_to_relu_twin=None)
             for row in make_latency()[:4]]
     times, ratios = draw_latency(group_latency(rows)).axes
-    assert [len(line.get_xdata()) for line in times.lines] == [1] * 4
+    assert [len(line.get_xdata()) for line in times.lines] == [1, 2] * 4      # a point and its interval
     assert all(len(line.get_xdata()) == 0 or line.get_ydata()[0] == 1 for line in ratios.lines)
     assert describe_latency(group_latency(rows)).startswith("cpu, 1 thread, batch 1: original 9.31, compressed 6.1, ")
 
@@ -144,18 +144,18 @@ def make_rows(networks: int, epochs: int) -> list[EpochMetrics]:
 def test_a_population_is_arranged_by_network_and_epoch() -> None:
     rows = [row for row in make_rows(4, 5) if not (row.replicate == 2 and row.epoch > 3)]
     rows.append(EpochMetrics(6, 9, 1.0, 1.0, 1.0, 0.1))         # of a network that is none
-    found = make_population(rows, "accuracy", [0.9, 0.899, None, 0.897], 0)
+    found = make_training_curves(rows, "accuracy", [0.9, 0.899, None, 0.897], 0)
     assert found.train_loss.shape == (4, 6)
     assert found.validation_metric[1, 4] == 1 - 0.5 / 5 - 0.001
     assert np.isnan(found.validation_metric[2, 3:]).all()
     assert np.isnan(found.final[2])
-    assert describe_population(found) == (
+    assert describe_training(found) == (
         "validation accuracy of 3 networks: median 0.8990, quartiles 0.8980 to 0.8995, from 0.8970 to 0.9000; 1 diverged")
 
 
 def test_a_population_chart_shows_median_quartiles_and_each_network() -> None:
-    found = make_population(make_rows(5, 8), "accuracy", [0.9] * 5, 2)
-    loss, metric, ends = draw_population(found, "a title").axes
+    found = make_training_curves(make_rows(5, 8), "accuracy", [0.9] * 5, 2)
+    loss, metric, ends = draw_training(found, "a title").axes
     lines = [list(line.get_ydata()) for line in metric.lines]
     for network in found.validation_metric:
         assert list(network) in lines
@@ -174,8 +174,8 @@ def test_a_population_chart_shows_median_quartiles_and_each_network() -> None:
     (make_rows(1, 3), [0.9]), (make_rows(3, 1), [0.9] * 3), ([], [None]),
     ([EpochMetrics(1, 0, np.inf, np.nan, np.nan, 0.1)], [None]), ([EpochMetrics(1, 0, 0.0, 0.0, 1.0, 0.1)], [1.0])])
 def test_odd_populations_are_drawn_without_a_warning(rows: list[EpochMetrics], final: list[float | None], tmp_path: Path) -> None:
-    population = make_population(rows, "accuracy", final, 0)
-    inspection = inspect_curves(as_run_folder(CURVES), tmp_path, population=population, formats=("png",), most=1)
+    training = make_training_curves(rows, "accuracy", final, 0)
+    inspection = inspect_curves(as_run_folder(CURVES), tmp_path, training=training, formats=("png",), most=1)
     assert (tmp_path / "training.png").exists() == bool(rows)
     assert len(inspection.notes) == 2
 
@@ -224,20 +224,20 @@ def test_sketches_that_do_not_fit_are_left_out() -> None:
 
 
 def test_a_sketch_of_a_population() -> None:
-    text = sketch_population(make_population(make_rows(3, 9), "accuracy", [0.9] * 3, 0)).splitlines()
+    text = sketch_training(make_training_curves(make_rows(3, 9), "accuracy", [0.9] * 3, 0)).splitlines()
     assert text[0] == "median validation accuracy by epoch"
     assert text[1].split()[0] == "0.9434"
     assert text[-1].split() == ["1", "9"]
-    assert sketch_population(make_population(make_rows(1, 9), "accuracy", [0.9], 0)).startswith("validation accuracy by epoch")
-    assert sketch_population(make_population([], "accuracy", [None], 0)) == ""
-    assert sketch_population(make_population(make_rows(3, 1), "accuracy", [0.9] * 3, 0)) == ""
+    assert sketch_training(make_training_curves(make_rows(1, 9), "accuracy", [0.9], 0)).startswith("validation accuracy by epoch")
+    assert sketch_training(make_training_curves([], "accuracy", [None], 0)) == ""
+    assert sketch_training(make_training_curves(make_rows(3, 1), "accuracy", [0.9] * 3, 0)) == ""
 
 
 def test_a_single_network_has_no_quartiles() -> None:
-    single = make_population(make_rows(1, 9), "accuracy", [0.9], 0)
-    assert describe_population(single) == "validation accuracy of 1 network: 0.9000"
-    assert [axes.get_title(loc="left") for axes in draw_population(single).axes][1:] == ["validation accuracy"]
-    assert describe_population(make_population([], "rmse", [None], 0)) == "the network diverged"
+    single = make_training_curves(make_rows(1, 9), "accuracy", [0.9], 0)
+    assert describe_training(single) == "validation accuracy of 1 network: 0.9000"
+    assert [axes.get_title(loc="left") for axes in draw_training(single).axes][1:] == ["validation accuracy"]
+    assert describe_training(make_training_curves([], "rmse", [None], 0)) == "the network diverged"
 
 
 # --- doing it again
@@ -285,7 +285,7 @@ def test_inspection_of_a_compressed_network_has_the_charts_of_the_page(tmp_path:
     inspection = inspect_curves(CURVES, tmp_path, report=REPORT, formats=("svg",), most=3)
     assert [path.name for path in inspection.pictures] == ["frontier.svg", "latency.svg", "activations-1.svg"]
     assert all(path.read_text().startswith("<?xml") for path in inspection.pictures)
-    order = sorted(range(len(CURVES)), key=lambda row: -CURVES.sensitivity[row])     # type: ignore[index]
+    order = sorted(range(len(CURVES)), key=lambda row: -CURVES.sensitivity[row])
     drawn = inspection.pictures[-1].read_text()
     assert drawn.count('id="axes_') == 3
     first = f"{CURVES.layer[order[0]]}.{CURVES.index[order[0]]}"
@@ -311,9 +311,6 @@ def test_a_report_of_before_trials_were_kept_is_read_too(tmp_path: Path) -> None
     document = to_json(REPORT)
     for name in ("trials", "layers", "options"):
         del document[name]
-    for row in document["latency"]:
-        for name in ("median_low", "median_high", "ratio_low", "ratio_high"):
-            del row[name]
     write_json(tmp_path / "report.json", document)
     assert load_report(tmp_path / "report.json").trials == ()
 

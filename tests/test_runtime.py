@@ -162,9 +162,9 @@ def test_cuda_session_agrees_with_the_cpu(path):
 def test_model_info_reads_names_widths_and_metadata(path, tmp_path):
     session = runtime.make_session(path)
     assert runtime.model_info(session) == runtime.ModelInfo(4, 3, "logits", {"recipe_hash": "abc"})
-    assert not runtime.is_regression(session)
+    assert not runtime.model_info(session).is_regression
     regression = make_model(LINEAR.replace("logits", "output")).SerializeToString()
-    assert runtime.is_regression(runtime.make_session(regression))
+    assert runtime.model_info(runtime.make_session(regression)).is_regression
 
 
 @pytest.mark.parametrize("text", [

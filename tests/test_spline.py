@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fits import fit_constant, fit_line, fit_native, fit_polynomial, fit_spline
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import interpolate, optimize
@@ -79,6 +78,18 @@ def make_polynomials(seed, degree, n=6):
     center, width = rng.uniform(-5, 5, n), rng.uniform(0.1, 8, n)
     form = sp.Polynomial(center, 2 / width, rng.standard_normal((n, degree + 1)))
     return Functions(form), center - width / 2, center + width / 2
+
+
+def fit_form(how, function, lo, hi, *settings):
+    """What is fitted, and its largest errors on the domains."""
+    target = sp.make_target(function, lo, hi)
+    form = how(target, *settings)
+    return form, target.measure(form)[0]
+
+
+def fit_uniform(target, intervals, degree=3):
+    """Splines with knots from end to end."""
+    return sp.fit_spline(target, sp.span_knots(target.lo, target.hi, intervals), degree)
 
 
 def make_pair(act="relu"):
@@ -214,10 +225,11 @@ def test_piecewise_linear_without_knots_gets_an_unused_one():
     (lambda: sp.PiecewiseLinear([[1.0]], [[1.0, 1.0]], [0.0], [0.0]), "slope_changes: array.shape = (1, 2)"),
     (lambda: sp.Polynomial([0.0], [1.0], np.zeros((1, 0))), "at least one coefficient"),
     (lambda: sp.Native("relu", np.ones(2), np.ones(1), np.ones(2), np.ones(2)), "beta: array.shape = (1,)"),
-    (lambda: sp.make_target(make_pair(), [0.0, 1.0], [1.0, 0.0]), "lo > hi for 1 of 2 functions"),
-    (lambda: sp.make_target(make_pair(), np.zeros(3), np.ones(3)), "lo: array.shape = (3,)"),
-    (lambda: fit_spline(make_pair(), 0.0, 1.0, 0), "intervals = 0"),
-    (lambda: fit_polynomial(make_pair(), 0.0, 1.0, 99), "degree = 99"),
+    (lambda: fit_form(sp.fit_constant, make_pair(), [0.0, 1.0], [1.0, 0.0]), "lo > hi for 1 of 2 functions"),
+    (lambda: fit_form(sp.fit_line, make_pair(), np.zeros(3), np.ones(3)), "lo: array.shape = (3,)"),
+    (lambda: fit_form(fit_uniform, make_pair(), 0.0, 1.0, 0), "intervals = 0"),
+    (lambda: fit_form(fit_uniform, make_pair(), 0.0, 1.0, 0, 1), "intervals = 0"),
+    (lambda: fit_form(sp.fit_polynomial, make_pair(), 0.0, 1.0, 99), "degree = 99"),
 ])
 def test_wrong_arguments_are_refused(make, message):
     with pytest.raises(ValueError, match=re.escape(message)):
@@ -242,7 +254,7 @@ def test_acts_have_their_limits_and_no_warnings(act):
 
 def test_constant_is_the_middle_of_the_range():
     function, lo, hi = make_waves(0)
-    form, error = fit_constant(function, lo, hi)
+    form, error = fit_form(sp.fit_constant, function, lo, hi)
     y = function(np.linspace(lo, hi, 1537))
     np.testing.assert_allclose(form.intercept, (y.min(0) + y.max(0)) / 2, rtol=1e-12, atol=1e-12)
     np.testing.assert_allclose(error, np.ptp(y, axis=0) / 2, rtol=1e-12, atol=1e-12)
@@ -250,7 +262,7 @@ def test_constant_is_the_middle_of_the_range():
 
 def test_affine_is_the_minimax_line():
     function, lo, hi = make_waves(5)
-    form, error = fit_line(function, lo, hi)
+    form, error = fit_form(sp.fit_line, function, lo, hi)
     u = np.linspace(lo, hi, 257)
     y = function(u)
     for i in range(function.n):  # the same as a linear program: minimise e with |y - slope·u - intercept| <= e
@@ -267,7 +279,7 @@ def test_affine_is_the_minimax_line():
 @settings(max_examples=20, deadline=None)
 def test_lines_are_recovered(seed):
     function, lo, hi = make_polynomials(seed, 1)
-    form, error = fit_line(function, lo, hi)
+    form, error = fit_form(sp.fit_line, function, lo, hi)
     np.testing.assert_allclose(form.slope, function.derivative(lo), rtol=1e-9, atol=1e-9)
     np.testing.assert_allclose(form.evaluate(lo), function(lo), rtol=1e-9, atol=1e-9)
     assert (error < 1e-9).all()
@@ -277,7 +289,7 @@ def test_lines_are_recovered(seed):
 @settings(max_examples=30, deadline=None)
 def test_polynomials_are_recovered_to_float32(seed, degree):
     function, lo, hi = make_polynomials(seed, degree)
-    form, error = fit_polynomial(function, lo, hi, degree)
+    form, error = fit_form(sp.fit_polynomial, function, lo, hi, degree)
     # each of at most 8 coefficients is rounded, and so are center and half-width, which the inner slopes multiply
     size = np.abs(function.form.coefficients).sum(axis=1) + 1
     assert (error <= 20 * EPS32 * size * (1 + np.abs(function.form.center * function.form.inverse_half_width))).all()
@@ -287,7 +299,7 @@ def test_polynomials_are_recovered_to_float32(seed, degree):
 @pytest.mark.parametrize("degree", [2, 3, 5, 7])
 def test_polynomial_is_near_the_minimax_polynomial(degree):
     function, lo, hi = make_waves(6, n=4)
-    form, error = fit_polynomial(function, lo, hi, degree)
+    form, error = fit_form(sp.fit_polynomial, function, lo, hi, degree)
     u = np.linspace(lo, hi, 257)
     y = function(u)
     for i in range(function.n):
@@ -307,7 +319,7 @@ def test_polynomial_is_near_the_minimax_polynomial(degree):
 @settings(max_examples=30, deadline=None)
 def test_spline_is_twice_continuous_at_every_knot(seed, intervals):
     function, lo, hi = make_waves(seed)
-    form, _ = fit_spline(function, lo, hi, intervals)
+    form, _ = fit_form(fit_uniform, function, lo, hi, intervals)
     c = form.coefficients
     for parameter in (form.start, form.inverse_step, c):
         assert (parameter == parameter.astype(np.float32)).all()
@@ -327,7 +339,7 @@ def test_spline_is_twice_continuous_at_every_knot(seed, intervals):
 @settings(max_examples=30, deadline=None)
 def test_spline_is_exact_on_cubics(seed, intervals):
     function, lo, hi = make_polynomials(seed, 3)
-    form, error = fit_spline(function, lo, hi, intervals)
+    form, error = fit_form(fit_uniform, function, lo, hi, intervals)
     size = np.abs(function.form.coefficients).sum(axis=1)
     assert (error <= 20 * EPS32 * size * (1 + np.abs(function.form.center * function.form.inverse_half_width))).all()
     np.testing.assert_allclose(
@@ -338,7 +350,7 @@ def test_spline_is_exact_on_cubics(seed, intervals):
 
 def test_spline_is_scipys_clamped_spline():
     function, lo, hi = make_waves(8, n=3)
-    form, _ = fit_spline(function, lo, hi, 9)
+    form, _ = fit_form(fit_uniform, function, lo, hi, 9)
     u = np.linspace(lo, hi, 100)
     for i in range(3):
         one = function.select(np.array([i]))
@@ -351,7 +363,7 @@ def test_spline_is_scipys_clamped_spline():
 
 def test_spline_converges_with_order_four():
     function, lo, hi = make_waves(9)
-    errors = np.array([fit_spline(function, lo, hi, k)[1] for k in (8, 16, 32)])
+    errors = np.array([fit_form(fit_uniform, function, lo, hi, k)[1] for k in (8, 16, 32)])
     order = np.log2(errors[:-1] / errors[1:])
     above_rounding = errors[1:] > 1e-5
     assert above_rounding.sum() > 5
@@ -362,7 +374,7 @@ def test_spline_converges_with_order_four():
 @given(st.integers(0, 2**31), st.integers(1, 300))
 def test_lines_join_the_values_at_the_knots(seed, intervals):
     function, lo, hi = make_waves(seed)
-    form, error = fit_spline(function, lo, hi, intervals, 1)
+    form, error = fit_form(fit_uniform, function, lo, hi, intervals, 1)
     assert form.coefficients.shape == (12, intervals, 4)
     assert not form.coefficients[..., 2:].any()
     knots = form.start + np.arange(intervals)[:, None] / form.inverse_step
@@ -378,12 +390,19 @@ def test_lines_join_the_values_at_the_knots(seed, intervals):
 def test_the_stated_error_holds_between_the_grid_points():
     function, lo, hi = make_waves(10)
     for k in sp.INTERVALS:
-        form, error = fit_spline(function, lo, hi, k)
+        form, error = fit_form(fit_uniform, function, lo, hi, k)
         fine = sp.max_abs_error(function, form, lo, hi, points=20_001)
         assert (fine <= 1.01 * error + 4 * EPS32).all(), k
 
 
 # ---- native ---------------------------------------------------------------------------------------------------------
+
+
+def fit_native(function, lo, hi, act):
+    """The fit, and its largest errors with the rounding."""
+    target = sp.make_target(function, lo, hi)
+    form, rounding = sp.fit_native(target, act)
+    return form, target.measure(form)[0] + rounding
 
 
 def make_native(act, seed, n=64):
@@ -423,7 +442,7 @@ def test_native_fit_of_another_function_states_its_error():
         fit, error = fit_native(function, lo, hi, act)
         measured = sp.max_abs_error(function, fit, lo, hi, points=513)
         assert (measured <= error).all()
-        _, constant = fit_constant(function, lo, hi)
+        _, constant = fit_form(sp.fit_constant, function, lo, hi)
         assert (measured <= 2 * constant + 1e-3).all(), act  # no worse than the mean, which is one of the fits
 
 
@@ -438,9 +457,9 @@ def test_a_huge_alpha_is_charged_for_its_rounding():
 
 
 FITS = {
-    "cubic": lambda f, lo, hi: fit_spline(f, lo, hi, 4),
-    "linear": lambda f, lo, hi: fit_spline(f, lo, hi, 4, 1),
-    "polynomial": lambda f, lo, hi: fit_polynomial(f, lo, hi, 3),
+    "cubic": lambda f, lo, hi: fit_form(fit_uniform, f, lo, hi, 4),
+    "linear": lambda f, lo, hi: fit_form(fit_uniform, f, lo, hi, 4, 1),
+    "polynomial": lambda f, lo, hi: fit_form(sp.fit_polynomial, f, lo, hi, 3),
     "tanh": lambda f, lo, hi: fit_native(f, lo, hi, "tanh"),
     "relu": lambda f, lo, hi: fit_native(f, lo, hi, "relu"),
     "pieces": lambda f, lo, hi: fit_pieces(f, lo, hi),
@@ -789,9 +808,9 @@ def test_a_domain_may_be_one_point(fit, point):
     # float32 resolves 250 to 1.5e-5, times the largest frequency; a kink may sit anywhere in the widened domain
     np.testing.assert_allclose(form.evaluate(u), function(u), rtol=0, atol=1e-6 + 3e-5 * abs(point))
     assert (error <= 1e-6 + 3e-5 * abs(point)).all()
-    line, affine_error = fit_line(function, point, point)
+    line, affine_error = fit_form(sp.fit_line, function, point, point)
     np.testing.assert_allclose(line.evaluate(u), function(u), rtol=0, atol=1e-9)
-    np.testing.assert_allclose([affine_error, fit_constant(function, point, point)[1]], 0, rtol=0, atol=1e-12)
+    np.testing.assert_allclose([affine_error, fit_form(sp.fit_constant, function, point, point)[1]], 0, rtol=0, atol=1e-12)
 
 
 @dataclass
@@ -811,7 +830,7 @@ class Broken(Waves):
 def test_functions_that_are_not_finite_have_infinite_error():
     function = Broken(np.ones(3), np.zeros(3))
     errors = [fit(function, -1.0, 1.0)[1] for fit in FITS.values()]
-    errors += [fit_line(function, -1.0, 1.0)[1], fit_constant(function, -1.0, 1.0)[1]]
+    errors += [fit_form(sp.fit_line, function, -1.0, 1.0)[1], fit_form(sp.fit_constant, function, -1.0, 1.0)[1]]
     for error in errors:
         assert np.isinf(error[:2]).all()
         assert np.isfinite(error[2])
@@ -821,7 +840,7 @@ def test_error_of_many_neurons_is_measured_in_blocks():
     n = 700  # more than one block of the default grid
     rng = np.random.default_rng(14)
     function = Waves(rng.uniform(1, 2, n), rng.uniform(0, 6, n))
-    form, error = fit_spline(function, -1.0, 1.0, 3)
+    form, error = fit_form(fit_uniform, function, -1.0, 1.0, 3)
     u = np.linspace(-np.ones(n), np.ones(n), 1537)
     np.testing.assert_allclose(error, np.abs(form.evaluate(u) - function(u)).max(axis=0), rtol=1e-9, atol=1e-15)
 

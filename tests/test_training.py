@@ -20,12 +20,13 @@ from mncompress.checkpoint import Run, load_record, load_run, read_metrics
 from mncompress.data import Dataset, load_dataset, standardization_of
 from mncompress.errors import CheckpointError, ConfigError, OutputError, RuntimeProviderError, TrainingError
 from mncompress.nn import Network
-from mncompress.training import TrainProgress, choose_device, make_population, train, train_stacks
+from mncompress.training import TrainProgress, choose_device, train, train_stacks
 from mncompress.training import _checkpoint as checkpoint_module
 from mncompress.training import _native_steps as native_steps
 from mncompress.training import _train as train_module
 from mncompress.training import _trainer as trainer_module
 from mncompress.training._metrics import follow
+from mncompress.training._population import make_population
 from mncompress.types import EpochMetrics, TrainConfig
 
 ONE_LINE = r"^[^\n]*{}[^\n]*$"

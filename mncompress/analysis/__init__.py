@@ -2,7 +2,6 @@
 
 from mncompress.analysis._bounds import bound_error as bound_error
 from mncompress.analysis._bounds import bound_lipschitz as bound_lipschitz
-from mncompress.analysis._bounds import bound_range as bound_range
 from mncompress.analysis._choose import Choice as Choice
 from mncompress.analysis._choose import choose as choose
 from mncompress.analysis._choose import keep_all as keep_all
@@ -16,5 +15,3 @@ from mncompress.analysis._options import kind_of as kind_of
 from mncompress.analysis._rounding import FLOAT32 as FLOAT32
 from mncompress.analysis._rounding import bound_form_rounding as bound_form_rounding
 from mncompress.analysis._rounding import bound_rounding as bound_rounding
-from mncompress.spline import Affine as Affine
-from mncompress.spline import Histogram as Histogram

@@ -1,4 +1,4 @@
-"""Guaranteed bounds of errors, slopes and ranges of scalar functions over a domain: from analysis, not from samples.
+"""Guaranteed bounds of errors and slopes of scalar functions over a domain: from analysis, not from samples.
 
 A domain is cut into cells at every knot of both functions and at the ends of a form's own domain, beyond which it is
 linear. In a cell with middle m and half-width r, the difference e of two functions obeys Taylor's theorem,
@@ -32,7 +32,7 @@ FLOOR = 1e-8
 """Bounds of errors and slopes below this are not refined: float32 does not resolve them."""
 
 
-def bound_error(inner: InnerNetworks, form: AnyForm, lo: ArrayLike, hi: ArrayLike, cells: int = 64) -> Array:
+def bound_error(inner: InnerNetworks, form: AnyForm, lo: ArrayLike, hi: ArrayLike) -> Array:
     """Upper bound of the largest |form(u) - inner(u)| for u in [lo, hi].
 
     Args:
@@ -41,7 +41,6 @@ def bound_error(inner: InnerNetworks, form: AnyForm, lo: ArrayLike, hi: ArrayLik
             what will be evaluated. A line is a `PiecewiseLinear` without slope changes.
         lo: lower ends of the domains, (N,) or a scalar; the domain may extend beyond a form's own.
         hi: upper ends, likewise.
-        cells: cells per neuron at the start, at least.
 
     Returns:
         (N,)
@@ -58,11 +57,11 @@ def bound_error(inner: InnerNetworks, form: AnyForm, lo: ArrayLike, hi: ArrayLik
         return error, error + difference.deviation(radius)
 
     edges = _make_edges([f, g], low, high)
-    bound = bound_maximum(edges, cells, _width(f), score, lambda best: (1 + SLACK) * best + FLOOR)
+    bound = bound_maximum(edges, _width(f), score, lambda best: (1 + SLACK) * best + FLOOR)
     return bound + _allowance(inner, f, low, high) + _allowance(form, g, low, high)
 
 
-def bound_lipschitz(function: InnerNetworks | AnyForm, lo: ArrayLike, hi: ArrayLike, cells: int = 64) -> Array:
+def bound_lipschitz(function: InnerNetworks | AnyForm, lo: ArrayLike, hi: ArrayLike) -> Array:
     """Upper bound of the largest slope |function'(u)| for u in [lo, hi], (N,); the arguments are as for `bound_error`.
 
     The rounding allowance is 1e-9 of the bound plus 1e-12.
@@ -74,32 +73,9 @@ def bound_lipschitz(function: InnerNetworks | AnyForm, lo: ArrayLike, hi: ArrayL
         jet = enclose(curve.select(index), middle, radius)
         return np.abs(jet.slope), magnitude(jet.slopes)
 
-    bound = bound_maximum(_make_edges([curve], low, high), cells, _width(curve), score,
+    bound = bound_maximum(_make_edges([curve], low, high), _width(curve), score,
                       lambda best: (1 + SLACK) * best + FLOOR)
     return bound * (1 + 1e-9) + 1e-12
-
-
-def bound_range(
-    function: InnerNetworks | AnyForm, lo: ArrayLike, hi: ArrayLike, cells: int = 64
-) -> tuple[Array, Array]:
-    """Lower and upper bound of function(u) for u in [lo, hi], each (N,); the arguments are as for `bound_error`.
-
-    Both are refined until they are within `SLACK` / 10 of the range's width.
-    """
-    curve = _as_curve(function)
-    low, high = _as_ends(curve.n, lo, hi)
-    edges = _make_edges([curve], low, high)
-    sample = curve.evaluate(np.linspace(low, high, 65))
-    slack = SLACK / 10 * (sample.max(0) - sample.min(0)) + FLOOR
-    ends = []
-    for sign in (-1.0, 1.0):
-        def score(index: Indices, middle: Array, radius: Array, sign: float = sign) -> tuple[Array, Array]:
-            jet = enclose(curve.select(index), middle, radius)
-            return sign * jet.value, sign * jet.value + jet.deviation(radius)
-
-        ends.append(bound_maximum(edges, cells, _width(curve), score, lambda best: best + slack))
-    allowance = _allowance(function, curve, low, high)
-    return -ends[0] - allowance, ends[1] + allowance
 
 
 def _as_curve(function: InnerNetworks | AnyForm) -> Curve:

@@ -31,6 +31,8 @@ from mncompress.types import LEAK, RELU_LIKE
 ROUNDING = 1e-15
 FARTHEST = 1e30
 NEGLIGIBLE = 1e-15
+SAME = 1e-12
+"""Of the larger of two slopes: what they may differ by and still count as one."""
 
 
 @dataclass(frozen=True)
@@ -91,22 +93,18 @@ def count_knots(form: PiecewiseLinear) -> NDArray[np.intp]:
     return np.count_nonzero(form.slope_changes, axis=1)  # type: ignore[no-any-return]
 
 
-def as_native(form: PiecewiseLinear, rtol: float = 1e-12) -> ExactForms:
+def as_native(form: PiecewiseLinear) -> ExactForms:
     """Classify piecewise-linear functions that a constant, a line or one relu or leaky_relu equals at every u.
 
     With left slope l, right slope r and knot k: relu where l = 0 (beta 1) or r = 0 (beta -1), leaky_relu where
-    l = 0.01 r (beta 1) or r = 0.01 l (beta -1).
-
-    Args:
-        form: as from `extract_piecewise_linear`.
-        rtol: two slopes are the same when they differ by less than this times the larger of |l| and |r|.
+    l = 0.01 r (beta 1) or r = 0.01 l (beta -1), each within `SAME`.
     """
     count = count_knots(form)
     at = np.argmax(form.slope_changes != 0, axis=1)[:, None]
     knot = np.take_along_axis(form.knots, at, 1)[:, 0]
     left = form.slope
     right = left + np.take_along_axis(form.slope_changes, at, 1)[:, 0]
-    same = rtol * np.maximum(np.abs(left), np.abs(right))
+    same = SAME * np.maximum(np.abs(left), np.abs(right))
     one = count == 1
     cases = [
         (count == 0) & (left == 0),

@@ -10,13 +10,15 @@ from mncompress.analysis._inner import Array, Indices
 Score = Callable[[Indices, Array, Array], tuple[Array, Array]]
 
 ROUNDS = 8
+CELLS = 64
+"""Of a neuron at the start, at least."""
 MOST_CELLS = 256
 """Cells of a neuron that are split in one round."""
 BLOCK = 2**18
 """Inner units times cells in hand at a time."""
 
 
-def bound_maximum(edges: Array, cells: int, width: int, score: Score, tolerate: Callable[[Array], Array]) -> Array:
+def bound_maximum(edges: Array, width: int, score: Score, tolerate: Callable[[Array], Array]) -> Array:
     """Upper bounds (N,) of the maxima of N functions over the cells between edges (N, E).
 
     The largest value found is a lower bound of the maximum. Cells whose upper bound exceeds what is tolerated beyond
@@ -24,12 +26,11 @@ def bound_maximum(edges: Array, cells: int, width: int, score: Score, tolerate: 
 
     Args:
         edges: ascending.
-        cells: cells per neuron at the start, at least.
         width: inner units of each function, for the memory that a block of neurons takes.
         score: from neurons (A,), middles and radii (A, C) to a value found in each cell and an upper bound over it.
         tolerate: from the largest values found (N,) to the upper bounds that are good enough.
     """
-    parts = -(-cells // (edges.shape[1] - 1))
+    parts = -(-CELLS // (edges.shape[1] - 1))
     size = max(1, BLOCK // (width * max(parts * (edges.shape[1] - 1), MOST_CELLS)))
     best, bound = np.full((2, len(edges)), -np.inf)
     for first in range(0, len(edges), size):

@@ -73,14 +73,13 @@ def bound_rounding(inner: InnerNetworks, lo: ArrayLike, hi: ArrayLike, precision
     return error.max((1, 2))  # type: ignore[no-any-return]
 
 
-def bound_form_rounding(form: AnyForm, lo: ArrayLike, hi: ArrayLike, precision: Precision = FLOAT32) -> Array:
-    """Upper bound of the rounding error of forms, evaluated by the formulas of `mncompress.spline`, for u in [lo, hi].
+def bound_form_rounding(form: AnyForm, lo: ArrayLike, hi: ArrayLike) -> Array:
+    """Upper bound of the rounding error of forms in float32, evaluated by the formulas of `mncompress.spline`, for u in [lo, hi].
 
     Args:
         form: N forms.
         lo: lower ends of the domains, (N,) or a scalar.
         hi: upper ends, likewise.
-        precision: float32 unless told.
 
     Returns:
         (N,)
@@ -88,12 +87,12 @@ def bound_form_rounding(form: AnyForm, lo: ArrayLike, hi: ArrayLike, precision: 
     if isinstance(form, CubicSpline) and form.intervals > 1:
         # Where s rounds across a knot, the neighboring interval answers: its value there may differ by the jump.
         jumps = np.abs(form.coefficients[:, :-1].sum(2) - form.coefficients[:, 1:, 0])
-        return bound_arithmetic(form, lo, hi, precision) + jumps.max(1)  # type: ignore[no-any-return]
-    return bound_arithmetic(form, lo, hi, precision)
+        return bound_arithmetic(form, lo, hi, FLOAT32) + jumps.max(1)  # type: ignore[no-any-return]
+    return bound_arithmetic(form, lo, hi, FLOAT32)
 
 
 def bound_arithmetic(form: InnerNetworks | AnyForm, lo: ArrayLike, hi: ArrayLike, precision: Precision) -> Array:
-    """As `bound_form_rounding`, where s does not round across a knot of a spline, or the spline is continuous there."""
+    """As `bound_form_rounding`, in any precision, where s does not round across a knot, or the spline is continuous there."""
     if isinstance(form, InnerNetworks):
         return bound_rounding(form, lo, hi, precision)
     if isinstance(form, Native):

@@ -21,18 +21,11 @@ from the next model's. So there each sample begins with a pause of `SPIN_SECONDS
 switching the spinning off instead would measure something that users do not run.
 """
 
-from mncompress.benchmark._affinity import choose_cores as choose_cores
-from mncompress.benchmark._affinity import pinned as pinned
-from mncompress.benchmark._inputs import TensorSpec as TensorSpec
 from mncompress.benchmark._inputs import load_inputs as load_inputs
-from mncompress.benchmark._measure import RELU_TWIN as RELU_TWIN
 from mncompress.benchmark._measure import Measurement as Measurement
 from mncompress.benchmark._measure import measure as measure
-from mncompress.benchmark._measure import median_interval as median_interval
 from mncompress.benchmark._measure import ratio as ratio
 from mncompress.benchmark._measure import summarize as summarize
-from mncompress.benchmark._plot import check_plot_path as check_plot_path
-from mncompress.benchmark._plot import draw as draw
 from mncompress.benchmark._plot import save_plot as save_plot
 from mncompress.benchmark._rows import BreakEven as BreakEven
 from mncompress.benchmark._rows import Row as Row
@@ -40,29 +33,14 @@ from mncompress.benchmark._run import Benchmark as Benchmark
 from mncompress.benchmark._run import ModelFile as ModelFile
 from mncompress.benchmark._run import benchmark as benchmark
 from mncompress.benchmark._run import to_document as to_document
-from mncompress.benchmark._sampling import POOL_SAMPLE_US as POOL_SAMPLE_US
-from mncompress.benchmark._sampling import SAMPLE_US as SAMPLE_US
 from mncompress.benchmark._sampling import Clock as Clock
 from mncompress.benchmark._sampling import Rounds as Rounds
-from mncompress.benchmark._sampling import WarmUp as WarmUp
-from mncompress.benchmark._sampling import repeats_for as repeats_for
 from mncompress.benchmark._sampling import sample_rounds as sample_rounds
-from mncompress.benchmark._sampling import warm_up as warm_up
 from mncompress.benchmark._score import Evaluation as Evaluation
 from mncompress.benchmark._score import evaluate as evaluate
 from mncompress.benchmark._score import score as score
 from mncompress.benchmark._sessions import Agreement as Agreement
 from mncompress.benchmark._sessions import bind as bind
-from mncompress.benchmark._sessions import compare_outputs as compare_outputs
-from mncompress.benchmark._settings import BATCH_SIZES as BATCH_SIZES
-from mncompress.benchmark._settings import SESSIONS as SESSIONS
-from mncompress.benchmark._settings import SPIN_SECONDS as SPIN_SECONDS
 from mncompress.benchmark._settings import Settings as Settings
 from mncompress.benchmark._startup import Startup as Startup
-from mncompress.benchmark._statistics import Distribution as Distribution
 from mncompress.benchmark._statistics import Ratio as Ratio
-from mncompress.benchmark._statistics import Verdict as Verdict
-from mncompress.benchmark._statistics import decide as decide
-from mncompress.benchmark._statistics import describe as describe
-from mncompress.benchmark._statistics import find_break_even as find_break_even
-from mncompress.benchmark._statistics import make_ratio as make_ratio

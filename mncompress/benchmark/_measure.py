@@ -44,9 +44,9 @@ class Measurement:
     models: tuple[str, ...]
     samples_us: NDArray[np.float64]
     """Microseconds per run, shape (models, rounds); a column's samples were taken one right after another."""
-    starts: tuple[int, ...] = ()
-    """The rounds at which all sessions were opened anew, the first is 0; where empty, each round counts as one."""
-    runs_per_sample: tuple[int, ...] = ()
+    starts: tuple[int, ...]
+    """The rounds at which all sessions were opened anew; the first is 0."""
+    runs_per_sample: tuple[int, ...]
     """For each model, the most runs that a sample is the mean of."""
     unstable: tuple[str, ...] = ()
     """Models that were still getting faster when their warm-up was given up."""
@@ -223,7 +223,7 @@ def summarize(measurement: Measurement) -> tuple[LatencyRow, ...]:
         median = float(np.median(samples))
         low, high = median_interval(samples, measurement.starts)
         row = LatencyRow(name, measurement.provider, measurement.threads, measurement.batch, median,
-                         float(np.percentile(samples, 95)), len(samples), median_low=low, median_high=high)
+                         float(np.percentile(samples, 95)), len(samples), low, high)
         if RELU_TWIN in measurement.models:
             found = ratio(measurement, name, RELU_TWIN)
             row = dataclasses.replace(row, ratio_to_relu_twin=found.median, ratio_low=found.low, ratio_high=found.high)
@@ -231,8 +231,8 @@ def summarize(measurement: Measurement) -> tuple[LatencyRow, ...]:
     return tuple(rows)
 
 
-def median_interval(samples_us: NDArray[Any], starts: tuple[int, ...] = ()) -> tuple[float, float]:
-    """The 95 % interval of the median of samples (s,), in µs, from the medians of groups; widened to hold the median itself."""
+def median_interval(samples_us: NDArray[Any], starts: tuple[int, ...]) -> tuple[float, float]:
+    """The 95 % interval of the median of samples (s,), in µs, from the medians of sessions; widened to hold the median itself."""
     values = np.log([np.median(group) for group in split_groups(samples_us, starts)])
     _, low, high = np.exp(signed_rank_interval(values))
     median = float(np.median(samples_us))

@@ -47,13 +47,12 @@ class BreakEven:
 
 def make_rows(measurement: Measurement, baseline: str) -> tuple[Row, ...]:
     """What is said of each model under one condition."""
-    repeats = measurement.runs_per_sample or (1,) * len(measurement.models)
     rows = []
-    for row, samples, runs in zip(summarize(measurement), measurement.samples_us, repeats, strict=True):
+    for row, samples, runs in zip(summarize(measurement), measurement.samples_us, measurement.runs_per_sample, strict=True):
         found = describe(samples)
         rows.append(Row(
             **dataclasses.asdict(row), min_us=found.min_us, p5_us=found.p5_us, p99_us=found.p99_us, mean_us=found.mean_us,
-            runs_per_sample=runs, sessions=max(1, len(measurement.starts)), tf32=measurement.tf32,
+            runs_per_sample=runs, sessions=len(measurement.starts), tf32=measurement.tf32,
             **_against(measurement, row.model, baseline)))
     return tuple(rows)
 

@@ -34,8 +34,8 @@ def evaluate(model: PathLike | onnxruntime.InferenceSession, x: NDArray[Any], y:
         RuntimeProviderError: the file cannot be opened, or is no model of rows.
         DataError: as `run` and `score`, or the labels are of another task than the model.
     """
-    session = model if isinstance(model, onnxruntime.InferenceSession) else make_session(model)
-    info = model_info(session)
+    session, name = (model, "the model") if isinstance(model, onnxruntime.InferenceSession) else (make_session(model), str(model))
+    info = model_info(session, name=name)
     if info.output in ("logits", "output") and info.is_regression == (y.dtype.kind in "iu"):
         task, found = ("regression", "integer labels") if info.is_regression else ("classification", "float targets")
         raise DataError(f"the model is for {task}, the data has {found}; use the data set the model was trained on")

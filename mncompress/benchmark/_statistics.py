@@ -59,13 +59,13 @@ def describe(samples_us: NDArray[Any]) -> Distribution:
     return Distribution(*map(float, (samples_us.min(), p5, median, p95, p99, samples_us.mean())))
 
 
-def make_ratio(model_us: NDArray[Any], reference_us: NDArray[Any], starts: Sequence[int] = ()) -> Ratio:
+def make_ratio(model_us: NDArray[Any], reference_us: NDArray[Any], starts: Sequence[int]) -> Ratio:
     """How many times as long the model takes, from paired samples (rounds,) of both.
 
     Args:
         model_us: one sample for each round.
         reference_us: the other model's samples of the same rounds.
-        starts: the rounds at which sessions were opened anew, in order, the first is 0; without them each round counts by itself.
+        starts: the rounds at which sessions were opened anew, in order, the first is 0.
     """
     logs = np.log(model_us / reference_us)
     values = np.array([np.median(group) for group in split_groups(logs, starts)])
@@ -74,8 +74,8 @@ def make_ratio(model_us: NDArray[Any], reference_us: NDArray[Any], starts: Seque
 
 
 def split_groups(values: NDArray[Any], starts: Sequence[int]) -> list[NDArray[Any]]:
-    """The values of each session, or without `starts` of each round."""
-    return np.split(values, list(starts[1:]) if starts else len(values))
+    """The values of each session."""
+    return np.split(values, starts[1:])
 
 
 def signed_rank_interval(values: NDArray[Any]) -> tuple[float, float, float]:

@@ -118,7 +118,7 @@ def check_budget(budget: Budget, task: Task, original: Floats, compressed: Float
             return Verdict(False, f"the {name} network's outputs are not finite", {"max_abs_logit_error": None})
     error = float(np.abs(compressed - original).max(initial=0.0))
     paired = (_paired_classification(original, compressed, y) if task == "classification" else
-              _paired_regression(original, compressed, y, unit))
+              _paired_regression(original, compressed, y.astype(np.float64), unit))
     evidence: dict[str, float] = {"samples": len(y), "max_abs_logit_error": error, "confidence": CONFIDENCE, **paired}
     if budget.max_logit_error is not None and error > budget.max_logit_error:
         return Verdict(False, f"an output changes by {error:.3g}, more than {budget.max_logit_error:g}", evidence)
@@ -171,7 +171,7 @@ def _paired_classification(original: Floats, compressed: Floats, y: NDArray[np.g
             "flips": int((original.argmax(1) != compressed.argmax(1)).sum()), "worse": worse, "better": better}
 
 
-def _paired_regression(original: Floats, compressed: Floats, y: NDArray[np.generic], unit: Floats | float) -> dict[str, float]:
+def _paired_regression(original: Floats, compressed: Floats, y: Floats, unit: Floats | float) -> dict[str, float]:
     """Relative increase of the RMSE, with a bound for weighted rows, and the outputs' own change relative to it, in per cent."""
     rmse, rmse_compressed = (float(np.sqrt(((outputs - y) ** 2).mean())) for outputs in (original, compressed))
     before, after = ((((outputs - y) / unit) ** 2).mean(1) for outputs in (original, compressed))

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mncompress import nn, spline
-from mncompress.analysis import Affine, LayerOptions, Replacement
+from mncompress.analysis import LayerOptions, Replacement
 from mncompress.calibration import measure_metrics
 from mncompress.compression._factors import factor
 from mncompress.compression._repair import Refit, Samples, Solution, cut_rank
@@ -22,6 +22,7 @@ from mncompress.compression._rewrite import FEATURES, Group, LinearMap, make_lin
 from mncompress.compression._rows import Rows, observe
 from mncompress.data import Dataset
 from mncompress.nn import LearnedActivation, Network
+from mncompress.spline import Affine
 from mncompress.types import ActivationSpec
 
 Floats = NDArray[np.float64]

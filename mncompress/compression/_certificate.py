@@ -39,7 +39,6 @@ from numpy.typing import NDArray
 from mncompress import spline
 from mncompress.analysis import (
     FLOAT32,
-    Affine,
     InnerNetworks,
     Replacement,
     bound_error,
@@ -52,7 +51,7 @@ from mncompress.compression._planner import Compressed
 from mncompress.compression._rewrite import FEATURES, Group, LinearMap
 from mncompress.compression._rows import Signals, observe_signals
 from mncompress.nn import Network, Vaf
-from mncompress.spline import ACT_VALUES
+from mncompress.spline import ACT_VALUES, Affine
 
 LARGEST_SLOPE = 1.13
 """Of any inner activation: gelu's."""

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mncompress.analysis import Affine
 from mncompress.compression._rewrite import FEATURES, Group, LinearMap
 from mncompress.compression._rows import Signals
 from mncompress.nn import Network
+from mncompress.spline import Affine
 
 Floats = NDArray[np.float64]
 

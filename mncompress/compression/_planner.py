@@ -21,7 +21,7 @@ from math import isqrt
 import numpy as np
 from numpy.typing import NDArray
 
-from mncompress.analysis import Choice, Histogram, LayerOptions, choose, find_options, keep_all, make_inner_networks
+from mncompress.analysis import Choice, LayerOptions, choose, find_options, keep_all, make_inner_networks
 from mncompress.calibration import LayerCalibration, calibrate, run_network
 from mncompress.compression._budget import DEFAULT_MAX_DROP, Verdict, check_budget, complete_budget, go_while_ok
 from mncompress.compression._build import Assignment, Blueprint, Study, build
@@ -32,6 +32,7 @@ from mncompress.compression._structure import find_levels, let_lines_leave
 from mncompress.data import Dataset
 from mncompress.errors import ConfigError
 from mncompress.nn import LearnedActivation, Network, count_macs, may_be_one_node
+from mncompress.spline import Histogram
 from mncompress.types import Budget, Decision, LayerPlan, Plan, Trial
 
 TOLERANCES: tuple[float, ...] = tuple(float(t) for t in np.geomspace(0.3, 1e-8, 16)[::-1])

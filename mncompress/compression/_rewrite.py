@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from mncompress import spline
-from mncompress.analysis import Affine, Replacement
+from mncompress.analysis import Replacement
 from mncompress.nn import (
     CubicSpline,
     Grouped,
@@ -37,6 +37,7 @@ from mncompress.nn import (
     Scale,
     make_activation,
 )
+from mncompress.spline import Affine
 from mncompress.types import ActivationSpec
 
 Floats = NDArray[np.float64]

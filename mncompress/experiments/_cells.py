@@ -44,7 +44,7 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class LearnedActivation:
+class SampledActivation:
     """What one neuron has learned, on its calibrated domain."""
 
     __pydantic_config__ = STRICT
@@ -78,7 +78,7 @@ class CellResult:
     """Of one network."""
     seconds: float
     """Of training, all replicates together."""
-    activations: tuple[LearnedActivation, ...]
+    activations: tuple[SampledActivation, ...]
     """Empty for fixed activations."""
     environment: Mapping[str, Any]
     schema: str = SCHEMA
@@ -190,7 +190,7 @@ def _rounded(value: float) -> float | None:
     return round(value, 6) if math.isfinite(value) else None
 
 
-def _learned_activations(run: Run, dataset: Dataset) -> Iterator[LearnedActivation]:
+def _learned_activations(run: Run, dataset: Dataset) -> Iterator[SampledActivation]:
     """Every activation with parameters, of every replicate that did not diverge."""
     if all(spec.family == "fixed" for spec in run.record.network.activations):
         return
@@ -204,7 +204,7 @@ def _learned_activations(run: Run, dataset: Dataset) -> Iterator[LearnedActivati
                 values = layer.activation(torch.as_tensor(grid, dtype=torch.float32)).double().numpy()
             for index, ((low, high), y) in enumerate(zip(found.domain, values.T, strict=True)):
                 kept = tuple(float(f"{value:.5g}") for value in y) if k < DRAWN else ()
-                yield LearnedActivation(k, number, index, (float(f"{low:.6g}"), float(f"{high:.6g}")), line_fit(y), kept)
+                yield SampledActivation(k, number, index, (float(f"{low:.6g}"), float(f"{high:.6g}")), line_fit(y), kept)
 
 
 def line_fit(y: Floats) -> float | None:

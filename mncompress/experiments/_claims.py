@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mncompress.experiments import _statistics as statistics
-from mncompress.experiments._cells import CellResult, LearnedActivation
+from mncompress.experiments._cells import CellResult, SampledActivation
 from mncompress.experiments._statistics import Estimate
 from mncompress.types import TrainConfig
 
@@ -57,12 +57,12 @@ def constant_share(result: CellResult) -> Floats:
     return _share(result, lambda found: found.r_squared is None)
 
 
-def is_line(found: LearnedActivation) -> bool:
+def is_line(found: SampledActivation) -> bool:
     """Whether a learned activation is a line, and not constant."""
     return found.r_squared is not None and found.r_squared > LINEAR
 
 
-def _share(result: CellResult, holds: Callable[[LearnedActivation], bool]) -> Floats:
+def _share(result: CellResult, holds: Callable[[SampledActivation], bool]) -> Floats:
     networks = sorted({found.replicate for found in result.activations})
     return np.array([100 * np.mean([holds(found) for found in result.activations if found.replicate == k]) for k in networks])
 

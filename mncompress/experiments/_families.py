@@ -6,14 +6,11 @@ a cost, interpolated between them in the logarithm of both. The advantage of a l
 the envelope needs for the same error; its interval comes from resampling the replicates of all networks.
 """
 
-import csv
 import dataclasses
-import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +32,7 @@ from mncompress.experiments._frontier import (
     run_point,
 )
 from mncompress.experiments._frontier_plot import draw_frontier
+from mncompress.experiments._tables import Row, write_csv
 from mncompress.experiments._workers import run_in_workers
 from mncompress.files import write_text
 from mncompress.report import save_figure
@@ -177,7 +175,7 @@ def run_families(settings: TrainConfig, data_sets: Sequence[str], out: Path, com
         advantages += found
         everything += points
         name = f"families-{data.replace(':', '-')}"
-        write_text(out / f"{name}.csv", _table(points, latencies))
+        write_text(out / f"{name}.csv", write_csv(_make_rows(points, latencies)))
         costs = [(axis.label, {point.key: axis.cost(point, latencies) for point in points}) for axis in AXES]
         picture = draw_frontier(points, costs, f"{data}, {settings.replicates} networks each")
         for kind in ("png", "svg"):
@@ -285,21 +283,15 @@ def envelope_cost(costs: Floats, errors: Floats, error: float) -> float:
     return float(np.exp(np.log(costs[index - 1]) + share * (np.log(costs[index]) - np.log(costs[index - 1]))))
 
 
-def _table(points: Sequence[Point], latencies: Latencies) -> str:
-    rows: list[dict[str, Any]] = []
+def _make_rows(points: Sequence[Point], latencies: Latencies) -> Iterator[Row]:
     for point in points:
         finite = [error for error in point.errors if error is not None]
         kinds = " ".join(f"{kind}:{count}" for kind, count in point.kinds.items())
-        rows.append({"contender": point.contender, "width": point.width, "learning_rate": point.rate, "metric": point.metric,
-                     "median": f"{point.error:.6g}", "best": f"{min(finite):.6g}", "worst": f"{max(finite):.6g}",
-                     "compressed": f"{point.error_compressed:.6g}", "original": f"{point.error_original:.6g}",
-                     "macs": point.macs, "macs_original": point.macs_original, "parameters": point.parameters, "kinds": kinds}
-                    | {f"us_batch_{batch}": f"{latencies[point.key][batch]:.2f}" for batch in BATCHES})
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+        yield {"contender": point.contender, "width": point.width, "learning_rate": point.rate, "metric": point.metric,
+               "median": f"{point.error:.6g}", "best": min(finite), "worst": max(finite),      # the median may be infinite
+               "compressed": point.error_compressed, "original": point.error_original,
+               "macs": point.macs, "macs_original": point.macs_original, "parameters": point.parameters, "kinds": kinds,
+               **{f"us_batch_{batch}": f"{latencies[point.key][batch]:.2f}" for batch in BATCHES}}
 
 
 def render_summary(advantages: Sequence[Advantage], points: Sequence[Point], command: str) -> str:

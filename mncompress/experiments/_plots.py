@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from mncompress.experiments import _statistics as statistics
-from mncompress.experiments._cells import GRID, CellResult, LearnedActivation
+from mncompress.experiments._cells import GRID, CellResult, SampledActivation
 from mncompress.experiments._claims import LINEAR, Results, final, is_line
 from mncompress.experiments._figures import Curve, Experiment, Panel
 
@@ -176,12 +176,12 @@ def _draw_activations(experiment: Experiment, results: Results, title: str) -> A
     return figure
 
 
-def _drawn(result: CellResult, index: int) -> list[LearnedActivation]:
+def _drawn(result: CellResult, index: int) -> list[SampledActivation]:
     """One neuron of the networks whose activations were kept."""
     return [found for found in result.activations if found.layer == 0 and found.index == index and found.values]
 
 
-def _draw_activation(axes: Any, found: LearnedActivation) -> None:
+def _draw_activation(axes: Any, found: SampledActivation) -> None:
     color = CONSTANT if found.r_squared is None else LINE if is_line(found) else BENT
     axes.plot(np.linspace(*found.domain, GRID), found.values, color=color, linewidth=1.5)
     low, high = min(found.values), max(found.values)

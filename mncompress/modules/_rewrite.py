@@ -19,12 +19,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mncompress import spline
-from mncompress.analysis import Affine, LayerOptions
+from mncompress.analysis import LayerOptions
 from mncompress.calibration import LayerCalibration
 from mncompress.compression import Group
 from mncompress.modules._functions import as_learned
 from mncompress.modules._registry import AlongAxis
 from mncompress.nn import CubicSpline, Grouped, LinearTable, PiecewiseLinear, Polynomial, Scale
+from mncompress.spline import Affine
 from mncompress.types import Act
 
 Floats = NDArray[np.float64]

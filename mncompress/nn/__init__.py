@@ -17,6 +17,7 @@ from mncompress.nn._families import Warp as Warp
 from mncompress.nn._families import make_activation as make_activation
 from mncompress.nn._forms import CubicSpline as CubicSpline
 from mncompress.nn._forms import Grouped as Grouped
+from mncompress.nn._forms import LinearTable as LinearTable
 from mncompress.nn._forms import PiecewiseLinear as PiecewiseLinear
 from mncompress.nn._forms import Polynomial as Polynomial
 from mncompress.nn._forms import Scale as Scale
@@ -26,7 +27,6 @@ from mncompress.nn._fused import triton_runs as triton_runs
 from mncompress.nn._init import initialize_ as initialize_
 from mncompress.nn._init import initialize_activation_ as initialize_activation_
 from mncompress.nn._init import mismatch as mismatch
-from mncompress.nn._linear_table import LinearTable as LinearTable
 from mncompress.nn._network import Layer as Layer
 from mncompress.nn._network import Network as Network
 from mncompress.nn._network import Standardize as Standardize

@@ -7,8 +7,7 @@ polynomial its degree, a native activation nothing, an explicit scale and shift 
 from torch import nn
 
 from mncompress.nn._families import LearnedActivation
-from mncompress.nn._forms import CubicSpline, Grouped, PiecewiseLinear, Polynomial, Scale
-from mncompress.nn._linear_table import LinearTable
+from mncompress.nn._forms import CubicSpline, Grouped, LinearTable, PiecewiseLinear, Polynomial, Scale
 from mncompress.nn._network import Network
 
 WIDEST_IN_ONE_NODE = 128

@@ -37,6 +37,26 @@ class CubicSpline(nn.Module):
         return _plain.cubic_spline(u, self.start, self.inverse_step, self.coefficients)
 
 
+class LinearTable(nn.Module):
+    """y = intercept[n, k] + slope[n, k] s in interval k = floor(s), the first or last one outside of [0, K].
+
+    `intercept`, `slope` (n, K). s is the pre-activation in units of intervals from the first knot: the layer before takes in
+    `start` and `inverse_step`. Standard operators look this up in half the time of a table of cubics.
+    """
+
+    def __init__(self, form: spline.CubicSpline) -> None:
+        super().__init__()
+        value, slope = form.coefficients[..., 0], form.coefficients[..., 1]
+        self.intercept = _parameter(value - slope * np.arange(form.intervals))
+        self.slope = _parameter(slope)
+
+    def forward(self, s: Tensor) -> Tensor:
+        """Evaluate at `(..., n)`; NaN gives NaN."""
+        interval = s.detach().nan_to_num(0.0).clamp(0, self.slope.shape[1] - 1).long()
+        neuron = torch.arange(len(self.slope), device=s.device)
+        return self.intercept[neuron, interval] + self.slope[neuron, interval] * s
+
+
 class PiecewiseLinear(nn.Module):
     """`knots`, `slope_changes` (n, K), `slope`, `intercept` (n,): intercept + slope u + sum of changes max(u - knot, 0)."""
 

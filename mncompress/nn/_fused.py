@@ -115,7 +115,7 @@ def _make_ends(spec: ActivationSpec, parameters: Mapping[str, Tensor]) -> tuple[
 
 
 @dataclass(frozen=True)
-class Plan:
+class Launch:
     """How the kernels run for inner networks of one kind on a batch."""
 
     act: Act
@@ -173,10 +173,10 @@ class _Inner(torch.autograd.Function):
         assert all(tensor is None or len(tensor) == len(u) for tensor in given), f"{u.shape = }, not as many rows of parameters"
         first_weight, weights = given[0], given[4]
         assert first_weight is not None
-        ctx.plan = Plan(act, kinds, first_weight.shape[1], 0 if weights is None else weights.shape[1], u.shape[1])
+        ctx.launch = Launch(act, kinds, first_weight.shape[1], 0 if weights is None else weights.shape[1], u.shape[1])
         ctx.save_for_backward(u, *given)
         y = torch.empty_like(u)
-        ctx.plan.run("forward", u, given, y, u.shape[1])
+        ctx.launch.run("forward", u, given, y, u.shape[1])
         return y
 
     @staticmethod
@@ -184,7 +184,7 @@ class _Inner(torch.autograd.Function):
     def backward(ctx: Any, y_grad: Tensor) -> tuple[Tensor | None, ...]:
         u, *given = ctx.saved_tensors
         sizes = [tensor.numel() for tensor in given if tensor is not None]
-        u_grad, partials = torch.empty_like(u), u.new_empty(ctx.plan.blocks, sum(sizes))
-        ctx.plan.run("backward", u, given, y_grad.contiguous(), u_grad, partials, u.shape[1], len(u), sum(sizes))
+        u_grad, partials = torch.empty_like(u), u.new_empty(ctx.launch.blocks, sum(sizes))
+        ctx.launch.run("backward", u, given, y_grad.contiguous(), u_grad, partials, u.shape[1], len(u), sum(sizes))
         pieces = iter((partials.sum(0) if len(partials) > 1 else partials[0]).split(sizes))
         return u_grad, None, None, *(None if tensor is None else next(pieces).view(tensor.shape) for tensor in given)

@@ -18,7 +18,6 @@ order that varies, so with `torch.use_deterministic_algorithms` the plain code r
 import ctypes
 import functools
 from collections.abc import Callable, Sequence
-from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -68,7 +67,7 @@ def _is_transformed() -> bool:
 
 
 def _triton_runs(device: torch.device) -> bool:
-    return find_spec("triton") is not None and triton_runs(device)
+    return triton_runs(device)
 
 
 # What torch.compiler.assume_constant_result does, which would import the compiler, and that takes seconds.

@@ -18,7 +18,6 @@ from mncompress.report._make import Export as Export
 from mncompress.report._make import make_report as make_report
 from mncompress.report._plots import draw_activations as draw_activations
 from mncompress.report._plots import save_figure as save_figure
-from mncompress.report._population import Population as Population
-from mncompress.report._population import make_population as make_population
 from mncompress.report._sample import make_curves as make_curves
 from mncompress.report._terminal import arrange_sketches as arrange_sketches
+from mncompress.report._training import make_training_curves as make_training_curves

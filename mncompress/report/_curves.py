@@ -2,8 +2,8 @@
 
 For each of n neurons: the function on a grid of G pre-activations, the function that replaced it, and the histogram of
 the pre-activations it was calibrated on. The arrays are tensors of the file; everything else is one JSON document in the
-file's metadata under `mncompress`. A run folder has nothing replaced yet: `replacement`, `kinds` and `max_abs_error` are
-None together.
+file's metadata under `mncompress`. A run folder has nothing replaced yet: `replacement`, `max_abs_error`, `kinds` and `left`
+are None together.
 """
 
 import json
@@ -40,8 +40,7 @@ _ARRAYS = {
     "sensitivity": (np.float64, ("n",)),
     "left": (np.bool_, ("n",)),
 }
-_OF_A_COMPRESSED_NETWORK = ("replacement", "max_abs_error", "kinds")
-_OPTIONAL = (*_OF_A_COMPRESSED_NETWORK, "sensitivity", "left")
+_OF_A_COMPRESSED_NETWORK = ("replacement", "max_abs_error", "kinds", "left")
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,14 +65,14 @@ class Curves:
     """(n, bins), counts of calibration pre-activations in equal bins."""
     histogram_range: NDArray[np.float64]
     """(n, 2), outer edges of the bins."""
+    sensitivity: NDArray[np.float64]
+    """(n,), how strongly the outputs follow the neuron's output."""
     replacement: NDArray[np.float32] | None = None
     """(n, G), what the activation became, at `u`."""
     max_abs_error: NDArray[np.float64] | None = None
     """(n,), the decision's largest difference on the domain."""
     kinds: tuple[Kind, ...] | None = None
     """n kinds, one per neuron."""
-    sensitivity: NDArray[np.float64] | None = None
-    """(n,), how strongly the outputs follow the neuron's output; None in files of before it was kept here."""
     left: NDArray[np.bool_] | None = None
     """(n,), which neurons are gone from the compressed network."""
     title: str = ""
@@ -94,8 +93,8 @@ class Curves:
         return replace(self, **chosen, kinds=None if self.kinds is None else tuple(self.kinds[row] for row in rows))
 
     def by_sensitivity(self) -> NDArray[np.intp]:
-        """The rows (n,), those of the most sensitive neurons first; as they lie where sensitivities are not known."""
-        return np.arange(len(self)) if self.sensitivity is None else np.argsort(-self.sensitivity, kind="stable")
+        """The rows (n,), those of the most sensitive neurons first."""
+        return np.argsort(-self.sensitivity, kind="stable")
 
 
 def make_grid(domain: NDArray[np.float64], points: int = 241) -> NDArray[np.float32]:
@@ -143,7 +142,7 @@ def load_curves(path: Path) -> Curves:
 def _build(path: Path, document: Any, arrays: dict[str, Any]) -> Curves:
     if not isinstance(document, dict) or document.get("schema") != SCHEMA:
         raise CheckpointError(f"{path} does not hold {SCHEMA}; run mncompress compress again with this version")
-    missing = [name for name in _ARRAYS if name not in arrays and name not in _OPTIONAL]
+    missing = [name for name in _ARRAYS if name not in arrays and name not in _OF_A_COMPRESSED_NETWORK]
     if missing:
         raise CheckpointError(f"{path} lacks the tensor {missing[0]!r}; run mncompress compress again")
     kinds = document.get("kinds")
@@ -164,7 +163,7 @@ def _check(curves: Curves) -> str | None:
     sizes: dict[str, int] = {"n": len(curves.layer)}
     for name, (dtype, axes) in _ARRAYS.items():
         array = getattr(curves, name)
-        if array is None and name in _OPTIONAL:
+        if array is None and name in _OF_A_COMPRESSED_NETWORK:
             continue
         lengths = array.shape if array.ndim == len(axes) else ()
         expected = tuple(axis if isinstance(axis, int) else sizes.setdefault(axis, length)
@@ -174,7 +173,7 @@ def _check(curves: Curves) -> str | None:
             return f"{name} is {array.dtype} of shape {array.shape}, not {dtype.__name__} of shape ({wanted})"
     given = [getattr(curves, name) is not None for name in _OF_A_COMPRESSED_NETWORK]
     if any(given) and not all(given):
-        return "replacement, max_abs_error and kinds must be given together"
+        return "replacement, max_abs_error, kinds and left must be given together"
     if curves.kinds is not None and (len(curves.kinds) != len(curves) or not set(curves.kinds) <= set(KINDS)):
         return f"kinds must be {len(curves)} of {', '.join(KINDS)}"
     return None

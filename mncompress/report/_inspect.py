@@ -14,8 +14,8 @@ from mncompress.report._frontier import draw_frontier
 from mncompress.report._latency import group_latency
 from mncompress.report._latency_plot import draw_latency
 from mncompress.report._plots import draw_activations, save_figure
-from mncompress.report._population import Population, describe_population, draw_population
-from mncompress.report._terminal import sketch_neuron, sketch_population
+from mncompress.report._terminal import sketch_neuron, sketch_training
+from mncompress.report._training import TrainingCurves, describe_training, draw_training
 from mncompress.types import Kind, Report
 
 FORMATS = ("png", "svg")
@@ -66,7 +66,7 @@ def check_inspection(formats: Sequence[str], most: int) -> None:
         raise ConfigError(f"the number of neurons to draw must not be negative, got {most}; 0 draws all")
 
 
-def inspect_curves(curves: Curves, out: Path, *, report: Report | None = None, population: Population | None = None,
+def inspect_curves(curves: Curves, out: Path, *, report: Report | None = None, training: TrainingCurves | None = None,
                    formats: Sequence[str] = FORMATS, most: int = 0) -> Inspection:
     """Write the pictures into `out`: `activations-1.png`, ... of 24 neurons each, and others where there is something to draw.
 
@@ -74,7 +74,7 @@ def inspect_curves(curves: Curves, out: Path, *, report: Report | None = None, p
         curves: of the network. The most sensitive neurons are drawn first.
         out: the folder.
         report: adds `frontier` and `latency`.
-        population: adds `training`.
+        training: adds `training`.
         formats: suffixes of the files, of `FORMATS`.
         most: draws only so many neurons; 0 draws all.
 
@@ -86,23 +86,23 @@ def inspect_curves(curves: Curves, out: Path, *, report: Report | None = None, p
     order = curves.by_sensitivity()
     drawn = order[:most or len(order)]
     pictures = []
-    for name, figure in _draw(curves.select(drawn), report, population):
+    for name, figure in _draw(curves.select(drawn), report, training):
         for suffix in formats:
             pictures.append(out / f"{name}.{suffix}")
             save_figure(pictures[-1], figure)
-    notes = [] if population is None else [describe_population(population)]
+    notes = [] if training is None else [describe_training(training)]
     if len(drawn) < len(order):
         notes.append(f"{count(len(drawn))} of {count(len(order))} neurons are drawn, the most sensitive; --most 0 draws all")
-    sketches = [] if population is None else [sketch_population(population)]
+    sketches = [] if training is None else [sketch_training(training)]
     sketches += [sketch_neuron(curves, int(row)) for row in order[:MOST_SKETCHED]]
     return Inspection(tuple(pictures), tuple(_make_row(curves, row) for row in range(len(curves))),
                       tuple(filter(None, sketches)), tuple(notes))
 
 
-def _draw(curves: Curves, report: Report | None, population: Population | None) -> Iterator[tuple[str, Any]]:
+def _draw(curves: Curves, report: Report | None, training: TrainingCurves | None) -> Iterator[tuple[str, Any]]:
     """The figures with their names, one at a time."""
-    if population is not None and population.train_loss.size:
-        yield "training", draw_population(population, curves.title)
+    if training is not None and training.train_loss.size:
+        yield "training", draw_training(training, curves.title)
     if report is not None and report.trials:
         yield "frontier", draw_frontier(report)
     if report is not None and report.latency:

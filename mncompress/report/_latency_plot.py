@@ -10,9 +10,11 @@ from mncompress.report._style import MODEL_COLORS, PALETTE, add_legend, make_fig
 from mncompress.types import LatencyRow
 
 _MARKERS = {"original": "s", "compressed": "o", "portable": "^", "relu_twin": "D"}
+ROW_HEIGHT = 2.7
+"""Inches."""
 
 
-def draw_latency(conditions: Sequence[Condition], width: float = 7.2, height: float = 2.7) -> Any:
+def draw_latency(conditions: Sequence[Condition], width: float = 7.2) -> Any:
     """The chart (`matplotlib.figure.Figure`) of the conditions that were measured.
 
     On the left microseconds per run, on the right how many times as fast as the original the compressed network is, and how many
@@ -21,12 +23,11 @@ def draw_latency(conditions: Sequence[Condition], width: float = 7.2, height: fl
     Args:
         conditions: at least one.
         width: inches.
-        height: inches of each row.
     """
     groups = [(key, list(members)) for key, members in groupby(conditions, key=lambda each: (each.provider, each.threads))]
     narrow = width < 5
     rows, columns = len(groups) * (2 if narrow else 1), 1 if narrow else 2
-    figure = make_figure(width, 0.4 + height * rows)
+    figure = make_figure(width, 0.4 + ROW_HEIGHT * rows)
     drawn = figure.subplots(rows, columns, squeeze=False).reshape(len(groups), 2)
     for (left, right), ((provider, threads), members) in zip(drawn, groups, strict=True):
         where = f"{provider}, {threads} thread{'' if threads == 1 else 's'}"

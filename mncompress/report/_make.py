@@ -85,7 +85,7 @@ def make_report(exports: Mapping[str, Export], network: Network, compressed: Com
     is_classification = before.accuracy is not None and after.accuracy is not None
     decisions = compressed.plan.decisions
     increase, on_targets = (None, []) if is_classification else _compare_errors(
-        outputs["original"], outputs["compressed"], test.y, network.output_scale.double().numpy())
+        outputs["original"], outputs["compressed"], test.y.astype(np.float64), network.output_scale.double().numpy())
     return Report(
         original=summaries["original"], compressed=summaries["compressed"], portable=summaries["portable"],
         relu_twin=summaries["relu_twin"],

@@ -1,4 +1,4 @@
-"""The one look of all pictures: colors by role, and axes.
+"""The look of the report's pictures: colors by role, and axes.
 
 Colors are named by what they show. The page's style sheet has a variable of the same name for each (`--learned`), once for light
 and once for dark, so a chart that was drawn here can follow the reader's theme. They differ in lightness and the functions
@@ -25,16 +25,16 @@ def make_figure(width: float, height: float) -> Any:
     return Figure(figsize=(width, height), facecolor=PALETTE["paper"], layout="constrained")
 
 
-def style_axes(axes: Any, title: str = "", *, size: float = 8) -> None:
+def style_axes(axes: Any, title: str = "") -> None:
     """Bare axes: no box, quiet ticks, the title above on the left instead of labels along the sides."""
     axes.set_facecolor("none")
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(PALETTE["line"])
-    axes.tick_params(labelsize=size, colors=PALETTE["muted"], length=2.5, width=0.6, which="both")
+    axes.tick_params(labelsize=8, colors=PALETTE["muted"], length=2.5, width=0.6, which="both")
     axes.tick_params(which="minor", labelleft=False, labelbottom=False, length=0)
-    axes.xaxis.label.set(color=PALETTE["muted"], fontsize=size)
+    axes.xaxis.label.set(color=PALETTE["muted"], fontsize=8)
     if title:
-        axes.set_title(title, loc="left", fontsize=size + 0.5, color=PALETTE["ink"], pad=7, parse_math=False)
+        axes.set_title(title, loc="left", fontsize=8.5, color=PALETTE["ink"], pad=7, parse_math=False)
 
 
 def style_log_axis(axes: Any) -> None:

@@ -8,12 +8,14 @@ from mncompress.report._curves import Curves
 from mncompress.report._format import error, number
 from mncompress.report._pack import LEFT, name_kind
 from mncompress.report._panels import Floats, make_panel
-from mncompress.report._population import Population
+from mncompress.report._training import TrainingCurves
 
 _DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
 """What a dot adds to U+2800, by its row and column in the character."""
 WIDTH, HEIGHT = 30, 6
 """Of a neuron's plot, in characters."""
+TRAINING_WIDTH, TRAINING_HEIGHT = 60, 8
+"""Of a training's."""
 GAP = "   "
 """Between what stands side by side."""
 
@@ -65,20 +67,21 @@ def arrange_sketches(sketches: Sequence[str], width: int) -> list[str]:
     return ["\n".join(GAP.join(parts).rstrip() for parts in zip(*row, strict=True)) for row in rows]
 
 
-def sketch_population(population: Population, width: int = 60, height: int = 8) -> str:
+def sketch_training(training: TrainingCurves) -> str:
     """The median of the validation metric by epoch, and below it its first and last epoch; empty without two finite ones."""
-    values = population.validation_metric
+    values = training.validation_metric
     there = np.isfinite(values).any(0)
     if there.sum() < 2:
         return ""
     x = np.flatnonzero(there) + 1.0
     middle: Floats = np.nanmedian(values[:, there], axis=0)
     bottom, top = float(middle.min()), float(middle.max())
-    rows = plot_lines([(x.astype(np.float64), middle)], (float(x[0]), float(x[-1]), bottom, top), width, height)
-    labels = [number(top), *[""] * (height - 2), number(bottom)]
+    rows = plot_lines([(x.astype(np.float64), middle)], (float(x[0]), float(x[-1]), bottom, top),
+                      TRAINING_WIDTH, TRAINING_HEIGHT)
+    labels = [number(top), *[""] * (TRAINING_HEIGHT - 2), number(bottom)]
     margin = max(map(len, labels))
     body = [f"{label:>{margin}} {row}".rstrip() for label, row in zip(labels, rows, strict=True)]
     last = f"{x[-1]:.0f}"
-    foot = " " * (margin + 1) + f"{x[0]:<{width - len(last)}.0f}{last}"
-    what = f"validation {population.metric}" if len(values) == 1 else f"median validation {population.metric}"
+    foot = " " * (margin + 1) + f"{x[0]:<{TRAINING_WIDTH - len(last)}.0f}{last}"
+    what = f"validation {training.metric}" if len(values) == 1 else f"median validation {training.metric}"
     return "\n".join([f"{what} by epoch", *body, foot])

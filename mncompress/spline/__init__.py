@@ -13,9 +13,8 @@ without warning.
 
 *Native*: alpha·act(beta·u + delta) + eta.
 
-What is fitted is a `Target` (`make_target`): functions on their domains, perhaps with a `Histogram` of what they are given; a
-domain that is a single point is allowed. Every `fit_*` returns a form, `fit_native` with a bound of its rounding, and
-`Target.measure` says how far a form is from its functions. Piecewise-linear forms are fitted to `Polylines` of a target.
+A fit takes a `Target`: functions that are sampled, their domains, and perhaps a `Histogram` of what they are given. A
+domain that is a single point is allowed. `Target.measure` says how far a form is off.
 """
 
 from mncompress.spline._acts import ACT_DERIVATIVES as ACT_DERIVATIVES

@@ -48,12 +48,12 @@ class Affine:
 
 
 def fit_constant(target: Target) -> Affine:
-    """The constants closest to N functions: the middle of their ranges, or with a histogram their means."""
+    """The constants closest to the functions: the middle of their ranges, or with a histogram their means."""
     return Affine(np.zeros(target.n), _best_constant(target, _finite(target.values)))
 
 
 def fit_line(target: Target) -> Affine:
-    """The lines closest to N functions: in the largest error (minimax, to grid accuracy), or with a histogram by least squares."""
+    """The lines closest to the functions: minimax, or with a histogram by weighted least squares."""
     center, half_width = center_and_half_width(target.lo, target.hi)
     around = target
     if (target.hi <= target.lo).any():      # a single point has no slope, its surroundings have

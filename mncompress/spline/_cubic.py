@@ -97,17 +97,16 @@ def weighted_blocks(target: Target) -> Iterator[Indices]:
 
 
 def fit_spline(target: Target, knots: Knots, degree: int) -> CubicSpline:
-    """Splines on given knots: interpolation, or with a histogram weighted least squares; `place_splines` finds the knots.
+    """Splines of degree 1 or 3 on given knots: interpolation, or with a histogram weighted least squares; see `place_splines`.
 
-    Those of degree 3 are twice continuously differentiable. Interpolating ones have the function's own derivative at both ends
-    ("clamped"), so the error falls as K**-4 for smooth functions (de Boor, A Practical Guide to Splines, 1978, chapter V).
-    Those of degree 1, whose upper coefficients are 0, join the values at the knots; the error falls as K**-2. All parameters are
-    rounded to float32, which leaves jumps of a few float32 roundings of the coefficients at the knots.
+    Interpolating lines are off by K**-2 for smooth functions, cubics, which take the function's own derivative at both ends
+    ("clamped"), by K**-4 (de Boor, A Practical Guide to Splines, 1978, chapter V). All parameters are rounded to float32,
+    which leaves jumps of a few float32 roundings of the coefficients at the knots.
 
     Args:
         target: N functions.
-        knots: of the N splines.
-        degree: 1 or 3.
+        knots: of N splines of K intervals.
+        degree: 1 or 3; the upper coefficients of lines are 0.
     """
     spline = interpolate_spline(target, knots, degree)
     for block in weighted_blocks(target):

@@ -49,7 +49,7 @@ class ScalarFunctions(Protocol):
 
 
 class Form(Protocol):
-    """N fitted functions: what `CubicSpline`, `PiecewiseLinear`, `Polynomial` and `Native` have in common."""
+    """N fitted functions: what `Affine`, `CubicSpline`, `PiecewiseLinear`, `Polynomial` and `Native` have in common."""
 
     @property
     def n(self) -> int:

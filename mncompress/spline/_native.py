@@ -61,7 +61,7 @@ def _rounded_size(act: Act, atoms: Array) -> Array:
 
 
 def fit_native(target: Target, act: Act) -> tuple[Native, Array]:
-    """Fit alpha·act(beta·u + delta) + eta to each function by least squares, with a histogram weighted ones.
+    """Fit alpha·act(beta·u + delta) + eta to each function by least squares, weighted where there is a histogram.
 
     alpha and eta follow linearly from beta and delta (variable projection: Golub and Pereyra, doi:10.1137/0710036),
     which Levenberg-Marquardt finds from several starts. A function of that very form is recovered to rounding if its
@@ -73,8 +73,8 @@ def fit_native(target: Target, act: Act) -> tuple[Native, Array]:
         act: the activation.
 
     Returns:
-        The fits; and bounds (N,) of the rounding that a float32 activation multiplied by a large alpha brings, to be added
-        to measured errors (a nearly affine function is a tanh with a huge alpha).
+        The fits; and a bound (N,) of the rounding that a float32 activation multiplied by a large alpha brings (a nearly
+        affine function is a tanh with a huge alpha), which comes on top of the error that is measured.
     """
     center, half_width = center_and_half_width(target.lo, target.hi)
     x = -np.cos(np.linspace(0, np.pi, FIT_POINTS))  # denser at the ends, where a knee has few points behind it

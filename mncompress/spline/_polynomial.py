@@ -17,7 +17,7 @@ NODES = 64
 class Polynomial:
     """N polynomials P(x), x = (u - center)·inverse_half_width, continued linearly outside of [-1, 1].
 
-    With xc = clip(x, -1, 1) the value is P(xc) + (x - xc)·m, where m is P'(-1) below and P'(1) above.
+    With xc = clip(x, -1, 1) the value is P(xc) + (x - xc)·P'(xc).
 
     Raises:
         ValueError: a shape does not fit, there is no coefficient, or an element is not finite.
@@ -61,8 +61,9 @@ class Polynomial:
         x = self._normalise(u)
         inside = np.clip(x, -1.0, 1.0)
         below, above = self._slope(np.full((2, self.n), [[-1.0], [1.0]]))
+        slope: Array = np.where(x < 0, below, above)
         with np.errstate(over="ignore", invalid="ignore"):
-            return np.asarray(horner(self.coefficients, inside) + (x - inside) * np.where(x < 0, below, above))
+            return horner(self.coefficients, inside) + (x - inside) * slope
 
     def derivative(self, u: Array) -> Array:
         """The derivatives by `u` at `u` (..., N)."""
@@ -82,11 +83,11 @@ def horner(coefficients: Array, x: Array) -> Array:
 
 
 def fit_polynomial(target: Target, degree: int) -> Polynomial:
-    """Fit each function by its truncated Chebyshev series, which is close to the minimax polynomial.
+    """Each function's truncated Chebyshev series, or with a histogram its weighted least squares fit at the Chebyshev nodes.
 
-    For the degrees used here its error is at most about three times the smallest possible one (one plus the
-    Lebesgue constant: Trefethen, Approximation Theory and Approximation Practice, 2019, chapter 15). With a histogram the
-    fit is by weighted least squares at the nodes. All parameters are rounded to float32.
+    The series is close to the minimax polynomial. For the degrees used here its error is at most about three times the
+    smallest possible one (one plus the Lebesgue constant: Trefethen, Approximation Theory and Approximation Practice, 2019,
+    chapter 15). All parameters are rounded to float32.
 
     Args:
         target: N functions.

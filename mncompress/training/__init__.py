@@ -1,8 +1,6 @@
 """Training of populations of networks on one device."""
 
 from mncompress.training._device import choose_device as choose_device
-from mncompress.training._population import Population as Population
-from mncompress.training._population import make_population as make_population
 from mncompress.training._train import TrainProgress as TrainProgress
 from mncompress.training._train import train as train
 from mncompress.training._train import train_stacks as train_stacks

@@ -148,10 +148,9 @@ def finite_networks(parameters: Mapping[str, Tensor]) -> Tensor:
     return torch.stack([value.detach().isfinite().flatten(1).all(1) for value in parameters.values()]).all(0)
 
 
-def _check(name: str, found: Tensor, shape: torch.Size) -> Tensor:
+def _check(name: str, found: Tensor, shape: torch.Size) -> None:
     if found.shape != shape or found.dtype != torch.float32:
         raise ValueError(f"{name} is {found.dtype} {tuple(found.shape)}, expected torch.float32 {tuple(shape)}")
-    return found
 
 
 def to_device(population: Population, split: Split) -> DeviceSplit:

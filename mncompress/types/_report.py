@@ -18,11 +18,11 @@ class LatencyRow:
     median_us: float
     p95_us: float
     runs: int
+    median_low: float
+    median_high: float
+    """95 % interval of the median, in microseconds, from sessions opened anew."""
     ratio_to_relu_twin: float | None = None
     """How many times as long as the ReLU twin, by its runs of the same rounds; None where no twin was measured."""
-    median_low: float | None = None
-    median_high: float | None = None
-    """95 % interval of the median, in microseconds, from sessions opened anew; None in files of before it was measured."""
     ratio_low: float | None = None
     ratio_high: float | None = None
     """95 % interval of the ratio to the ReLU twin."""

@@ -17,7 +17,7 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
-class Population:
+class TrainingCurves:
     """The metrics of K networks over E epochs; NaN where a network had diverged or stopped.
 
     Attributes:
@@ -37,7 +37,7 @@ class Population:
     best: int
 
 
-def make_population(rows: Sequence[EpochMetrics], metric: str, final: Sequence[float | None], best: int) -> Population:
+def make_training_curves(rows: Sequence[EpochMetrics], metric: str, final: Sequence[float | None], best: int) -> TrainingCurves:
     """Arrange the rows of `metrics.csv`, of networks 0 to len(final) - 1; rows of others are left out."""
     epochs = max((row.epoch for row in rows), default=0)
     arrays = {name: np.full((len(final), epochs), np.nan) for name in ("train_loss", "validation_loss", "validation_metric")}
@@ -46,45 +46,45 @@ def make_population(rows: Sequence[EpochMetrics], metric: str, final: Sequence[f
             for name, array in arrays.items():
                 array[row.replicate, row.epoch - 1] = getattr(row, name)
     ends = np.array([np.nan if value is None else value for value in final], np.float64)
-    return Population(metric, **{name: np.where(np.isfinite(array), array, np.nan) for name, array in arrays.items()},
+    return TrainingCurves(metric, **{name: np.where(np.isfinite(array), array, np.nan) for name, array in arrays.items()},
                       final=ends, best=best)
 
 
-def describe_population(population: Population) -> str:
+def describe_training(training: TrainingCurves) -> str:
     """The final metrics in one line."""
-    found = population.final[np.isfinite(population.final)]
+    found = training.final[np.isfinite(training.final)]
     if not found.size:
-        return "the network diverged" if len(population.final) == 1 else f"all {len(population.final)} networks diverged"
+        return "the network diverged" if len(training.final) == 1 else f"all {len(training.final)} networks diverged"
     low, median, high = np.quantile(found, [0.25, 0.5, 0.75])
-    lost = len(population.final) - len(found)
+    lost = len(training.final) - len(found)
     told = f"{median:.4f}" if len(found) == 1 else (
         f"median {median:.4f}, quartiles {low:.4f} to {high:.4f}, from {found.min():.4f} to {found.max():.4f}")
-    return (f"validation {population.metric} of {len(found)} network{'' if len(found) == 1 else 's'}: {told}"
+    return (f"validation {training.metric} of {len(found)} network{'' if len(found) == 1 else 's'}: {told}"
             + (f"; {lost} diverged" if lost else ""))
 
 
-def draw_population(population: Population, title: str = "") -> Any:
+def draw_training(training: TrainingCurves, title: str = "") -> Any:
     """The chart (`matplotlib.figure.Figure`): loss and metric by epoch, and the distribution of what several networks ended with.
 
     Both have the median over the networks, their quartiles, every single network faintly and the best one in its own color.
     """
-    single = len(population.final) == 1
+    single = len(training.final) == 1
     figure = make_figure(9.6, 3.3)
     if title:
         figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold", color=PALETTE["ink"], parse_math=False)
     loss, metric, *ends = figure.subplots(1, 2) if single else figure.subplots(1, 3, width_ratios=(5, 5, 2))
-    _draw_epochs(loss, population.validation_loss, population.best)
-    _draw_median(loss, population.train_loss, linestyle=(0, (4, 2.5)))
-    if np.nanmin(population.train_loss, initial=np.inf) > 0 and np.nanmin(population.validation_loss, initial=np.inf) > 0:
+    _draw_epochs(loss, training.validation_loss, training.best)
+    _draw_median(loss, training.train_loss, linestyle=(0, (4, 2.5)))
+    if np.nanmin(training.train_loss, initial=np.inf) > 0 and np.nanmin(training.validation_loss, initial=np.inf) > 0:
         style_log_axis(loss)
     style_axes(loss, "loss: validation, and dashed the training split")
-    _draw_epochs(metric, population.validation_metric, population.best)
-    style_axes(metric, f"validation {population.metric}" + ("" if single else ": median, quartiles, each network"))
+    _draw_epochs(metric, training.validation_metric, training.best)
+    style_axes(metric, f"validation {training.metric}" + ("" if single else ": median, quartiles, each network"))
     for axes in (loss, metric):
         axes.set_xlabel("epoch")
         axes.xaxis.get_major_locator().set_params(integer=True)
     for axes in ends:
-        _draw_ends(axes, population)
+        _draw_ends(axes, training)
     return figure
 
 
@@ -115,17 +115,17 @@ def _draw_median(axes: Any, values: Floats, **style: Any) -> None:
     axes.plot(np.arange(1, values.shape[1] + 1), _quantiles(values)[1], color=PALETTE["ink"], linewidth=1.5, **style)
 
 
-def _draw_ends(axes: Any, population: Population) -> None:
+def _draw_ends(axes: Any, training: TrainingCurves) -> None:
     """Every network's end as a point beside the box of their quartiles; the best is ringed."""
     rng = np.random.default_rng(0)
-    there = np.isfinite(population.final)
-    found = population.final[there]
+    there = np.isfinite(training.final)
+    found = training.final[there]
     if found.size:
         low, median, high = np.quantile(found, [0.25, 0.5, 0.75])
         axes.fill_between([-0.36, 0.36], low, high, color=PALETTE["learned"], alpha=0.25, linewidth=0)
         axes.plot([-0.36, 0.36], [median] * 2, color=PALETTE["ink"], linewidth=1.5)
         axes.plot(rng.uniform(-0.25, 0.25, found.size), found, ".", color=PALETTE["learned"], markersize=5, alpha=0.8)
-        axes.axhline(population.final[population.best], color=PALETTE["accent"], linewidth=1.1)
+        axes.axhline(training.final[training.best], color=PALETTE["accent"], linewidth=1.1)
     style_axes(axes, "in the end")
     axes.set_xlim(-0.6, 0.6)
     axes.set_xticks([])
