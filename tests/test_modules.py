@@ -622,6 +622,23 @@ def test_what_a_module_remembers_of_a_call_does_not_matter():
         compress_module(network, x, (x, network(x).detach()), task="regression")
 
 
+def test_the_unit_of_targets_decides_nothing():
+    torch.manual_seed(0)
+    network, x = nn.Sequential(nn.Linear(3, 8), Gate(8), nn.Linear(8, 8), Gate(8), nn.Linear(8, 1)), torch.randn(600, 3)
+    y = run(network, x)
+    y = y + 0.1 * y.std() * np.random.default_rng(0).normal(size=y.shape)
+    plain = compress_module(network, x, (x, y), Budget(max_drop=5), task="regression")
+    assert 0 < plain.verdict["drop_upper_bound"] <= 5
+    unit = 2.0**-70
+    with torch.no_grad():
+        network[4].weight *= unit
+        network[4].bias *= unit
+    scaled = compress_module(network, x, (x, y * unit), Budget(max_drop=5), task="regression")
+    assert scaled.verdict["drop_upper_bound"] == pytest.approx(plain.verdict["drop_upper_bound"], rel=1e-6)
+    assert [[one.kind for one in each] for each in scaled.decisions.values()] == [
+        [one.kind for one in each] for each in plain.decisions.values()]
+
+
 def test_onnx_of_a_module_has_its_own_function(compressed, tmp_path):
     for source, kind in ((compressed, "ModuleResult"), (compressed.network, "Cnn")):
         with pytest.raises(ExportError, match=rf"^export_onnx writes mncompress's own networks, got a {kind}; .*export_module$"):
@@ -635,6 +652,7 @@ def test_onnx_of_a_module_has_its_own_function(compressed, tmp_path):
     (lambda y: y.astype(float), r"^the validation labels have the type torch.float64; classification takes integers$"),
     (lambda y: y > 4, r"^the validation labels have the type torch.bool; "),
     (lambda y: y.astype(str), r"^validation labels of type ndarray cannot be read: can't convert np.ndarray of type numpy.str_"),
+    (lambda y: np.eye(10)[y], r"^the validation labels have the shape \(597, 10\), .*; for targets pass task='regression'$"),
     (lambda y: y[:, None], r"^the validation labels have the shape \(597, 1\), for classification .* must be \(597,\)$"),
 ])
 def test_labels_that_the_network_cannot_give_are_refused(digits, change, reason):

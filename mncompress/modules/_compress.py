@@ -107,6 +107,7 @@ def compress_module(module: nn.Module, x_calibration: Rows, validation: tuple[Ro
     base, sites, left = prepare(network, x, budget)
     tell(f"{len(sites)} activations can be replaced: {', '.join(site.name for site in sites) or 'none'}")
     scale = float(np.sqrt(np.var(original, axis=0).mean())) or 1.0
+    unit = 1.0 if task == "classification" else _spread(y)
     steps = [] if budget.preset == "exact" else [scale * tolerance for tolerance in TOLERANCES]
 
     def attempt(tolerance: float, *, keep: bool = False) -> _Attempt:
@@ -117,7 +118,7 @@ def compress_module(module: nn.Module, x_calibration: Rows, validation: tuple[Ro
                   for site, choice, allowed in zip(sites, choices, tolerances, strict=True)]
         compressed = rewrite(base, sites, groups)
         verdict = check_budget(budget, task, original, run_module(compressed, x_validation), y,
-                               partial(_count_flips, network, compressed, x))
+                               partial(_count_flips, network, compressed, x), unit)
         tell(f"tolerance {tolerance:.2g}: {verdict.reason}")
         return _Attempt(tolerance, tolerances, choices, groups, compressed, verdict)
 
@@ -245,12 +246,19 @@ def _to_cpu(what: str, values: Rows) -> Tensor:
                         "array") from error
 
 
+def _spread(y: NDArray[np.generic]) -> Floats:
+    """The standard deviation of each target, (outputs,); 1 of one that does not vary."""
+    spread = y.astype(np.float64).std(0)
+    return np.where(spread > 0, spread, 1.0)
+
+
 def _as_labels(y: Rows, outputs: Floats, task: Task) -> NDArray[np.generic]:
     """Labels (rows,) of classes that the network has, or targets of the outputs' shape."""
     tensor = _to_cpu("validation labels", y)
     shape, expected = tuple(tensor.shape), outputs.shape[:1] if task == "classification" else outputs.shape
     if shape != expected:
-        raise DataError(f"the validation labels have the shape {shape}, for {task} with this network it must be {expected}")
+        hint = "; for targets pass task='regression'" if task == "classification" and shape == outputs.shape else ""
+        raise DataError(f"the validation labels have the shape {shape}, for {task} with this network it must be {expected}{hint}")
     is_float = tensor.is_floating_point()
     if tensor.is_complex() or tensor.dtype == torch.bool or (is_float and task == "classification"):
         raise DataError(f"the validation labels have the type {tensor.dtype}; {task} takes "
