@@ -22,9 +22,11 @@ def show_result(output: Output, result: "Result") -> None:
 def make_summary(report: Report) -> list[str | TextTable]:
     """The models side by side, what became of the neurons, what that cost and gained, and what to know first."""
     kinds = ", ".join(f"{count} {kind}" for kind, count in report.kinds.items() if count)
-    left = f" ({report.left} left the network)" if report.left else ""
+    left = [f"{report.left} left the network"] if report.left else []
+    left += [f"layer {each.layer} at rank {each.factored}" for each in report.layers if each.factored]
+    structure = f" ({'; '.join(left)})" if left else ""
     notes = [f"note: {note}" for note in report.notes]
-    return [make_models_table(report), "", f"activations: {kinds or 'none'}{left}", describe_cost(report),
+    return [make_models_table(report), "", f"activations: {kinds or 'none'}{structure}", describe_cost(report),
             *describe_speed(report), *notes]
 
 
