@@ -489,6 +489,10 @@ BAD_ARRAYS: dict[str, tuple[dict[str, np.ndarray], tuple[str, ...]]] = {
     "float32 overflow": (changed("x_train", (3, 1), -1e39, float), ("x_train row 3 column 1 is -1e+39", "float32")),
     "target overflow": ({"y_train": np.full((40, 2), 1e300), "y_test": np.zeros((40, 2))},
                         ("y_train row 0 column 0 is 1e+300", "float32")),
+    "seconds since 1970": ({"x_train": np.ones((40, 3)) + np.outer(np.linspace(0, 600, 40) + 1.7e9, [0, 1, 0])},
+                           ("x_train column 1 varies by 178 around 1700000301, which", "subtract an offset")),
+    "too small for float32": ({"y_train": np.linspace(0, 1e-60, 40), "y_test": np.zeros(40)},
+                              ("y_train column 0 varies by 2.96e-61 around 5e-61", "scale it")),
     "negative label": (changed("y_train", 9, -1), ("y_train row 9 holds the label -1", "from 0")),
     "negative test label": (changed("y_test", 9, -2), ("y_test row 9 holds the label -2",)),
     "huge label": (changed("y_train", 4, MOST_CLASSES), ("y_train row 4 holds the label 65536", "from 0")),
@@ -504,6 +508,12 @@ def test_bad_arrays_are_one_line(case: str, tmp_path: Path) -> None:
     changes, fragments = BAD_ARRAYS[case]
     path = write_npz(tmp_path / "bad.npz", **changes)
     check_refused(path, path, *fragments)
+
+
+def test_a_column_that_varies_by_rounding_is_a_constant(tmp_path: Path) -> None:
+    x = make_arrays()["x_train"].astype(np.float64)
+    x[:, 1] = np.where(np.arange(40) % 2, 0.1 + 0.2, 0.3)
+    assert np.ptp(load_dataset(write_npz(tmp_path / "r.npz", x_train=x)).train.x[:, 1]) == 0
 
 
 def test_ten_rows_are_enough(tmp_path: Path) -> None:

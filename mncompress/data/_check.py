@@ -17,6 +17,8 @@ from mncompress.errors import DataError
 KEYS = ("x_train", "y_train", "x_test", "y_test")
 MOST_CLASSES = 65_536
 """A larger label is taken for a mistake, such as an identifier."""
+LOST, NOISE = 0.1, 1e-12
+"""Of a column's standard deviation, what float32 may lose; and of its size, below which a variation is float64's own rounding."""
 
 
 def check_arrays(where: str, arrays: Mapping[str, NDArray[Any]]) -> Arrays:
@@ -45,6 +47,9 @@ def check_arrays(where: str, arrays: Mapping[str, NDArray[Any]]) -> Arrays:
                         "both need the same columns")
     if train.y.ndim == 1:
         _check_classes(where, train.y, test.y)
+    else:
+        _check_resolution(f"{where}: y_train", arrays["y_train"], train.y)
+    _check_resolution(f"{where}: x_train", arrays["x_train"], train.x)
     return Arrays(train, test)
 
 
@@ -99,6 +104,21 @@ def _to_float32(what: str, values: NDArray[Any]) -> NDArray[np.float32]:
         expected = "a magnitude that float32 can hold, up to 3.4e38" if np.isfinite(value) else "finite numbers only"
         raise DataError(f"{what} row {row} column {column} is {value}; expected {expected}")
     return converted
+
+
+def _check_resolution(what: str, values: NDArray[Any], converted: NDArray[Any]) -> None:
+    """Refuse a column (n, d) of which float32 keeps the offset and loses what varies, such as seconds since 1970."""
+    values = values.reshape(len(values), -1)
+    if values.dtype in (np.uint8, np.float16, np.float32):
+        return
+    lost = np.sqrt(np.mean((values - converted.astype(np.float64)) ** 2, 0))
+    spread, size = values.std(0), np.abs(values).max(0)
+    unresolved = (lost > LOST * spread) & (spread > NOISE * size)
+    if unresolved.any():
+        column = int(unresolved.argmax())
+        middle = values[:, column].mean()
+        raise DataError(f"{what} column {column} varies by {spread[column]:.3g} around {middle:.10g}, which float32 does not resolve; "
+                        "subtract an offset from it, or scale it")
 
 
 def _check_classes(where: str, train: NDArray[Any], test: NDArray[Any]) -> None:
