@@ -216,6 +216,8 @@ def test_a_missing_mnist_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("torchvision.datasets.mnist.download_and_extract_archive", refuse)
     check_refused("mnist", "mnist: ", "train-images-idx3-ubyte", str(tmp_path / "MNIST" / "raw"), "no network",
                   "--data-dir", data_dir=tmp_path)
+    check_refused("mnist", "no network", data_dir=tmp_path / "mistyped" / "folder")
+    assert list(tmp_path.iterdir()) == []
     assert capsys.readouterr().out == ""
 
 

@@ -117,8 +117,8 @@ def _check_resolution(what: str, values: NDArray[Any], converted: NDArray[Any]) 
     if unresolved.any():
         column = int(unresolved.argmax())
         middle = values[:, column].mean()
-        raise DataError(f"{what} column {column} varies by {spread[column]:.3g} around {middle:.10g}, which float32 does not resolve; "
-                        "subtract an offset from it, or scale it")
+        raise DataError(f"{what} column {column} varies by {spread[column]:.3g} around {middle:.10g}, which float32 does not "
+                        "resolve; subtract an offset from it, or scale it")
 
 
 def _check_classes(where: str, train: NDArray[Any], test: NDArray[Any]) -> None:

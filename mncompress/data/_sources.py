@@ -35,11 +35,15 @@ def load_torchvision(name: str, class_name: str, data_dir: Path) -> Arrays:
 
     make = getattr(torchvision.datasets, class_name)
     folder = data_dir / class_name / "raw"
+    new = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         with contextlib.redirect_stdout(sys.stderr):  # stdout is for results
             train, test = (make(data_dir, train=part, download=True) for part in (True, False))
     except Exception as error:  # whatever urllib, gzip, torch and torchvision's own assertions raise
         reason = next(iter(str(error).splitlines()[-1:]), type(error).__name__)
+        with contextlib.suppress(OSError):      # of a folder's name that was mistyped nothing stays
+            for path in new:
+                path.rmdir()
         if all((folder / file).is_file() for file in IDX_FILES):
             raise DataError(f"{name}: the files in {folder} are damaged ({reason}); remove them to download them "
                             "again, or pass another --data-dir") from error
