@@ -107,6 +107,16 @@ def certify(network: Network, compressed: Compressed, x: NDArray[np.generic]) ->
 class _Bound:
     """How far the networks may be apart at one place.
 
+    What a step makes of each, with |W| for the weights' sizes, L for a Lipschitz constant, e for sup |g - f| and r for rounding; of f
+    and g that which gives less counts:
+
+                        linear map (_pass_linear)     activation (_activate)            residual sum (_add_skip)
+        total           |W| total + mismatch + r      L total + e + r                   total + skip's + r
+        replacements    |W| replacements + mismatch   L replacements + e                replacements + skip's
+        local           |W| local + mismatch + r      L local + (|g(u) - f(u)|, e) + r  local + skip's + r
+        drift           |W| drift + r                 L drift + r                       drift + skip's + r
+        folded          0, being spent in r           |eta|; of a merged vaf its terms  0
+
     Attributes:
         total: with rounding, (n,).
         replacements: by the replacements in exact arithmetic, (n,).
