@@ -107,8 +107,8 @@ def certify(network: Network, compressed: Compressed, x: NDArray[np.generic]) ->
 class _Bound:
     """How far the networks may be apart at one place.
 
-    What a step makes of each, with |W| for the weights' sizes, L for a Lipschitz constant, e for sup |g - f| and r for rounding; of f
-    and g that which gives less counts:
+    What a step makes of each, with |W| for the weights' sizes, L for the Lipschitz constant of f or g, whichever gives less, e for
+    sup |g - f| and r for rounding:
 
                         linear map (_pass_linear)     activation (_activate)            residual sum (_add_skip)
         total           |W| total + mismatch + r      L total + e + r                   total + skip's + r
