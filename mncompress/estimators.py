@@ -44,11 +44,11 @@ class _MetaNeuronEstimator(BaseEstimator):  # type: ignore[misc]
     _network: Network
 
     def __init__(self, *, activation: str = "meta", inner: Act = "tanh", inner_width: int = 5, inner_layers: int = 1,
-                 ends: Ends = "activated", shared: bool = False, hidden: Sequence[int] = (8, 8), output_activation: bool = False,
-                 residual: bool = False, init: Init = "matched", epochs: int = 50, batch_size: int = 32, lr: float = 2e-3,
-                 activation_lr: float = 1.0, schedule: Schedule = "constant", warmup: int = 0, weight_decay: float = 0.0,
-                 batch_norm: bool = False, select: Select = "last", patience: int = 0, replicates: int = 1,
-                 order: Order = "shared", keep: int = 0, device: Device = "auto",
+                 ends: Ends = "activated", shared: bool = False, hidden: Sequence[int] | int = (8, 8),
+                 output_activation: bool = False, residual: bool = False, init: Init = "matched", epochs: int = 50,
+                 batch_size: int = 32, lr: float = 2e-3, activation_lr: float = 1.0, schedule: Schedule = "constant",
+                 warmup: int = 0, weight_decay: float = 0.0, batch_norm: bool = False, select: Select = "last", patience: int = 0,
+                 replicates: int = 1, order: Order = "shared", keep: int = 0, device: Device = "auto",
                  random_state: int | np.random.RandomState | None = None) -> None:
         self.activation = activation
         self.inner = inner
@@ -142,7 +142,7 @@ class _MetaNeuronEstimator(BaseEstimator):  # type: ignore[misc]
             return validate_data(self, *arrays, dtype=FEATURE_TYPES, **checks)
 
     def _make_config(self) -> TrainConfig:
-        values = self.get_params() | {"data": IN_MEMORY, "hidden": np.asarray(self.hidden).tolist()}
+        values = self.get_params() | {"data": IN_MEMORY, "hidden": np.atleast_1d(self.hidden).tolist()}
         seed = values.pop("random_state")
         values["seed"] = seed if isinstance(seed, Integral) else check_random_state(seed).randint(2**31 - 1)
         plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in values.items()}

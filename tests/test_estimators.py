@@ -64,6 +64,11 @@ def test_every_parameter_reaches_the_configuration(flowers):
     assert dataclasses.asdict(config) == expected
 
 
+def test_one_hidden_layer_may_be_a_number():
+    one, other = (MetaNeuronRegressor(hidden=hidden, random_state=0)._make_config() for hidden in (8, (8,)))
+    assert one == other
+
+
 def test_training_is_that_of_the_library(flowers, classifier):
     """The same splits, order and weights as `train` on the same rows."""
     (x, y), _ = flowers
@@ -197,7 +202,7 @@ def test_compress_refuses_other_rows(flowers, classifier):
 
 @pytest.mark.parametrize(("parameters", "message"), [
     ({"epochs": 0}, "MetaNeuronRegressor: epochs must be at least 1, got 0"),
-    ({"hidden": 8}, "MetaNeuronRegressor: hidden: Input should be a valid tuple"),
+    ({"hidden": "8,8"}, "MetaNeuronRegressor: hidden.0: Input should be a valid integer"),
     ({"init": "zero"}, "MetaNeuronRegressor: init: Input should be 'matched', 'uniform' or 'glorot'"),
     ({"activation": "mish"}, "MetaNeuronRegressor: unknown activation 'mish'; choose from"),
     ({"random_state": -1}, "MetaNeuronRegressor: seed must not be negative, got -1"),
