@@ -66,7 +66,8 @@ def train(
     weight_decay: Annotated[float | None, option("weight_decay", "Decoupled weight decay of the linear layers.")] = None,
     batch_norm: Annotated[bool | None, option(
         "batch_norm", "Batch-normalize pre-activations while training; folded away at the end.", negative=True)] = None,
-    select: Annotated[str | None, option("select", "Keep the weights of the last or of the best epoch.")] = None,
+    select: Annotated[str | None, option(
+        "select", "Keep the weights of the last or of the best epoch: by accuracy, or by loss for regression.")] = None,
     patience: Annotated[int | None, option(
         "patience", "Stop a network after so many epochs without improvement and keep its best; 0: never.")] = None,
     seed: Annotated[int | None, option("seed", "Of splits, generated data, initialisation and shuffling.")] = None,

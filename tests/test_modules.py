@@ -622,21 +622,32 @@ def test_what_a_module_remembers_of_a_call_does_not_matter():
         compress_module(network, x, (x, network(x).detach()), task="regression")
 
 
-def test_the_unit_of_targets_decides_nothing():
+def test_units_of_targets_decide_nothing():
+    class Branches(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.c = (nn.Sequential(nn.Linear(3, 6), Gate(6), nn.Linear(6, 1)) for _ in range(3))
+
+        def forward(self, x):
+            return torch.cat([self.a(x), self.b(x), 0 * self.c(x) + 0.1], 1)
+
     torch.manual_seed(0)
-    network, x = nn.Sequential(nn.Linear(3, 8), Gate(8), nn.Linear(8, 8), Gate(8), nn.Linear(8, 1)), torch.randn(600, 3)
+    network, x, unit = Branches(), torch.randn(600, 3), np.array([2.0**-70, 2.0**60, 1])
     y = run(network, x)
-    y = y + 0.1 * y.std() * np.random.default_rng(0).normal(size=y.shape)
+    y[:, :2] += 0.1 * y[:, :2].std(0) * np.random.default_rng(0).normal(size=(600, 2))
+    y[:, 2] = 0.1       # a constant
     plain = compress_module(network, x, (x, y), Budget(max_drop=5), task="regression")
     assert 0 < plain.verdict["drop_upper_bound"] <= 5
-    unit = 2.0**-70
     with torch.no_grad():
-        network[4].weight *= unit
-        network[4].bias *= unit
+        for branch, factor in zip((network.a, network.b), unit, strict=False):
+            branch[2].weight *= factor
+            branch[2].bias *= factor
     scaled = compress_module(network, x, (x, y * unit), Budget(max_drop=5), task="regression")
     assert scaled.verdict["drop_upper_bound"] == pytest.approx(plain.verdict["drop_upper_bound"], rel=1e-6)
-    assert [[one.kind for one in each] for each in scaled.decisions.values()] == [
-        [one.kind for one in each] for each in plain.decisions.values()]
+    assert scaled.decisions.keys() == plain.decisions.keys()
+    for name, decisions in plain.decisions.items():
+        assert [(one.kind, one.settings) for one in scaled.decisions[name]] == [(one.kind, one.settings) for one in decisions]
+    assert {one.kind for name in ("a.1", "b.1") for one in plain.decisions[name]} == {"cubic_spline"}
 
 
 def test_onnx_of_a_module_has_its_own_function(compressed, tmp_path):

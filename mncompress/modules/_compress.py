@@ -104,10 +104,10 @@ def compress_module(module: nn.Module, x_calibration: Rows, validation: tuple[Ro
     y = _as_labels(validation[1], original, task)
     run_module(network, x[:2])
     tell("looking for activations")
-    base, sites, left = prepare(network, x, budget)
-    tell(f"{len(sites)} activations can be replaced: {', '.join(site.name for site in sites) or 'none'}")
-    scale = float(np.sqrt(np.var(original, axis=0).mean())) or 1.0
     unit = 1.0 if task == "classification" else _spread(y)
+    base, sites, left = prepare(network, x, budget, unit)
+    tell(f"{len(sites)} activations can be replaced: {', '.join(site.name for site in sites) or 'none'}")
+    scale = float(np.sqrt(np.var(original / unit, axis=0).mean())) or 1.0
     steps = [] if budget.preset == "exact" else [scale * tolerance for tolerance in TOLERANCES]
 
     def attempt(tolerance: float, *, keep: bool = False) -> _Attempt:
@@ -131,8 +131,9 @@ def compress_module(module: nn.Module, x_calibration: Rows, validation: tuple[Ro
                         found.tolerance, task)
 
 
-def prepare(network: nn.Module, x: Tensor, budget: Budget) -> tuple[nn.Module, list[Site], dict[str, str]]:
-    """Fold the normalizations, and work out what each activation could become.
+def prepare(network: nn.Module, x: Tensor, budget: Budget, unit: Floats | float = 1.0
+            ) -> tuple[nn.Module, list[Site], dict[str, str]]:
+    """Fold the normalizations, and work out what each activation could become; sensitivities are those of outputs / `unit`.
 
     Returns:
         The network with folded normalizations; the activations that can be replaced; and what is left alone, with why.
@@ -149,7 +150,7 @@ def prepare(network: nn.Module, x: Tensor, budget: Budget) -> tuple[nn.Module, l
         reason = _look_at_(functions, name, module, seen[name])
         if reason is not None:
             seen[name].problem = left[name] = reason
-    rows = measure_sensitivity(base, learned, x, seen)
+    rows = measure_sensitivity(base, learned, x, seen, unit)
     topology = Topology(base, [base.get_submodule(name) for name, _, _ in found])
     sites = [_make_site(base, topology, name, learned[name][0], seen[name].calibration(rows), each, budget)
              for name, each in functions.items()]
@@ -248,8 +249,8 @@ def _to_cpu(what: str, values: Rows) -> Tensor:
 
 def _spread(y: NDArray[np.generic]) -> Floats:
     """The standard deviation of each target, (outputs,); 1 of one that does not vary."""
-    spread = y.astype(np.float64).std(0)
-    return np.where(spread > 0, spread, 1.0)
+    single = y.astype(np.float32)       # where a constant is one, whatever float64 makes of it
+    return np.where(np.ptp(single, 0) > 0, single.astype(np.float64).std(0), 1.0)
 
 
 def _as_labels(y: Rows, outputs: Floats, task: Task) -> NDArray[np.generic]:

@@ -91,8 +91,8 @@ def run_hooked(network: nn.Module, modules: Mapping[str, tuple[nn.Module, int]],
 
 
 def measure_sensitivity(network: nn.Module, activations: Mapping[str, tuple[nn.Module, int]], x: Tensor,
-                        found: Mapping[str, Observation]) -> int:
-    """Add the squared gradients of the first rows to each observation's `squares`; returns how many rows.
+                        found: Mapping[str, Observation], unit: NDArray[np.float64] | float) -> int:
+    """Add the squared gradients of outputs / `unit` at the first rows to each observation's `squares`; returns how many rows.
 
     A tensor of zeros is added to each activation's output, and the gradient is taken by that.
     """
@@ -112,7 +112,7 @@ def measure_sensitivity(network: nn.Module, activations: Mapping[str, tuple[nn.M
                 lambda _, args, y, name=name: add_zeros(name, y))))
         for part in x.split(BATCH_ROWS // 4):
             zeros.clear()
-            outputs = network(part)
+            outputs = network(part) / torch.as_tensor(unit, dtype=torch.float32)
             for direction in make_probes(*outputs.shape) if zeros else ():
                 gradients = torch.autograd.grad((outputs * direction).sum(), [zero for _, zero in zeros], retain_graph=True,
                                                 allow_unused=True)

@@ -32,6 +32,8 @@ LATENCY_SECONDS = 1.0
 LARGE_BATCH = "original for large batches"
 CHECK_ROWS = 512
 NOTABLE_SHARE_OUTSIDE = 0.02
+EXACT = 1e-7
+"""Errors, in units of a target's spread, below which a network counts as exact: those of float32."""
 NO_KERNELS = ("The native kernels are not installed, so networks with splines run slower than they could: install a C++17 "
               "compiler, and mncompress again.")
 NOISE_FLOOR = 0.97
@@ -116,20 +118,20 @@ def make_report(exports: Mapping[str, Export], network: Network, compressed: Com
 def _compare_errors(original: Floats, compressed: Floats, y: Floats, scale: Floats) -> tuple[float, list[str]]:
     """The RMSE's increase in per cent, errors being in units of each target's `scale`, and a note on what several targets hide."""
     squares = np.stack([((outputs - y) / scale) ** 2 for outputs in (original, compressed)])
-    tiny = float(np.finfo(np.float32).tiny)     # a network can be exact
 
     def increase(mean: Floats) -> Floats:
         before, after = np.sqrt(mean)
-        return np.asarray(100 * (after - before) / np.maximum(before, tiny))
+        return np.asarray(100 * (after - before) / np.maximum(before, EXACT))
 
     overall, each = float(increase(squares.mean((1, 2)))), increase(squares.mean(1))
     if len(each) == 1:
         return overall, []
     worst = int(each.argmax())
     before, after = np.sqrt(squares[:, :, worst].mean(1)) * scale[worst]
-    return overall, [f"Of {len(each)} targets number {worst} lost most: its RMSE goes from {before:.4g} to {after:.4g} "
-                     f"({each[worst]:+.2f} %). Budget and RMSE increase count errors in units of each target's spread, as training "
-                     "does; losses are over all targets in their own units."]
+    lost = "No target lost" if each[worst] <= 0 else (
+        f"Target {worst}, counted from 0, lost most: its RMSE goes from {before:.4g} to {after:.4g} ({each[worst]:+.2f} %)")
+    return overall, [f"{lost}. Budget and RMSE increase count errors in units of each target's spread, as training does; losses "
+                     "are over all targets in their own units."]
 
 
 def _summarize(export: Export, score: benchmark.Evaluation) -> ModelSummary:

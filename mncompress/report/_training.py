@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mncompress.report._format import fixed
 from mncompress.report._style import PALETTE, make_figure, style_axes, style_log_axis
 from mncompress.types import EpochMetrics
 
@@ -57,8 +58,9 @@ def describe_training(training: TrainingCurves) -> str:
         return "the network diverged" if len(training.final) == 1 else f"all {len(training.final)} networks diverged"
     low, median, high = np.quantile(found, [0.25, 0.5, 0.75])
     lost = len(training.final) - len(found)
-    told = f"{median:.4f}" if len(found) == 1 else (
-        f"median {median:.4f}, quartiles {low:.4f} to {high:.4f}, from {found.min():.4f} to {found.max():.4f}")
+    told = fixed(median, 4) if len(found) == 1 else (
+        f"median {fixed(median, 4)}, quartiles {fixed(low, 4)} to {fixed(high, 4)}, from {fixed(found.min(), 4)} to "
+        f"{fixed(found.max(), 4)}")
     return (f"validation {training.metric} of {len(found)} network{'' if len(found) == 1 else 's'}: {told}"
             + (f"; {lost} diverged" if lost else ""))
 

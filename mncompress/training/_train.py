@@ -96,8 +96,8 @@ def _train(config: TrainConfig, out: Path | None, resume: bool, overwrite: bool,
                               f"then {saved.data_hash}")
     if out is not None and saved is not None and saved.best is not None and saved.config.epochs == config.epochs:
         run = load_run(out)
-        reached = max(row.epoch for row in read_metrics(out / "metrics.csv"))       # further, where a longer run was interrupted
-        check_epochs(out, reached, config.epochs)
+        reached = max((row.epoch for row in read_metrics(out / "metrics.csv")), default=0)
+        check_epochs(out, reached, config.epochs)       # it is further where a longer run was interrupted
         return run
     with _out_of_memory_told(config, config.replicates), EventLog(out / "tensorboard" if tensorboard and out else None) as log:
         trainer = Trainer((config,), dataset)

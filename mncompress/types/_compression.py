@@ -97,7 +97,8 @@ class Decision:
     tolerance: float
     """The error that the planner allowed here."""
     sensitivity: float
-    """Root mean square, over the calibration samples, of the norm of the outputs' gradient by this neuron's output."""
+    """Root mean square, over the calibration samples, of the norm of the gradient of the outputs, logits or standardized
+    targets, by this neuron's output."""
     reason: str
     refused: Mapping[str, str] = field(default_factory=dict)
     """Cheaper kinds that were not taken, each with why."""
@@ -157,10 +158,11 @@ class Plan:
     budget: Budget
     decisions: tuple[Decision, ...]
     tolerance: float
-    """Allowed root-mean-square contribution of a single neuron to the outputs; each neuron's own tolerance is this
-    divided by its sensitivity."""
+    """Allowed root-mean-square contribution of a single neuron to the outputs, logits or standardized targets; each neuron's
+    own tolerance is this divided by its sensitivity."""
     validation: Mapping[str, float | int | str | None]
-    """Samples, flips, drop with its upper confidence bound, and largest output change on the validation split."""
+    """Samples, flips, drop with its upper confidence bound, and largest output change on the validation split. For regression
+    the drop counts errors in units of each target's scale; `rmse` and `rmse_compressed` are over all targets in their own."""
     layers: tuple[LayerPlan, ...] = ()
     finetuned: int = 0
     """Epochs of distillation that followed: those after which the network was best."""
