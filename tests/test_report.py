@@ -503,7 +503,7 @@ def test_the_first_screen_of_a_regression_without_a_bound(curves: Curves) -> Non
                          logit_error_bound_reason="the last layer was fine-tuned")
     page = Page(render_html(report, curves))
     assert "RMSE 0.30265 before and 0.30299 after compression, on 10 000 test samples." in page.text
-    assert "+0.109 % on 10 000 samples" in page.text
+    assert "+0.109 %, in units of the targets' spread, on 10 000 samples" in page.text
     assert "measured; no bound" in page.text
     assert "the last layer was fine-tuned" in page.text
     assert "accuracy" not in " ".join(page.rows("The files")[0])
