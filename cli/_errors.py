@@ -18,6 +18,8 @@ from typer.core import TyperGroup
 
 from mncompress.errors import MncompressError
 
+from ._interrupts import was_interrupted
+
 
 class CommandGroup(TyperGroup):
     """Runs a command and turns its errors into exit codes."""
@@ -41,7 +43,12 @@ def exit_codes() -> Iterator[None]:
         typer.Exit: with the code of the table. A closed pipe is left to Typer, which ends silently.
     """
     try:
-        yield
+        try:
+            yield
+        except Exception as error:
+            if was_interrupted():       # of which a library made something else
+                raise KeyboardInterrupt from error
+            raise
     except MncompressError as error:
         fail(f"error: {error}", 1)
     except OSError as error:

@@ -29,6 +29,17 @@ def test_work_is_interrupted_by_an_exception() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "tidied up\n", "")
 
 
+def test_an_interruption_that_a_library_makes_something_else_of_stays_one() -> None:
+    done = run("import typer\nfrom mncompress.cli._errors import exit_codes\n"
+               "from mncompress.cli._interrupts import begin_work, ending_at_once\n"
+               "def work():\n"
+               f"    try: {INTERRUPT}\n"
+               "    except KeyboardInterrupt: raise ValueError('Invalid affine transformation matrix') from None\n"
+               "with ending_at_once():\n    begin_work()\n    try:\n        with exit_codes(): work()\n"
+               "    except typer.Exit as end: print(end.exit_code)")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "130\n", "mncompress: interrupted\n")
+
+
 def test_the_command_line_ends_at_once() -> None:
     done = run("import mncompress.cli._app as loaded\nfrom mncompress.cli import app\n"
                f"loaded.print_version = None\nimport typer.main\ntyper.main.get_command = lambda self: {INTERRUPT}\napp([])")

@@ -86,7 +86,7 @@ class Buffer {
   T* as() const { return reinterpret_cast<T*>(begin_); }
 
  private:
-  static constexpr size_t kSize = 1 << 20;
+  static constexpr size_t kSize = 1 << 22;
   static std::vector<char*> spare_;
   char *memory_, *begin_;
 };
