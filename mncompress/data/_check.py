@@ -123,8 +123,8 @@ def _check_resolution(what: str, values: NDArray[Any], converted: NDArray[Any]) 
 
 def _check_classes(where: str, train: NDArray[Any], test: NDArray[Any]) -> None:
     classes = int(train.max()) + 1
-    if train.min() == train.max():
-        raise DataError(f"{where}: y_train holds the label {train[0]} only; a classification needs at least two classes")
+    if classes < 2:
+        raise DataError(f"{where}: y_train holds the label 0 only; a classification needs at least two classes")
     if test.max() >= classes:
         row = int(test.argmax())
         raise DataError(f"{where}: y_test row {row} holds the label {test[row]}, but y_train only goes to "
