@@ -71,8 +71,8 @@ def pick_constant(options, tolerance):
 
 
 def within_ranges(network, compressed, seen, x):
-    """The rows of x whose pre-activations all lie in the domains or in the ranges that the samples `seen` visit."""
-    inside = np.ones(len(x), bool)
+    """The rows of x whose features lie in the ranges of the samples `seen`, and pre-activations in theirs or in the domains."""
+    inside = ((x >= seen.min(0)) & (x <= seen.max(0))).all(1)
     for u, visited, options in zip(network.preactivations(torch.as_tensor(x)), visited_ranges(network, seen), compressed.options,
                                    strict=True):
         low, high = np.concatenate([options.domain, visited], 1).min(1), np.concatenate([options.domain, visited], 1).max(1)
@@ -94,7 +94,8 @@ def check_certificate(network, compressed, x, rng):
     assert np.all(changes <= certificate.sample_bounds)
     assert np.all(certificate.sample_bounds <= certificate.bounds)
     assert 0 <= certificate.replacement_bound <= certificate.bounds.max()
-    fresh = within_ranges(network, compressed, x, make_samples(rng, network, 2000))
+    uniform = rng.uniform(x.min(0), x.max(0), (2000, x.shape[1])).astype(np.float32)
+    fresh = within_ranges(network, compressed, x, np.concatenate([uniform, make_samples(rng, network, 2000)]))
     if len(fresh):
         assert np.all(differences(network, compressed, fresh) <= certificate.bounds)
     if network.spec.task == "regression":

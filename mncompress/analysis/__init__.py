@@ -7,11 +7,16 @@ from mncompress.analysis._choose import choose as choose
 from mncompress.analysis._choose import keep_all as keep_all
 from mncompress.analysis._convert import make_inner_networks as make_inner_networks
 from mncompress.analysis._inner import InnerNetworks as InnerNetworks
+from mncompress.analysis._jets import magnitude as magnitude
 from mncompress.analysis._options import DEGREES as DEGREES
 from mncompress.analysis._options import LayerOptions as LayerOptions
 from mncompress.analysis._options import Replacement as Replacement
 from mncompress.analysis._options import find_options as find_options
 from mncompress.analysis._options import kind_of as kind_of
 from mncompress.analysis._rounding import FLOAT32 as FLOAT32
+from mncompress.analysis._rounding import FLOAT64 as FLOAT64
 from mncompress.analysis._rounding import bound_form_rounding as bound_form_rounding
 from mncompress.analysis._rounding import bound_rounding as bound_rounding
+from mncompress.analysis._tables import RangeTable as RangeTable
+from mncompress.analysis._tables import tabulate_errors as tabulate_errors
+from mncompress.analysis._tables import tabulate_slopes as tabulate_slopes

@@ -45,20 +45,17 @@ def bound_error(inner: InnerNetworks, form: AnyForm, lo: ArrayLike, hi: ArrayLik
     Returns:
         (N,)
     """
-    f, g = _as_curve(inner), _as_curve(form)
-    low, high = _as_ends(inner.n, lo, hi)
+    f, g = as_curve(inner), as_curve(form)
+    low, high = as_ends(inner.n, lo, hi)
 
     def score(index: Indices, middle: Array, radius: Array) -> tuple[Array, Array]:
         a, b = (enclose(curve.select(index), middle, radius) for curve in (f, g))
-        difference = Jet(b.value - a.value, b.slope - a.slope,
-                         (b.slopes[0] - a.slopes[1], b.slopes[1] - a.slopes[0]),
-                         (b.curvatures[0] - a.curvatures[1], b.curvatures[1] - a.curvatures[0]))
-        error = np.abs(difference.value)
-        return error, error + difference.deviation(radius)
+        error = np.abs((b - a).value)
+        return error, error + (b - a).deviation(radius)
 
-    edges = _make_edges([f, g], low, high)
-    bound = bound_maximum(edges, _width(f), score, lambda best: (1 + SLACK) * best + FLOOR)
-    return bound + _allowance(inner, f, low, high) + _allowance(form, g, low, high)
+    edges = make_edges([f, g], low, high)
+    bound = bound_maximum(edges, width_of(f), score, lambda best: (1 + SLACK) * best + FLOOR)
+    return bound + allowance(inner, f, low, high) + allowance(form, g, low, high)
 
 
 def bound_lipschitz(function: InnerNetworks | AnyForm, lo: ArrayLike, hi: ArrayLike) -> Array:
@@ -66,19 +63,19 @@ def bound_lipschitz(function: InnerNetworks | AnyForm, lo: ArrayLike, hi: ArrayL
 
     The rounding allowance is 1e-9 of the bound plus 1e-12.
     """
-    curve = _as_curve(function)
-    low, high = _as_ends(curve.n, lo, hi)
+    curve = as_curve(function)
+    low, high = as_ends(curve.n, lo, hi)
 
     def score(index: Indices, middle: Array, radius: Array) -> tuple[Array, Array]:
         jet = enclose(curve.select(index), middle, radius)
         return np.abs(jet.slope), magnitude(jet.slopes)
 
-    bound = bound_maximum(_make_edges([curve], low, high), _width(curve), score,
+    bound = bound_maximum(make_edges([curve], low, high), width_of(curve), score,
                       lambda best: (1 + SLACK) * best + FLOOR)
     return bound * (1 + 1e-9) + 1e-12
 
 
-def _as_curve(function: InnerNetworks | AnyForm) -> Curve:
+def as_curve(function: InnerNetworks | AnyForm) -> Curve:
     """What can be enclosed: piecewise-linear functions as their pieces, smooth ones as jets or coefficients."""
     inner = from_native(function) if isinstance(function, Native) else function
     if isinstance(inner, InnerNetworks) and inner.act in RELU_LIKE:
@@ -86,17 +83,17 @@ def _as_curve(function: InnerNetworks | AnyForm) -> Curve:
     return inner
 
 
-def _as_ends(n: int, lo: ArrayLike, hi: ArrayLike) -> tuple[Array, Array]:
+def as_ends(n: int, lo: ArrayLike, hi: ArrayLike) -> tuple[Array, Array]:
     low, high = (np.broadcast_to(np.asarray(end, np.float64), (n,)) for end in (lo, hi))
     assert (low <= high).all(), "a domain needs lo <= hi"
     return low, high
 
 
-def _width(curve: Curve) -> int:
+def width_of(curve: Curve) -> int:
     return curve.first_weight.shape[1] if isinstance(curve, InnerNetworks) else 1
 
 
-def _make_edges(curves: list[Curve], low: Array, high: Array) -> Array:
+def make_edges(curves: list[Curve], low: Array, high: Array) -> Array:
     """Ends of the domain and the knots inside it, (N, E) ascending; what is outside collapses onto the ends."""
     parts = [low[:, None], high[:, None]]
     for curve in curves:
@@ -155,7 +152,7 @@ def _polynomial_curvatures(curve: Polynomial, middle: Array, radius: Array) -> t
     return at_middle - change, at_middle + change
 
 
-def _allowance(function: InnerNetworks | AnyForm, curve: Curve, low: Array, high: Array) -> Array:
+def allowance(function: InnerNetworks | AnyForm, curve: Curve, low: Array, high: Array) -> Array:
     """Cells end at the knots as float64 has them, and each takes its own interval's polynomial up to both ends."""
     error = bound_arithmetic(function, low, high, FLOAT64)
     if isinstance(curve, PiecewiseLinear) and curve is not function:  # exact pieces, extracted in float64

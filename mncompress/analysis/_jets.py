@@ -35,6 +35,11 @@ class Jet:
     curvatures: Interval
     """Encloses the second derivative in the cell, from both sides where it jumps."""
 
+    def __sub__(self, other: "Jet") -> "Jet":
+        return Jet(self.value - other.value, self.slope - other.slope,
+                   (self.slopes[0] - other.slopes[1], self.slopes[1] - other.slopes[0]),
+                   (self.curvatures[0] - other.curvatures[1], self.curvatures[1] - other.curvatures[0]))
+
     def deviation(self, radius: Array) -> Array:
         """Upper bound of the distance between the value in a cell of this radius and that at its middle."""
         second = np.abs(self.slope) * radius + magnitude(self.curvatures) * (radius * radius / 2)
