@@ -11,6 +11,7 @@ from mncompress.analysis._inner import ACTIVATED, LINEAR, End, InnerNetworks, fr
 from mncompress.analysis._jets import ACT_JETS, EXTREMA, propagate, range_from
 from mncompress.analysis._kinks import extract_piecewise_linear
 from mncompress.analysis._rounding import FLOAT64, bound_form_rounding, bound_rounding
+from mncompress.analysis._tables import tabulate_errors, tabulate_slopes
 from mncompress.spline import (
     ACT_DERIVATIVES,
     ACT_VALUES,
@@ -211,6 +212,43 @@ def test_forms_have_slope_bounds_too():
     u = make_grid(-5.0, 5.0, 25)
     for form in fit_forms(inner, -3.0, 3.0):
         assert np.all(bound_lipschitz(form, -5.0, 5.0) >= np.abs(form.derivative(u)).max(0))
+
+
+@pytest.mark.parametrize("act", ACTS)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_tables_hold_slopes_and_errors_over_any_interval(act, shape):
+    """And over intervals that are not narrow, they are close to what is there."""
+    rng = np.random.default_rng(5)
+    neurons, lo, hi = 12, np.full(12, -5.0), rng.uniform(-4.9, 4.0, 12)
+    inner = make_inner(rng, act, *shape, neurons)
+    form = [*fit_forms(inner, -3.0, 2.5)][int(rng.integers(5))]
+    slopes, errors = tabulate_slopes(inner, lo, hi), tabulate_errors(inner, form, lo, hi)
+    ends = np.sort(rng.uniform(lo, hi, (2, 200, neurons)), 0)
+    ends[1, :100] = np.minimum(ends[0, :100] + (hi - lo) * 10.0 ** rng.uniform(-9, -1, (100, neurons)), hi)
+    slope, error = slopes.over(*ends), errors.over(*ends)
+    inside = [ends[0] + (ends[1] - ends[0]) * share for share in np.linspace(0, 1, 41)]
+    seen = np.stack([form.evaluate(u) - inner.evaluate(u) for u in inside])
+    assert np.all((error[0] <= seen) & (seen <= error[1]))
+    steep = np.stack([inner.derivative(u) for u in inside])
+    assert np.all((slope[0] <= steep) & (steep <= slope[1]))
+    wide, close = ends[1] - ends[0] > (hi - lo) / 2, []
+    pairs = [(error, seen)] if act in RELU_LIKE else [(error, seen), (slope, steep)]     # a piece between the points may be steeper
+    for (low, high), values in pairs:
+        found = np.abs(values).max(0)
+        close.append(np.maximum(-low, high) <= np.where(wide & (found > 1e-3), 1.2 * found, np.inf))
+    assert np.mean(close) > 0.9
+
+
+def test_tables_of_a_point_and_of_what_overflows():
+    inner = make_inner(np.random.default_rng(6), "tanh", "activated", 1, 4, 3)
+    at = np.array([0.5, -1.0, 2.0])
+    low, high = tabulate_slopes(inner, at, at).over(at[None], at[None])
+    np.testing.assert_allclose([low[0], high[0]], [inner.derivative(at[None])[0]] * 2, rtol=1e-8, atol=1e-11)
+    huge = dataclasses.replace(inner, act="silu", out_weight=np.full((3, 4), 1e308))
+    with np.errstate(over="ignore", invalid="ignore"):
+        low, high = tabulate_slopes(huge, at - 1, at + 1).over(at[None], at[None])
+    assert not np.isfinite(low).any()
+    assert not np.isfinite(high).any()
 
 
 FLOAT32_ACTS = {

@@ -7,61 +7,20 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from structure_samples import assign, make_dataset, make_network, make_options, sizes_of
 
 from mncompress import runtime
-from mncompress.analysis import find_options, make_inner_networks
-from mncompress.calibration import calibrate, measure_metrics, run_network
-from mncompress.checkpoint import make_template
+from mncompress.analysis import make_inner_networks
+from mncompress.calibration import measure_metrics, run_network
 from mncompress.compression import Assignment, Compressed, Study, build, certify, compress_network, rewrite
 from mncompress.compression._departures import NODE_MACS, Departure, Shape, distribute, find_departures
 from mncompress.compression._factors import factor, find_factors
 from mncompress.compression._repair import RIDGES, Refit, Samples, Solution, cut_rank, measure_error
 from mncompress.compression._rewrite import LinearMap
-from mncompress.data import Dataset, Split, Standardization
 from mncompress.errors import ConfigError
 from mncompress.export import make_model, write_onnx
-from mncompress.nn import CubicSpline, Network, Standardize, count_macs, initialize_
-from mncompress.types import ActivationSpec, Budget, LayerPlan, NetworkSpec, Plan, from_json, to_json
-
-
-def make_network(rng, sizes, family="vaf", act="tanh", task="classification", residual=False):
-    inner = family in ("meta", "vaf")
-    spec = ActivationSpec(family, act, 4 * inner, inner * 1)
-    network_spec = NetworkSpec(sizes[0], tuple(sizes[1:-1]), sizes[-1], (spec,) * (len(sizes) - 2), task, False, residual)
-    targets = Standardization(rng.normal(size=sizes[-1]), rng.uniform(0.5, 4, sizes[-1])) if task == "regression" else None
-    network = make_template(network_spec, Standardization(rng.normal(size=sizes[0]), rng.uniform(0.5, 2, sizes[0])), targets)
-    generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
-    initialize_(network.layers, "matched", generator)
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter += 0.2 * torch.randn(parameter.shape, generator=generator)
-    return network.eval().requires_grad_(False)
-
-
-def make_dataset(rng, network, rows=400):
-    x = rng.normal(size=(4 * rows, network.spec.in_features)).astype(np.float32)
-    outputs = run_network(network, x)
-    y = outputs.argmax(1) if network.spec.task == "classification" else (
-        outputs + 0.1 * outputs.std(0) * rng.normal(size=outputs.shape)).astype(np.float32)
-    splits = [Split(x[part::4], y[part::4]) for part in range(4)]
-    return Dataset("made", network.spec.task, *splits, network.spec.out_features, "sha256:0")
-
-
-def make_options(network, x):
-    return tuple(find_options(make_inner_networks(layer.activation), layer.activation.spec.family, found.domain, "default",
-                              "native")
-                 for layer, found in zip(network.activated_layers, calibrate(network, x), strict=True))
-
-
-def assign(rng, options, ranks, ridge, share=0.5):
-    """Some neurons leave, the others become splines, polynomials or stay."""
-    result = []
-    for option, rank in zip(options, ranks, strict=True):
-        left = rng.random(option.n) < share
-        forms = ["cubic_spline", "polynomial"] if "cubic_spline" in option.errors else [next(key for key in option.errors)] * 2
-        keys = rng.choice([*forms, "kept", "constant"], option.n, p=[0.5, 0.2, 0.2, 0.1])
-        result.append(Assignment(np.where(left, "affine", keys), {"cubic_spline": 24, "polynomial": 7}, left, rank, ridge))
-    return result
+from mncompress.nn import CubicSpline, Network, Standardize, count_macs
+from mncompress.types import Budget, LayerPlan, Plan, from_json, to_json
 
 
 def run_blueprint(network, blueprint, x):
@@ -75,10 +34,6 @@ def run_blueprint(network, blueprint, x):
             y[:, group.indices] = 0.0 if group.left else form.evaluate(u[:, group.indices])
         values[position] = y
     return y if network.targets is None else y * network.targets.scale.double().numpy() + network.targets.shift.double().numpy()
-
-
-def sizes_of(rng, depth):
-    return (int(rng.integers(2, 7)), *(int(n) for n in rng.integers(2, 9, depth)), int(rng.integers(1, 5)))
 
 
 @pytest.mark.parametrize("seed", range(24))

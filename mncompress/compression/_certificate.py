@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mncompress.compression._boxes import bound_outputs
+from mncompress.compression._boxes import MOST_FEATURES, bound_outputs
 from mncompress.compression._evaluate import evaluate
 from mncompress.compression._gaps import bound_gaps, find_ranges, no_gaps
 from mncompress.compression._planner import Compressed
@@ -26,7 +26,7 @@ from mncompress.nn import Network
 FLOAT64_ROUNDING = 2.0**-27
 """What float64 rounds, relative to the bounds of what float32 does: 2^-29 for each network, and more than enough."""
 GOOD_ENOUGH = 1.1
-"""Times the largest change on samples: a bound need not be closer."""
+"""Times the largest change on samples: a bound need not be closer, nor than a tenth of what rounding does."""
 
 Floats = NDArray[np.float64]
 
@@ -39,7 +39,8 @@ class Certificate:
         bounds: largest possible change of each output, (out_features,); None where a step has no finite bound.
         replacement_bound: the largest of these in exact arithmetic, what the replacements alone can do.
         reason: how it was obtained, or why there is none.
-        certified: share of the samples whose class provably cannot change; None for regression or without a bound.
+        certified: share of the samples whose class provably cannot change in any float32 evaluation; None for regression or without
+            a bound.
         sample_bounds: largest possible change of each sample's outputs, (rows, out_features); None without a bound.
     """
 
@@ -66,12 +67,14 @@ def certify(network: Network, compressed: Compressed, x: NDArray[np.generic]) ->
         return Certificate(None, None, "an activation has no finite bound on the range its pre-activations visit", None)
     outputs = [each.outputs[last] * scale for each in (original, replaced)]
     changes = np.abs(outputs[1] - outputs[0])
-    enough = np.maximum(GOOD_ENOUGH * changes.max(0), rounding[-1])
+    enough = np.maximum(GOOD_ENOUGH * changes.max(0), rounding[-1] / 10)
     replacements = scale * bound_outputs(network, original, replaced, ranges, gaps, enough / scale)
     bounds = replacements + rounding[-1]
     local = np.minimum(changes + rounding[:-1], bounds)
-    reason = ("sup-norm errors from interval analysis, carried through the weights and the activations' Lipschitz constants, "
-              "with float32 rounding of both networks, elementary functions being accurate to 4 ulp or 5e-7")
+    how = ("branch and bound over boxes of the features" if network.spec.in_features <= MOST_FEATURES
+           else "sup-norm errors carried through the weights and the activations' Lipschitz constants")
+    reason = (f"interval analysis for all inputs in the ranges that the samples visit, {how}, with float32 rounding of both networks, "
+              "elementary functions being accurate to 4 ulp or 5e-7")
     certified = None
     if network.spec.task == "classification":
         top = outputs[0].argmax(1)

@@ -62,14 +62,15 @@ def _evaluate(network: Network, maps: Sequence[LinearMap], inner: Mapping[int, I
         n = len(linear.bias) - linear.units
         preactivations.append(values[:, :n].copy())
         if position in groups:
-            values[:, :n] = _activate(inner[position], groups[position], preactivations[-1])
+            values[:, :n] = activate(inner[position], groups[position], preactivations[-1])
         if layer.residual:
             values[:, :n] += outputs[position - 1][:, :n]
         outputs[position] = values
     return Exact(maps, inner, groups, preactivations, outputs)
 
 
-def _activate(inner: InnerNetworks, groups: Sequence[Group], v: Floats) -> Floats:
+def activate(inner: InnerNetworks, groups: Sequence[Group], v: Floats) -> Floats:
+    """What became of activations, at pre-activations v (rows, n)."""
     y = np.zeros_like(v)
     for group in groups:
         if not group.left:
