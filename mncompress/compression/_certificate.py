@@ -73,8 +73,8 @@ def certify(network: Network, compressed: Compressed, x: NDArray[np.generic]) ->
     local = np.minimum(changes + rounding[:-1], bounds)
     how = ("branch and bound over boxes of the features" if network.spec.in_features <= MOST_FEATURES
            else "sup-norm errors carried through the weights and the activations' Lipschitz constants")
-    reason = (f"interval analysis for all inputs in the ranges that the samples visit, {how}, with float32 rounding of both networks, "
-              "elementary functions being accurate to 4 ulp or 5e-7")
+    reason = (f"interval analysis for all inputs in the ranges that the samples visit, {how}, with float32 rounding of both "
+              "networks; elementary functions are taken to be accurate to 4 ulp or 5e-7")
     certified = None
     if network.spec.task == "classification":
         top = outputs[0].argmax(1)
