@@ -25,7 +25,7 @@ from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
 from mncompress.calibration import run_network
 from mncompress.checkpoint import Run, RunRecord
-from mncompress.data import FEWEST_ROWS, IN_MEMORY, Arrays, Dataset, Split, split_arrays
+from mncompress.data import FEWEST_ROWS, IN_MEMORY, Arrays, Dataset, Split, check_resolution, split_arrays
 from mncompress.errors import DataError
 from mncompress.nn import Network
 from mncompress.pipeline import Result, compress
@@ -85,10 +85,12 @@ class _MetaNeuronEstimator(BaseEstimator):  # type: ignore[misc]
 
         Raises:
             ValueError: the arrays cannot be used.
+            DataError: a column of X varies by less than float32 resolves.
             ConfigError: a parameter cannot be used.
             TrainingError: every network diverged.
         """
         rows, targets = self._validate(X, y, ensure_min_samples=FEWEST_ROWS, **self._target_checks)
+        check_resolution("X", np.asarray(X), rows)
         self._learn_targets(targets)
         config = self._make_config()
         self.run_ = train(config, dataset=self._make_dataset(rows, targets, config.seed))

@@ -224,6 +224,15 @@ def test_arrays_are_refused(x, y, message):
         MetaNeuronClassifier().fit(x, y)
 
 
+@pytest.mark.parametrize("as_table", [np.asarray, np.ndarray.tolist])
+def test_columns_that_float32_does_not_resolve_are_refused(as_table):
+    """Seconds since 1970 would leave a few values."""
+    rng = np.random.default_rng(0)
+    x = np.column_stack([rng.normal(size=60), 1.7e9 + rng.uniform(0, 60, 60)])
+    with pytest.raises(DataError, match=r"X column 1 varies by .* around 17000000.*, which float32 does not resolve"):
+        MetaNeuronRegressor(epochs=1).fit(as_table(x), x[:, 0])
+
+
 def test_targets_that_float32_cannot_hold_are_refused():
     with pytest.raises(ValueError, match="Input y contains infinity or a value too large for dtype"):
         MetaNeuronRegressor().fit(np.eye(12), np.full(12, 1e39))

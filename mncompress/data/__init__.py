@@ -3,6 +3,7 @@
 Features stay raw (uint8 pixels, or float32): standardization belongs to the network, fitted on the training split.
 """
 
+from mncompress.data._check import check_resolution as check_resolution
 from mncompress.data._dataset import Arrays as Arrays
 from mncompress.data._dataset import Dataset as Dataset
 from mncompress.data._dataset import Split as Split

@@ -48,8 +48,8 @@ def check_arrays(where: str, arrays: Mapping[str, NDArray[Any]]) -> Arrays:
     if train.y.ndim == 1:
         _check_classes(where, train.y, test.y)
     else:
-        _check_resolution(f"{where}: y_train", arrays["y_train"], train.y)
-    _check_resolution(f"{where}: x_train", arrays["x_train"], train.x)
+        check_resolution(f"{where}: y_train", arrays["y_train"], train.y)
+    check_resolution(f"{where}: x_train", arrays["x_train"], train.x)
     return Arrays(train, test)
 
 
@@ -106,10 +106,14 @@ def _to_float32(what: str, values: NDArray[Any]) -> NDArray[np.float32]:
     return converted
 
 
-def _check_resolution(what: str, values: NDArray[Any], converted: NDArray[Any]) -> None:
-    """Refuse a column (n, d) of which float32 keeps the offset and loses what varies, such as seconds since 1970."""
+def check_resolution(what: str, values: NDArray[Any], converted: NDArray[Any]) -> None:
+    """Refuse a column (n, d) of which float32 keeps the offset and loses what varies, such as seconds since 1970.
+
+    Raises:
+        DataError: with the column.
+    """
     values = values.reshape(len(values), -1)
-    if values.dtype in (np.uint8, np.float16, np.float32):
+    if values.dtype.kind not in "iuf" or values.dtype in (np.uint8, np.float16, np.float32):
         return
     lost = np.sqrt(np.mean((values - converted.astype(np.float64)) ** 2, 0))
     spread, size = values.std(0), np.abs(values).max(0)
