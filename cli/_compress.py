@@ -32,6 +32,8 @@ def compress(
     max_drop: Annotated[float | None, typer.Option(
         help="Allowed loss on the validation split: points of accuracy, or per cent of RMSE for regression.")] = None,
     max_logit_error: Annotated[float | None, typer.Option(help="Allowed change of any output.")] = None,
+    max_error_bound: Annotated[float | None, typer.Option(
+        help="Allowed change of any output that is proven for all inputs in the ranges of the data.")] = None,
     preset: Annotated[str | None, typer.Option(
         help=f"exact, default or aggressive.  [default: {Budget.preset}]", show_default=False,
         autocompletion=offer_field(Budget, "preset"))] = None,
@@ -57,8 +59,8 @@ def compress(
     quiet: Quiet = False,
 ) -> None:
     """Replace learned activations by what is cheap, and write ONNX. Each becomes the cheapest thing that computes the same."""
-    limits = {"max_drop": max_drop, "max_logit_error": max_logit_error, "preset": preset, "target": target,
-              "target_macs": target_macs, "target_latency": target_latency, "include": tuple(include or ()),
+    limits = {"max_drop": max_drop, "max_logit_error": max_logit_error, "max_error_bound": max_error_bound, "preset": preset,
+              "target": target, "target_macs": target_macs, "target_latency": target_latency, "include": tuple(include or ()),
               "exclude": tuple(exclude or ())}
     given = {name: value for name, value in limits.items() if value not in (None, ())}
     budget = check_options(Budget, given) if given or plan is None else None

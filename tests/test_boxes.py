@@ -27,17 +27,21 @@ def compress(network, dataset, rng, share, ridge):
                       blueprint.maps, options, ())
 
 
+def evaluate_both(network, compressed, x):
+    return evaluate(network, compressed.options, compressed.groups, compressed.maps, x)
+
+
 def search(network, compressed, x, rng, rounds=15):
     """The largest changes of each output that can be found within the ranges, by random steps from the best points."""
-    original, _ = evaluate(network, compressed, x)
-    ranges, last = find_ranges(compressed, original), len(network.layers) - 1
+    original, _ = evaluate_both(network, compressed, x)
+    ranges, last = find_ranges(network, compressed.options, original, ()), len(network.layers) - 1
     low, high = x.min(0), x.max(0)
 
     def measure(points):
-        f, g = evaluate(network, compressed, points)
+        f, g = evaluate_both(network, compressed, points)
         inside = np.ones(len(points), bool)
-        for position, (start, end) in ranges.items():
-            u = f.preactivations[position]
+        for position, u in enumerate(f.preactivations):
+            start, end = ranges.get(position, (-np.inf, np.inf))
             inside &= ((u >= start) & (u <= end)).all(1)
         return np.where(inside[:, None], np.abs(g.outputs[last] - f.outputs[last]), 0.0)
 
@@ -54,8 +58,8 @@ def search(network, compressed, x, rng, rounds=15):
 
 
 def bound(network, compressed, x, enough=1e-12):
-    original, replaced = evaluate(network, compressed, x)
-    ranges = find_ranges(compressed, original)
+    original, replaced = evaluate_both(network, compressed, x)
+    ranges = find_ranges(network, compressed.options, original, ())
     gaps = bound_gaps(network, original, replaced, ranges)
     outputs = network.spec.out_features
     return bound_outputs(network, original, replaced, ranges, gaps, np.full(outputs, enough)), gaps.behind[len(network.layers) - 1]
@@ -87,8 +91,8 @@ def test_enclosures_hold_in_boxes_of_every_size(seed):
     network = make_network(rng, (d, 5, 4, 2), ("vaf", "meta", "warp")[seed % 3], act)
     dataset = make_dataset(rng, network, 150)
     compressed = compress(network, dataset, rng, *((0.0, None), (0.4, 1e-3))[seed % 2])
-    original, replaced = evaluate(network, compressed, dataset.test.x)
-    ranges = find_ranges(compressed, original)
+    original, replaced = evaluate_both(network, compressed, dataset.test.x)
+    ranges = find_ranges(network, compressed.options, original, ())
     layers = make_layers(network, original, replaced, ranges, bound_gaps(network, original, replaced, ranges))
     low, high = original.outputs[-1].min(0), original.outputs[-1].max(0)
     enclose(layers, (low + high)[None] / 2, (high - low)[None] / 2, tabulate=True)
@@ -98,10 +102,11 @@ def test_enclosures_hold_in_boxes_of_every_size(seed):
         center = rng.uniform(low, high)
         half = np.minimum((high - low) * 10.0 ** rng.uniform(-3, -0.3, d), np.minimum(center - low, high - center))
         points = ((center + half * rng.uniform(-0.999, 0.999, (300, d))) * scale + shift).astype(np.float32)
-        f, g = evaluate(network, compressed, points)
+        f, g = evaluate_both(network, compressed, points)
         inside = np.ones(len(points), bool)
-        for position, (start, end) in ranges.items():
-            inside &= ((f.preactivations[position] >= start) & (f.preactivations[position] <= end)).all(1)
+        for position, u in enumerate(f.preactivations):
+            start, end = ranges.get(position, (-np.inf, np.inf))
+            inside &= ((u >= start) & (u <= end)).all(1)
         found = enclose(layers, center[None], half[None])
         assert found.inside[0] or not inside.any()
         if inside.any():

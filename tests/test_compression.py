@@ -12,12 +12,13 @@ from scipy import stats
 from mncompress.analysis import find_options, kind_of, make_inner_networks
 from mncompress.calibration import calibrate, run_network
 from mncompress.checkpoint import make_template
-from mncompress.compression import Group, check_budget, compress_network, rewrite
+from mncompress.compression import Group, certify, check_budget, compress_network, rewrite
 from mncompress.compression._budget import Verdict, _lower, _upper, complete_budget, go_while_ok
 from mncompress.compression._planner import TOLERANCES
 from mncompress.data import Dataset, Split, Standardization, load_dataset
+from mncompress.errors import ConfigError
 from mncompress.native import library_path
-from mncompress.nn import initialize_
+from mncompress.nn import count_macs, initialize_
 from mncompress.spline import Affine
 from mncompress.training import train
 from mncompress.types import ACTS, KINDS, RELU_LIKE, ActivationSpec, Budget, NetworkSpec, Plan, TrainConfig, from_json, to_json
@@ -436,7 +437,7 @@ def check_plan(network, result):
             assert text.strip()
             assert "\n" not in text
             assert "-1 allowed" not in text
-        limited = result.plan.budget.max_logit_error is not None or decision.tolerance == 0   # else the mean error is
+        limited = result.plan.budget.limits_largest or decision.tolerance == 0   # else the mean error is
         assert decision.max_abs_error <= decision.tolerance * (1 + 1e-9) if limited else np.isfinite(decision.max_abs_error)
         assert decision.domain[0] < decision.domain[1]
     for layer, groups in zip(network.activated_layers, result.groups, strict=True):
@@ -526,6 +527,37 @@ def test_no_change_at_all_allowed(family, act, limit):
     if family in ("warp", "meta"):
         assert kept[0].reason == "even the float32 rounding of an exact replacement would exceed the budget"
         assert "exact" in kept[0].refused["native" if family == "warp" else "piecewise_linear"]
+
+
+@pytest.mark.parametrize(("sizes", "task"),
+                         [((1, 6, 5, 1), "regression"), ((2, 6, 5, 3), "classification"), ((12, 8, 2), "regression")])
+def test_proven_limits(sizes, task):
+    """What is proven for the ranges of the training and validation rows holds there, and is what the network was chosen by."""
+    rng = np.random.default_rng(len(sizes))
+    network = make_network(rng, sizes, [make_spec("vaf", "tanh")] * (len(sizes) - 2), task=task)
+    dataset = make_dataset(rng, network)
+    scale = float(np.abs(run_network(network, dataset.test.x)).max())
+    kinds = []
+    for limit in (0.1 * scale, 1e-3 * scale):
+        result = compress_network(network, dataset, Budget(max_error_bound=limit))
+        check_plan(network, result)
+        assert result.holds
+        assert result.plan.validation["error_bound"] <= limit
+        assert "and no output can change by more than" in result.plan.validation["verdict"]
+        rows = np.concatenate([dataset.train.x, dataset.calibration.x, dataset.validation.x])
+        certificate = certify(network, result, dataset.validation.x, dataset.calibration.x, dataset.train.x)
+        assert certificate.bounds.max() <= limit
+        inside = certify(network, result, rows)
+        assert np.abs(run_network(result.network, rows) - run_network(network, rows)).max() <= inside.bounds.max() <= 1.2 * limit
+        kinds.append({decision.kind for decision in result.plan.decisions})
+        loose = compress_network(network, dataset, Budget(max_logit_error=limit))
+        assert count_macs(loose.network) <= count_macs(result.network)
+    assert kinds != [{"kept"}, {"kept"}]
+    nothing = compress_network(network, dataset, Budget(max_error_bound=1e-9))
+    assert not nothing.holds
+    assert nothing.plan.validation["verdict"].endswith(", more than 1e-09")
+    with pytest.raises(ConfigError, match="nothing can be proven after distillation"):
+        compress_network(network, dataset, Budget(max_error_bound=1.0), epochs=1)
 
 
 def test_tighter_budgets_never_loosen_the_tolerance():

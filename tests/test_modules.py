@@ -448,7 +448,8 @@ def test_wrong_data_is_one_plain_line(digits):
     network = nn.Sequential(nn.Flatten(), nn.Linear(64, 10), Gate(10))
     with pytest.raises(ConfigError, match="the module is itself an activation"):
         compress_module(Gate(3), x, (x, y))
-    for name, value in (("target_macs", "50%"), ("target_latency", 3.0), ("include", ("0",)), ("exclude", ("0",))):
+    for name, value in (("max_error_bound", 1.0), ("target_macs", "50%"), ("target_latency", 3.0), ("include", ("0",)),
+                        ("exclude", ("0",))):
         with pytest.raises(ConfigError, match=f"{name} is for mncompress's own networks"):
             compress_module(network, x, (x, y), Budget(**{name: value}))
     with pytest.raises(DataError, match=r"labels have the shape \(3,\), for classification .* must be \(597,\)"):

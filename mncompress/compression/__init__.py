@@ -10,9 +10,9 @@ from mncompress.compression._build import build as build
 from mncompress.compression._build import make_groups as make_groups
 from mncompress.compression._certificate import Certificate as Certificate
 from mncompress.compression._certificate import certify as certify
+from mncompress.compression._compressed import Compressed as Compressed
 from mncompress.compression._plan import make_settings as make_settings
 from mncompress.compression._planner import TOLERANCES as TOLERANCES
-from mncompress.compression._planner import Compressed as Compressed
 from mncompress.compression._planner import assign as assign
 from mncompress.compression._planner import compress_network as compress_network
 from mncompress.compression._planner import spread_tolerance as spread_tolerance

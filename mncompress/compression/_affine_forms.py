@@ -191,7 +191,7 @@ def make_layers(network: Network, original: Exact, compressed: Exact, ranges: Ra
         network: the original.
         original: its maps and activations.
         compressed: what became of them.
-        ranges: of the original's pre-activations.
+        ranges: of the original's features and pre-activations.
         gaps: what is known, finite.
     """
     layers = []

@@ -30,38 +30,39 @@ SLACK = 1.1
 Floats = NDArray[np.float64]
 
 
-def bound_outputs(network: Network, original: Exact, compressed: Exact, ranges: Ranges, gaps: Gaps, enough: Floats) -> Floats:
+def bound_outputs(network: Network, original: Exact, compressed: Exact, ranges: Ranges, gaps: Gaps, enough: Floats,
+                  limit: Floats | float = np.inf) -> Floats:
     """Bounds of the outputs' distance, (m,), no larger than those of `gaps`.
 
     Args:
         network: the original.
         original: its values.
         compressed: what became of it.
-        ranges: of the original's pre-activations.
+        ranges: of the original's features and pre-activations.
         gaps: what is known, finite.
         enough: bounds that need not be smaller, (m,).
+        limit: of the distance, (m,); once it is exceeded somewhere, bounds need not be better.
     """
     last = len(network.layers) - 1
-    known, features = gaps.behind[last], original.outputs[FEATURES]
-    d = features.shape[1]
+    known, (low, high) = gaps.behind[last], ranges[FEATURES]
+    d = len(low)
     if d > MOST_FEATURES or (known <= enough).all():
         return known
     layers = make_layers(network, original, compressed, ranges, gaps)
     size = (1 + d) * sum(len(layer.bias) for layer in layers) + 32 * sum(layer.n for layer in layers)
     batch, left = max(64, BATCH // size), WORK / size
-    low, high = features.min(0), features.max(0)
-    boxes, enough = _evaluate(layers, _cut(low, high, max(1, int(batch ** (1 / d))), known), enough, tabulate=True)
+    boxes, found = _evaluate(layers, _cut(low, high, max(1, int(batch ** (1 / d))), known), tabulate=True)
     settled = np.zeros_like(known)
-    while left > 0:
-        order = np.argsort(-(boxes.upper / enough).max(1), kind="stable")
+    while left > 0 and (found <= limit).all():
+        goal = np.maximum(np.maximum(enough, np.minimum(SLACK * found, limit)), settled)
+        order = np.argsort(-(boxes.upper / goal).max(1), kind="stable")
         worst, rest = boxes.take(order[:batch // 2]), boxes.take(order[batch // 2:])
-        is_open = (worst.upper > enough).any(1) & (worst.half > SMALLEST * (high - low)).any(1)
+        is_open = (worst.upper > goal).any(1) & (worst.half > SMALLEST * (high - low)).any(1)
         settled = np.maximum(settled, worst.take(np.flatnonzero(~is_open)).upper.max(0, initial=0.0))
-        enough = np.maximum(enough, settled)
         if not is_open.any():
             break
-        halves, enough = _evaluate(layers, worst.take(np.flatnonzero(is_open)).split(), enough)
-        boxes = rest.append(halves)
+        halves, largest = _evaluate(layers, worst.take(np.flatnonzero(is_open)).split())
+        boxes, found = rest.append(halves), np.maximum(found, largest)
         left -= len(halves.center)
     return np.asarray(np.minimum(np.maximum(settled, boxes.upper.max(0, initial=0.0)), known))
 
@@ -108,11 +109,10 @@ def _cut(low: Floats, high: Floats, parts: int, known: Floats) -> _Boxes:
     return _Boxes(center, half, np.broadcast_to(known, (len(center), len(known))), np.ones_like(center))
 
 
-def _evaluate(layers: Sequence[TwinLayer], boxes: _Boxes, enough: Floats, *, tabulate: bool = False) -> tuple[_Boxes, Floats]:
-    """The boxes in which the original can be within its ranges, with better bounds; and what is enough of these."""
+def _evaluate(layers: Sequence[TwinLayer], boxes: _Boxes, *, tabulate: bool = False) -> tuple[_Boxes, Floats]:
+    """The boxes in which the original can be within its ranges, with better bounds; and the largest distances at their middles."""
     found = enclose(layers, boxes.center, boxes.half, tabulate=tabulate)
     upper = np.minimum(boxes.upper, magnitude(found.distance.ends))
     at_center = np.abs(found.distance.core[0]) - found.distance.radius
     inside = np.flatnonzero(found.inside)
-    return (_Boxes(boxes.center, boxes.half, upper, found.pull).take(inside),
-            np.maximum(enough, SLACK * at_center[inside].max(0, initial=0.0)))
+    return _Boxes(boxes.center, boxes.half, upper, found.pull).take(inside), at_center[inside].max(0, initial=0.0)

@@ -2,24 +2,27 @@
 
 It is the sum of three: how far apart the two networks can be in exact arithmetic (`_gaps`, and for few features `_boxes`), and how
 far float32 evaluations of either can be from exact (`_roundings`). It holds for the evaluated samples, and for every other input
-whose features stay within the samples' ranges and whose pre-activations in the original stay, layer by layer, within the ranges
-that the samples visit (or within the calibrated domains, if these are wider), with terms |W| |h| + |b| that are no larger than the
-samples'; where weights were refitted, activations too.
+whose features stay within the ranges of these and of further rows, and whose pre-activations in the original stay, layer by layer,
+within the ranges that the samples visit (or within the calibrated domains, if these are wider), with terms |W| |h| + |b| that are
+no larger than the samples'; where weights were refitted, activations too.
 
 For the samples themselves both networks are evaluated in float64, so that nothing but rounding is uncertain. A sample keeps its
 class for certain if both networks give it the same, each by a margin that rounding cannot overturn. This holds for any two float32
 evaluations, in any order of summation.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mncompress.analysis import LayerOptions
 from mncompress.compression._boxes import MOST_FEATURES, bound_outputs
+from mncompress.compression._compressed import Compressed
 from mncompress.compression._evaluate import evaluate
 from mncompress.compression._gaps import bound_gaps, find_ranges, no_gaps
-from mncompress.compression._planner import Compressed
+from mncompress.compression._rewrite import Group, LinearMap
 from mncompress.compression._roundings import bound_roundings
 from mncompress.nn import Network
 
@@ -51,13 +54,36 @@ class Certificate:
     sample_bounds: Floats | None = None
 
 
-def certify(network: Network, compressed: Compressed, x: NDArray[np.generic]) -> Certificate:
-    """Bound the outputs' change on samples x (rows, d) of raw features."""
+def certify(network: Network, compressed: Compressed, x: NDArray[np.generic], *seen: NDArray[np.generic]) -> Certificate:
+    """Bound the outputs' change.
+
+    Args:
+        network: the original.
+        compressed: what became of it.
+        x: samples of raw features, (rows, d).
+        seen: further rows, for the features' ranges alone.
+    """
     if compressed.plan.finetuned:
         return Certificate(None, None, "fine-tuning moved weights and activations together, for which there is no bound", None)
+    return bound_change(network, compressed.options, compressed.groups, compressed.maps, x, *seen)
+
+
+def bound_change(network: Network, options: Sequence[LayerOptions], groups: Sequence[Sequence[Group]], maps: Sequence[LinearMap],
+                 x: NDArray[np.generic], *seen: NDArray[np.generic], limit: float = np.inf) -> Certificate:
+    """The same for a network that is given by what its activations and its linear maps became.
+
+    Args:
+        network: the original.
+        options: what its activations could have become.
+        groups: what they became.
+        maps: what its layers read.
+        x: samples of raw features, (rows, d).
+        seen: further rows, for the features' ranges alone.
+        limit: that the bounds are to be held against; they need not be closer than it takes to tell.
+    """
     with np.errstate(over="ignore", invalid="ignore"):
-        original, replaced = evaluate(network, compressed, x)
-        ranges = find_ranges(compressed, original)
+        original, replaced = evaluate(network, options, groups, maps, x)
+        ranges = find_ranges(network, options, original, seen)
         gaps = bound_gaps(network, original, replaced, ranges)
         roundings = (bound_roundings(network, original, ranges, no_gaps(original)),
                      bound_roundings(network, replaced, ranges, gaps))
@@ -67,8 +93,9 @@ def certify(network: Network, compressed: Compressed, x: NDArray[np.generic]) ->
         return Certificate(None, None, "an activation has no finite bound on the range its pre-activations visit", None)
     outputs = [each.outputs[last] * scale for each in (original, replaced)]
     changes = np.abs(outputs[1] - outputs[0])
-    enough = np.maximum(GOOD_ENOUGH * changes.max(0), rounding[-1] / 10)
-    replacements = scale * bound_outputs(network, original, replaced, ranges, gaps, enough / scale)
+    allowed = limit - rounding[-1]
+    enough = allowed if np.isfinite(limit) else np.maximum(GOOD_ENOUGH * changes.max(0), rounding[-1] / 10)
+    replacements = scale * bound_outputs(network, original, replaced, ranges, gaps, enough / scale, allowed / scale)
     bounds = replacements + rounding[-1]
     local = np.minimum(changes + rounding[:-1], bounds)
     how = ("branch and bound over boxes of the features" if network.spec.in_features <= MOST_FEATURES

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mncompress.analysis import InnerNetworks
+from mncompress.analysis import InnerNetworks, LayerOptions
 from mncompress.calibration import BATCH_ROWS
-from mncompress.compression._planner import Compressed
 from mncompress.compression._rewrite import FEATURES, Group, LinearMap, make_linear_maps
 from mncompress.nn import Network
 
@@ -34,16 +33,30 @@ class Exact:
     outputs: Mapping[int, Floats]
 
 
-def evaluate(network: Network, compressed: Compressed, x: NDArray[np.generic]) -> tuple[Exact, Exact]:
-    """The original and the compressed network on raw features x (rows, d)."""
+def standardize(network: Network, x: NDArray[np.generic]) -> Floats:
+    """Raw features x (rows, d) as the network's layers get them."""
     shift, scale = (value.double().numpy() for value in (network.features.shift, network.features.scale))
-    features = (np.asarray(x, np.float32).astype(np.float64) - shift) / scale
+    return np.asarray((np.asarray(x, np.float32).astype(np.float64) - shift) / scale)
+
+
+def evaluate(network: Network, options: Sequence[LayerOptions], groups: Sequence[Sequence[Group]], maps: Sequence[LinearMap],
+             x: NDArray[np.generic]) -> tuple[Exact, Exact]:
+    """The original and the compressed network on raw features x (rows, d).
+
+    Args:
+        network: the original.
+        options: what its activations could have become, per activated layer.
+        groups: what they became.
+        maps: what the compressed network's layers read.
+        x: samples.
+    """
+    features = standardize(network, x)
     positions = [position for position, layer in enumerate(network.layers) if layer.activation is not None]
-    inner = {position: options.inner for position, options in zip(positions, compressed.options, strict=True)}
+    inner = {position: each.inner for position, each in zip(positions, options, strict=True)}
     kept = {position: (Group("kept", np.arange(each.n), None, np.ones(each.n, bool)),) for position, each in inner.items()}
-    replaced = dict(zip(positions, compressed.groups, strict=True))
+    replaced = dict(zip(positions, groups, strict=True))
     return (_evaluate(network, make_linear_maps(network), inner, kept, features),
-            _evaluate(network, compressed.maps, inner, replaced, features))
+            _evaluate(network, maps, inner, replaced, features))
 
 
 def apply(linear: LinearMap, outputs: Mapping[int, Floats]) -> Floats:

@@ -19,9 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mncompress import spline
-from mncompress.analysis import InnerNetworks, Replacement, bound_error, bound_lipschitz
-from mncompress.compression._evaluate import Exact, apply
-from mncompress.compression._planner import Compressed
+from mncompress.analysis import InnerNetworks, LayerOptions, Replacement, bound_error, bound_lipschitz
+from mncompress.compression._evaluate import Exact, apply, standardize
 from mncompress.compression._rewrite import FEATURES, Group, LinearMap
 from mncompress.nn import Network
 from mncompress.spline import Affine
@@ -30,7 +29,7 @@ Floats = NDArray[np.float64]
 
 
 Ranges = Mapping[int, tuple[Floats, Floats]]
-"""Lower and upper ends (n,) by activated layer."""
+"""Lower and upper ends (n,) of pre-activations by activated layer, and of the standardized features."""
 
 
 @dataclass(frozen=True)
@@ -46,11 +45,21 @@ class Gaps:
     behind: Mapping[int, Floats]
 
 
-def find_ranges(compressed: Compressed, original: Exact) -> Ranges:
-    """Of the original's pre-activations: what samples visit, or the calibrated domain where it goes further."""
-    return {position: (np.minimum(options.domain[:, 0], original.preactivations[position].min(0)),
-                       np.maximum(options.domain[:, 1], original.preactivations[position].max(0)))
-            for position, options in zip(original.groups, compressed.options, strict=True)}
+def find_ranges(network: Network, options: Sequence[LayerOptions], original: Exact, seen: Sequence[NDArray[np.generic]]) -> Ranges:
+    """Of the original's features and pre-activations.
+
+    Args:
+        network: the original.
+        options: per activated layer; where calibrated domains go beyond what the samples visit, they count.
+        original: the original on samples.
+        seen: further raw features (rows, d), whose ranges count as well.
+    """
+    ends = [standardize(network, np.stack([x.min(0), x.max(0)])) for x in seen if len(x)]
+    features = np.concatenate([original.outputs[FEATURES], *ends])
+    ranges = {FEATURES: (features.min(0), features.max(0))}
+    for (position, u), option in zip(((each, original.preactivations[each]) for each in original.groups), options, strict=True):
+        ranges[position] = np.minimum(option.domain[:, 0], u.min(0)), np.maximum(option.domain[:, 1], u.max(0))
+    return ranges
 
 
 def no_gaps(original: Exact) -> Gaps:
@@ -60,13 +69,13 @@ def no_gaps(original: Exact) -> Gaps:
 
 
 def bound_gaps(network: Network, original: Exact, compressed: Exact, ranges: Ranges) -> Gaps:
-    """Bounds over all inputs whose features, pre-activations and activations stay within the ranges that samples visit.
+    """Bounds over all inputs whose features and pre-activations stay within ranges, and activations within those of the samples.
 
     Args:
         network: the original.
         original: its values.
         compressed: what became of it.
-        ranges: of the original's pre-activations.
+        ranges: of the original's features and pre-activations.
     """
     before: list[Floats] = []
     behind = {FEATURES: np.zeros(network.spec.in_features)}
@@ -74,7 +83,7 @@ def bound_gaps(network: Network, original: Exact, compressed: Exact, ranges: Ran
     for position, (layer, linear) in enumerate(zip(network.layers, compressed.maps, strict=True)):
         n = layer.linear.out_features
         if not is_untouched(original.maps[position], linear):
-            mismatch = _find_mismatch(original, compressed, position, values, mismatch, missed)
+            mismatch = _find_mismatch(original, compressed, position, values, ranges, mismatch, missed)
         else:
             mismatch = np.zeros(n)
         gap = sum((np.abs(weight) @ behind[source] for source, weight in linear.weights.items()), np.zeros(len(linear.bias)))
@@ -136,8 +145,8 @@ def is_untouched(original: LinearMap, compressed: LinearMap) -> bool:
             and not own[:n, fan_in:].any() and np.array_equal(compressed.bias[:n], original.bias))
 
 
-def _find_mismatch(original: Exact, compressed: Exact, position: int, values: Mapping[int, Floats], before: Floats, missed: Floats
-                   ) -> Floats:
+def _find_mismatch(original: Exact, compressed: Exact, position: int, values: Mapping[int, Floats], ranges: Ranges,
+                   before: Floats, missed: Floats) -> Floats:
     """How far a layer's map, on the original's values, is from the original's pre-activations over their ranges, (n,).
 
     Args:
@@ -145,6 +154,7 @@ def _find_mismatch(original: Exact, compressed: Exact, position: int, values: Ma
         compressed: what became of it.
         position: of the layer.
         values: of the original by source, with what the compressed network's linear units would give on them.
+        ranges: of the features, which may go beyond the samples'.
         before: the mismatch of the layer before.
         missed: by how much the lines of its neurons that left may miss them, (n,).
     """
@@ -169,8 +179,8 @@ def _find_mismatch(original: Exact, compressed: Exact, position: int, values: Ma
             change[source] = change.get(source, 0.0) + block[:n]
     center, spread = constant, np.zeros(n)
     for source, coefficient in change.items():
-        seen = values[source][:, :coefficient.shape[1]]
-        low, high = seen.min(0), seen.max(0)
+        width = coefficient.shape[1]
+        low, high = ranges[source] if source == FEATURES else (end(0)[:width] for end in (values[source].min, values[source].max))
         center = center + coefficient @ ((low + high) / 2)
         spread = spread + np.abs(coefficient) @ ((high - low) / 2)
     carried = missed * left + np.abs(slope) * before if position else np.zeros(fan_in)

@@ -25,9 +25,11 @@ from mncompress.analysis import Choice, LayerOptions, choose, find_options, keep
 from mncompress.calibration import LayerCalibration, calibrate, run_network
 from mncompress.compression._budget import DEFAULT_MAX_DROP, Verdict, check_budget, complete_budget, go_while_ok
 from mncompress.compression._build import Assignment, Blueprint, Study, build
+from mncompress.compression._certificate import bound_change
+from mncompress.compression._compressed import Compressed
 from mncompress.compression._finetune import finetune
 from mncompress.compression._plan import describe, read_plan
-from mncompress.compression._rewrite import Group, LinearMap, is_free, rewrite
+from mncompress.compression._rewrite import is_free, rewrite
 from mncompress.compression._structure import find_levels, let_lines_leave
 from mncompress.data import Dataset
 from mncompress.errors import ConfigError
@@ -46,31 +48,6 @@ SENSITIVITY_FLOOR = 1e-3
 
 Floats = NDArray[np.float64]
 Tell = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Compressed:
-    """A compressed network with everything that led to it.
-
-    Attributes:
-        network: the torch module.
-        plan: decision per neuron.
-        groups: per activated layer which neurons became what.
-        maps: per layer what it reads, in the original's order of neurons.
-        options: per activated layer what the neurons could have become.
-        calibration: per activated layer what they are given.
-        trials: every network that was tried.
-        holds: whether the budget does on the validation split.
-    """
-
-    network: Network
-    plan: Plan
-    groups: tuple[tuple[Group, ...], ...]
-    maps: tuple[LinearMap, ...]
-    options: tuple[LayerOptions, ...]
-    calibration: tuple[LayerCalibration, ...]
-    trials: tuple[Trial, ...] = ()
-    holds: bool = True
 
 
 def compress_network(network: Network, dataset: Dataset, budget: Budget | None = None, progress: Tell | None = None, *,
@@ -107,6 +84,8 @@ def compress_network(network: Network, dataset: Dataset, budget: Budget | None =
                     for layer, found in zip(network.activated_layers, calibration, strict=True))
     movable = tuple(budget.may_change(*each) for each in enumerate(names))
     epochs = epochs or (plan.finetune_epochs or plan.finetuned if plan is not None else 0)
+    if epochs and budget.max_error_bound is not None:
+        raise ConfigError("nothing can be proven after distillation; drop the limit of the proven error or the distillation")
     search = _Search(network, dataset, budget, options, calibration, movable, epochs, measure_latency, tell)
     return search.carry_out(plan) if plan is not None else search.run()
 
@@ -163,7 +142,7 @@ class _Search:
                 found = self.find_structure(found)
             else:
                 self.tell(f"a layer has more than {WIDEST_SEARCHED} neurons or inputs: activations are replaced, but none leaves")
-            if self.budget.max_logit_error is None and self.budget.is_limited:
+            if self.budget.is_limited and not self.budget.limits_largest:
                 found = self.find_coarser(found)
         else:
             found = self.find_lines(found)
@@ -289,6 +268,8 @@ class _Search:
         blueprint = build(self.network, self.options, assignments, study)
         network = rewrite(self.network, blueprint.groups, blueprint.maps)
         verdict = self.check(budget, network)
+        if budget.max_error_bound is not None and verdict.ok:
+            verdict = self.check_bound(budget.max_error_bound, blueprint, verdict)
         numbers = map(verdict.evidence.get, ("drop", "drop_upper_bound", "max_abs_logit_error"))
         drop, upper, error = (value if isinstance(value, float) else None for value in numbers)
         left = sum(int(each.left.sum()) for each in assignments)
@@ -300,6 +281,18 @@ class _Search:
         validation = self.dataset.validation
         return check_budget(budget, self.dataset.task, self.original, run_network(network, validation.x), validation.y,
                             partial(self.count_flips, network), self.unit)
+
+    def check_bound(self, limit: float, blueprint: Blueprint, verdict: Verdict) -> Verdict:
+        """Hold what is proven for the ranges of the training and validation rows against the limit, where all else is well."""
+        found = bound_change(self.network, self.options, blueprint.groups, blueprint.maps, self.dataset.validation.x,
+                             self.dataset.calibration.x, self.dataset.train.x, limit=limit)
+        bound = None if found.bounds is None else float(found.bounds.max())
+        evidence = {**verdict.evidence, "error_bound": bound}
+        if bound is None:
+            return Verdict(False, found.reason, evidence)
+        if bound > limit:
+            return Verdict(False, f"an output could change by {bound:.3g}, more than {limit:g}", evidence)
+        return Verdict(True, f"{verdict.reason}, and no output can change by more than {bound:.3g}", evidence)
 
     def count_flips(self, network: Network) -> int:
         """Training and calibration samples that a network puts into another class than the original does."""
@@ -340,7 +333,7 @@ def _classes(network: Network, dataset: Dataset) -> NDArray[np.intp]:
 
 def _options_of(activation: object, calibration: LayerCalibration, budget: Budget) -> LayerOptions:
     assert isinstance(activation, LearnedActivation)
-    histogram = None if budget.max_logit_error is not None else Histogram(calibration.histogram, calibration.observed)
+    histogram = None if budget.limits_largest else Histogram(calibration.histogram, calibration.observed)
     return find_options(make_inner_networks(activation), activation.spec.family, calibration.domain, budget.preset,
                         "portable" if budget.target == "portable" else "native", histogram)
 

@@ -41,7 +41,7 @@ def bound_roundings(network: Network, exact: Exact, ranges: Ranges, gaps: Gaps) 
     Args:
         network: the original.
         exact: it, or what became of it.
-        ranges: of the original's pre-activations.
+        ranges: of the original's features and pre-activations.
         gaps: by how much ranges and terms may be wider than the original's; the samples' own are known.
     """
     rows = len(exact.outputs[FEATURES]) + 1

@@ -171,7 +171,7 @@ def _look_at_(functions: dict[str, ModuleFunctions], name: str, module: nn.Modul
 def _make_site(network: nn.Module, topology: Topology, name: str, module: nn.Module, calibration: LayerCalibration,
                functions: ModuleFunctions, budget: Budget) -> Site:
     inner, family = as_inner_networks(module, functions)
-    histogram = None if budget.max_logit_error is not None else spline.Histogram(calibration.histogram, calibration.observed)
+    histogram = None if budget.limits_largest else spline.Histogram(calibration.histogram, calibration.observed)
     options = find_options(inner, family, calibration.domain, budget.preset,
                            "portable" if budget.target == "portable" else "native", histogram)
     if as_learned(module) is None:
@@ -224,10 +224,10 @@ def _count_flips(network: nn.Module, compressed: nn.Module, x: Tensor) -> int:
 
 def _complete(budget: Budget) -> Budget:
     """As for mncompress's own networks; refuse what only a search there could do."""
-    for name in ("target_macs", "target_latency", "include", "exclude"):
+    for name in ("max_error_bound", "target_macs", "target_latency", "include", "exclude"):
         if getattr(budget, name) not in (None, ()):
-            raise ConfigError(f"{name} is for mncompress's own networks; of a torch module all activations may change and the "
-                              "structure stays")
+            raise ConfigError(f"{name} is for mncompress's own networks; of a torch module all activations may change, "
+                              "the structure stays, and nothing is proven")
     return complete_budget(budget)
 
 

@@ -79,7 +79,7 @@ def make_report(exports: Mapping[str, Export], network: Network, compressed: Com
     scores = {name: benchmark.score(values, test.y) for name, values in outputs.items()}
     summaries = {name: _summarize(export, scores[name]) for name, export in exports.items()}
     tell("certifying the outputs' change")
-    certificate = certify(network, compressed, test.x)
+    certificate = certify(network, compressed, test.x, dataset.calibration.x, dataset.train.x)
     latency = _measure_latency(exports, test.x, options["opset"], tell)
     neurons = _neuron_rows(network, compressed, test.x)
     flips = int((outputs["original"].argmax(1) != outputs["compressed"].argmax(1)).sum())

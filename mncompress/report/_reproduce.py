@@ -42,7 +42,7 @@ def _train(config: Mapping[str, Any]) -> list[str]:
 
 def _compress(budget: Budget, options: Mapping[str, Any]) -> list[str]:
     words = ["mncompress", "compress", "run"]
-    for name in ("preset", "max_drop", "max_logit_error", "target", "target_macs", "target_latency"):
+    for name in ("preset", "max_drop", "max_logit_error", "max_error_bound", "target", "target_macs", "target_latency"):
         value = getattr(budget, name)
         if value is not None and value != getattr(Budget(), name):
             words += _option(name, value)

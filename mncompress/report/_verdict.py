@@ -55,6 +55,8 @@ def describe_budget(report: Report) -> str:
         limits.append(f"a drop of at most {number(budget.max_drop)} {unit}")
     if budget.max_logit_error is not None:
         limits.append(f"outputs changed by at most {number(budget.max_logit_error)}")
+    if budget.max_error_bound is not None:
+        limits.append(f"outputs that provably change by at most {number(budget.max_error_bound)}")
     if budget.target_macs is not None:
         limits.append(f"a target of {budget.target_macs} multiply-adds")
     if budget.target_latency is not None:

@@ -26,6 +26,8 @@ class Budget:
     """Percentage points of accuracy; for regression per cent of relative increase of the RMSE."""
     max_logit_error: float | None = None
     """Largest absolute change of any output; for regression in the target's units."""
+    max_error_bound: float | None = None
+    """The same, proven for all inputs in the ranges of the training and validation rows, float32 rounding included."""
     preset: Preset = "default"
     target: Target = "auto"
     """What the network is to be fast in: ONNX Runtime with the kernel library (`native`), or standard operators alone
@@ -40,7 +42,7 @@ class Budget:
     """Patterns for those that may not."""
 
     def __post_init__(self) -> None:
-        for name in ("max_drop", "max_logit_error", "target_latency"):
+        for name in ("max_drop", "max_logit_error", "max_error_bound", "target_latency"):
             value = getattr(self, name)
             if value is not None and not 0 <= value < float("inf"):
                 raise ConfigError(f"{name} must be finite and not negative, got {value}")
@@ -56,7 +58,12 @@ class Budget:
     @property
     def is_limited(self) -> bool:
         """Whether it is said how far the outputs or the accuracy may be from the original's."""
-        return self.max_drop is not None or self.max_logit_error is not None
+        return self.max_drop is not None or self.limits_largest
+
+    @property
+    def limits_largest(self) -> bool:
+        """Whether the largest change of an output is limited, not only a mean: then forms are fitted in the maximum norm."""
+        return self.max_logit_error is not None or self.max_error_bound is not None
 
     def macs_limit(self, original: int) -> float | None:
         """`target_macs` as a number, for an original with so many multiply-adds.
