@@ -222,7 +222,7 @@ def test_tables_hold_slopes_and_errors_over_any_interval(act, shape):
     neurons, lo, hi = 12, np.full(12, -5.0), rng.uniform(-4.9, 4.0, 12)
     inner = make_inner(rng, act, *shape, neurons)
     form = [*fit_forms(inner, -3.0, 2.5)][int(rng.integers(5))]
-    slopes, errors = tabulate_slopes(inner, lo, hi), tabulate_errors(inner, form, lo, hi)
+    slopes, errors = tabulate_slopes(inner, lo, hi, 512), tabulate_errors(inner, form, lo, hi, 512)
     ends = np.sort(rng.uniform(lo, hi, (2, 200, neurons)), 0)
     ends[1, :100] = np.minimum(ends[0, :100] + (hi - lo) * 10.0 ** rng.uniform(-9, -1, (100, neurons)), hi)
     slope, error = slopes.over(*ends), errors.over(*ends)
@@ -242,11 +242,11 @@ def test_tables_hold_slopes_and_errors_over_any_interval(act, shape):
 def test_tables_of_a_point_and_of_what_overflows():
     inner = make_inner(np.random.default_rng(6), "tanh", "activated", 1, 4, 3)
     at = np.array([0.5, -1.0, 2.0])
-    low, high = tabulate_slopes(inner, at, at).over(at[None], at[None])
+    low, high = tabulate_slopes(inner, at, at, 32).over(at[None], at[None])
     np.testing.assert_allclose([low[0], high[0]], [inner.derivative(at[None])[0]] * 2, rtol=1e-8, atol=1e-11)
     huge = dataclasses.replace(inner, act="silu", out_weight=np.full((3, 4), 1e308))
     with np.errstate(over="ignore", invalid="ignore"):
-        low, high = tabulate_slopes(huge, at - 1, at + 1).over(at[None], at[None])
+        low, high = tabulate_slopes(huge, at - 1, at + 1, 64).over(at[None], at[None])
     assert not np.isfinite(low).any()
     assert not np.isfinite(high).any()
 

@@ -1,5 +1,6 @@
 """The certificate's bound is never exceeded, is not vacuous, and certifies only what cannot change."""
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -10,7 +11,9 @@ from mncompress import runtime
 from mncompress.analysis import choose, find_options, make_inner_networks
 from mncompress.calibration import calibrate, run_network, visited_ranges
 from mncompress.checkpoint import make_template
-from mncompress.compression import Compressed, Group, certify, make_linear_maps, rewrite
+from mncompress.compression import Compressed, Group, LinearMap, certify, make_linear_maps, rewrite
+from mncompress.compression._evaluate import evaluate
+from mncompress.compression._gaps import bound_gaps, find_ranges
 from mncompress.data import Standardization
 from mncompress.export import make_model
 from mncompress.nn import initialize_
@@ -362,3 +365,84 @@ def test_bound_covers_files_whose_linear_layers_are_merged():
     measured = np.abs(original - replaced).max(0)
     assert (measured > 0).all()
     assert (measured <= certify(network, compressed, x).bounds).all()
+
+
+def test_bound_covers_linear_layers_that_are_merged_in_the_compressed_file_alone():
+    """Neurons in front are constants: a `vaf` is merged with the few that are left, which with all of them it is not."""
+    rng = np.random.default_rng(5)
+    spec = NetworkSpec(16, (64, 16), 2, (ActivationSpec("fixed", "tanh"), ActivationSpec("vaf", "relu", 2, 1)))
+    network = make_template(spec, Standardization(np.zeros(16), np.ones(16)), None).eval().requires_grad_(False)
+    first, second, last = network.layers
+    for layer in network.layers:
+        torch.nn.init.normal_(layer.linear.weight, generator=torch.Generator().manual_seed(5))
+        layer.linear.bias.zero_()
+    first.linear.weight.mul_(1e-8)
+    first.linear.weight[8:] = 0.0
+    first.linear.bias.fill_(1.0)
+    weight = second.linear.weight
+    weight[:, 8:] = 0.0
+    weight[:, :8] = 3000 * weight[:, :8]
+    weight[:, :8] -= weight[:, :8].mean(1, keepdim=True)         # what they read cancels
+    second.activation.first_weight.copy_(torch.tensor([1.0, 1.37]))
+    second.activation.out_weight.copy_(torch.tensor([1.0, -1 / 1.37]))
+    last.linear.bias.copy_(torch.tensor([1e-3, 0.0]))
+    x = rng.normal(size=(2000, 16)).astype(np.float32)
+
+    def pick(options, tolerance):
+        if options.n != 64:
+            return (Group("kept", np.arange(options.n), None, np.ones(options.n, bool)),)
+        constant, native = np.arange(8, 64), np.arange(8)
+        return (Group("native:tanh", native, options.build_rung("native:tanh", None, native), np.ones(8, bool)),
+                Group("constant", constant, options.build_rung("constant", None, constant), np.ones(56, bool)))
+
+    compressed = compress(network, x, 0.0, pick=pick)
+    models = [make_model(each, opset_version=18, metadata={}) for each in (network, compressed.network)]
+    assert [sum(node.op_type == "Gemm" for node in model.graph.node) for model in models] == [4, 3]
+    original, replaced = (runtime.run(runtime.make_session(model.SerializeToString()), x).astype(np.float64) for model in models)
+    certificate = certify(network, compressed, x)
+    assert (np.abs(original - replaced) > 1e-4).any()
+    assert (np.abs(original - replaced) <= certificate.sample_bounds).all()
+    assert certificate.certified <= (original.argmax(1) == replaced.argmax(1)).mean()
+
+
+def test_linear_units_that_read_linear_units_go_where_features_go():
+    """On samples of two features that are nearly equal, a unit of their difference hardly moves; elsewhere it does."""
+    rng = np.random.default_rng(0)
+    spec = NetworkSpec(2, (2, 2), 1, (ActivationSpec("fixed", "tanh"),) * 2, "regression")
+    network = make_template(spec, Standardization(np.zeros(2), np.ones(2)), Standardization(np.zeros(1), np.ones(1)))
+    network = network.eval().requires_grad_(False)
+    for layer, weight in zip(network.layers, ([[0.5, 0.5], [0.3, 0.3]], [[1.0, 0.0], [0.0, 1.0]], [[1.0, 1.0]]), strict=True):
+        layer.linear.weight.copy_(torch.tensor(weight))
+        layer.linear.bias.zero_()
+    t = rng.uniform(-1, 1, 500)
+    x = np.stack([t + 0.01 * rng.normal(size=500), t], 1).astype(np.float32)
+
+    def pick(options, tolerance):
+        line = options.build_rung("affine", None, np.array([1]))
+        return (Group("kept", np.array([0]), None, np.ones(1, bool)), Group("affine", np.array([1]), line, np.zeros(1, bool), True))
+
+    compressed = compress(network, x, 0.0, pick=pick)
+    slope, intercept = (float(end[0]) for end in (compressed.groups[1][1].form.slope, compressed.groups[1][1].form.intercept))
+    inner = float(compressed.groups[0][1].form.slope[0])
+    maps = (LinearMap({-1: np.array([[0.5, 0.5], [0.0, 0.0], [1.3, -0.7]])}, np.zeros(3), 1),
+            LinearMap({0: np.array([[1.0, 0.0, 0.0], [0.0, 0.0, 0.0], [0.0, 0.0, inner]])}, np.zeros(3), 1),
+            LinearMap({1: np.array([[1.0, 0.0, slope]])}, np.array([intercept])))
+    compressed = dataclasses.replace(compressed, network=rewrite(network, compressed.groups, maps), maps=maps)
+    certificate = certify(network, compressed, x)
+    far = np.array([[0.5, -0.5], [-0.9, 0.9]], np.float32)
+    assert (np.abs(run_network(network, x) - run_network(compressed.network, x)) <= certificate.sample_bounds).all()
+    change = np.abs(run_network(network, far) - run_network(compressed.network, far)).max()
+    original, replaced = evaluate(network, compressed.options, compressed.groups, compressed.maps, x)
+    gaps = bound_gaps(network, original, replaced, find_ranges(network, compressed.options, original, ()))
+    assert 1.0 < change <= certificate.bounds[0] <= gaps.behind[2][0] + 1e-5
+
+
+def test_outputs_that_nothing_reaches_have_no_bound_but_rounding():
+    rng = np.random.default_rng(12)
+    network = make_network(rng, (2, 6, 5, 3), [make_spec("vaf", "tanh")] * 2)
+    network.layers[2].linear.weight[1] = 0.0
+    network.layers[2].linear.bias[1] = 0.0
+    x = make_samples(rng, network, 200)
+    with np.errstate(invalid="raise"):
+        certificate, _ = check_certificate(network, compress(network, x, 0.1), x, rng)
+    assert certificate.bounds[1] < 1e-30

@@ -84,11 +84,15 @@ def bound_form_rounding(form: AnyForm, lo: ArrayLike, hi: ArrayLike) -> Array:
     Returns:
         (N,)
     """
-    if isinstance(form, CubicSpline) and form.intervals > 1:
-        # Where s rounds across a knot, the neighboring interval answers: its value there may differ by the jump.
-        jumps = np.abs(form.coefficients[:, :-1].sum(2) - form.coefficients[:, 1:, 0])
-        return bound_arithmetic(form, lo, hi, FLOAT32) + jumps.max(1)  # type: ignore[no-any-return]
-    return bound_arithmetic(form, lo, hi, FLOAT32)
+    # Where s rounds across a knot, the neighboring interval answers: its value there may differ by the jump.
+    return np.asarray(bound_arithmetic(form, lo, hi, FLOAT32) + find_jumps(form).max(1, initial=0.0))
+
+
+def find_jumps(form: AnyForm) -> Array:
+    """By how much forms jump at each of their knots, (N, knots): splines may, by the rounding of their coefficients."""
+    if not isinstance(form, CubicSpline):
+        return np.zeros((form.n, 0))
+    return np.asarray(np.abs(form.coefficients[:, :-1].sum(2) - form.coefficients[:, 1:, 0]))
 
 
 def bound_arithmetic(form: InnerNetworks | AnyForm, lo: ArrayLike, hi: ArrayLike, precision: Precision) -> Array:

@@ -12,8 +12,10 @@ from mncompress.analysis._jets import magnitude
 from mncompress.analysis._maximum import BLOCK
 from mncompress.analysis._rounding import AnyForm
 
-CELLS = 512
-"""Of equal width, that a domain is cut into."""
+MOST_CELLS, FEWEST_CELLS = 512, 32
+"""Of equal width, that a domain is cut into: a power of two."""
+WORK = 2**25
+"""Inner weights times cells of a layer: wide and deep inner networks have fewer cells."""
 HAIR = 1e-9
 """Of a cell, by which an interval is widened: more than float64 rounds a place in cells."""
 
@@ -25,7 +27,7 @@ class RangeTable:
     Attributes:
         low: start of the first cell, (N,).
         step: width of a cell, (N,).
-        levels: lower and upper ends, (2, L, N, CELLS), over 2^l cells from each on.
+        levels: lower and upper ends, (2, L, N, cells), over 2^l cells from each on.
     """
 
     low: Array
@@ -34,28 +36,36 @@ class RangeTable:
 
     @classmethod
     def of(cls, low: Array, high: Array, cells: Interval) -> Self:
-        """From ends of the domain (N,) and a range in each cell (N, CELLS)."""
+        """From ends of the domain (N,) and a range in each cell (N, cells)."""
+        count = cells[0].shape[1]
         levels = [np.stack(cells)]
         span = 1
-        while 2 * span <= CELLS:
+        while 2 * span <= count:
             ends = np.pad(levels[-1][:, :, span:], ((0, 0), (0, 0), (0, span)), mode="edge")
             levels.append(np.stack([np.minimum(levels[-1][0], ends[0]), np.maximum(levels[-1][1], ends[1])]))
             span *= 2
-        step = (high - low) / CELLS
+        step = (high - low) / count
         return cls(low, np.where(step > 0, step, 1.0), np.stack(levels, 1))
 
     def over(self, low: Array, high: Array) -> Interval:
         """The range over intervals with ends (P, N) inside the domain."""
-        first = np.clip(np.floor((low - self.low) / self.step - HAIR), 0, CELLS - 1).astype(np.intp)
-        last = np.clip(np.floor((high - self.low) / self.step + HAIR), first, CELLS - 1).astype(np.intp)
+        cells = self.levels.shape[-1]
+        first = np.clip(np.floor((low - self.low) / self.step - HAIR), 0, cells - 1).astype(np.intp)
+        last = np.clip(np.floor((high - self.low) / self.step + HAIR), first, cells - 1).astype(np.intp)
         level = np.frexp(last - first + 1)[1] - 1
-        start = (level * len(self.low) + np.arange(len(self.low))) * CELLS
+        start = (level * len(self.low) + np.arange(len(self.low))) * cells
         places = start + first, start + last + 1 - (1 << level)
         lower, upper = (values.ravel() for values in self.levels)
         return np.minimum(*(lower[place] for place in places)), np.maximum(*(upper[place] for place in places))
 
 
-def tabulate_slopes(function: InnerNetworks | AnyForm, low: Array, high: Array) -> RangeTable:
+def count_cells(inner: InnerNetworks) -> int:
+    """Of how many cells tables of a layer's learned activations are, and of what became of them."""
+    weights = inner.first_weight.size + inner.out_weight.size + sum(weight.size for weight in inner.weights)
+    return max(FEWEST_CELLS, min(MOST_CELLS, 1 << max(WORK // weights, 1).bit_length() - 1))
+
+
+def tabulate_slopes(function: InnerNetworks | AnyForm, low: Array, high: Array, cells: int) -> RangeTable:
     """The slopes of N functions over domains with finite ends (N,)."""
     curve = as_curve(function)
 
@@ -64,10 +74,10 @@ def tabulate_slopes(function: InnerNetworks | AnyForm, low: Array, high: Array) 
         slack = 1e-9 * magnitude(slopes) + 1e-12
         return slopes[0] - slack, slopes[1] + slack
 
-    return _tabulate([curve], *as_ends(curve.n, low, high), enclose_slopes)
+    return _tabulate([curve], *as_ends(curve.n, low, high), cells, enclose_slopes)
 
 
-def tabulate_errors(inner: InnerNetworks, form: AnyForm, low: Array, high: Array) -> RangeTable:
+def tabulate_errors(inner: InnerNetworks, form: AnyForm, low: Array, high: Array, cells: int) -> RangeTable:
     """form(u) - inner(u) over domains with finite ends (N,)."""
     f, g = as_curve(inner), as_curve(form)
     slack = allowance(inner, f, low, high) + allowance(form, g, low, high)
@@ -77,16 +87,17 @@ def tabulate_errors(inner: InnerNetworks, form: AnyForm, low: Array, high: Array
         error, deviation = (b - a).value, (b - a).deviation(radius) + slack[index, None]
         return error - deviation, error + deviation
 
-    return _tabulate([f, g], *as_ends(inner.n, low, high), enclose_errors)
+    return _tabulate([f, g], *as_ends(inner.n, low, high), cells, enclose_errors)
 
 
-def _tabulate(curves: list[Curve], low: Array, high: Array, score: Callable[[Indices, Array, Array], Interval]) -> RangeTable:
-    uniform = low[:, None] + (high - low)[:, None] * (np.arange(CELLS + 1) / CELLS)
+def _tabulate(curves: list[Curve], low: Array, high: Array, cells: int, score: Callable[[Indices, Array, Array], Interval]
+              ) -> RangeTable:
+    uniform = low[:, None] + (high - low)[:, None] * (np.arange(cells + 1) / cells)
     edges = np.sort(np.concatenate([uniform, make_edges(curves, low, high)], 1), 1)
     middle = (edges[:, 1:] + edges[:, :-1]) / 2
     radius = np.maximum(edges[:, 1:] - middle, middle - edges[:, :-1])
-    owner = np.clip((middle - low[:, None]) / np.where(high > low, high - low, 1.0)[:, None] * CELLS, 0, CELLS - 1).astype(np.intp)
-    lower, upper = np.full((len(low), CELLS), np.inf), np.full((len(low), CELLS), -np.inf)
+    owner = np.clip((middle - low[:, None]) / np.where(high > low, high - low, 1.0)[:, None] * cells, 0, cells - 1).astype(np.intp)
+    lower, upper = np.full((len(low), cells), np.inf), np.full((len(low), cells), -np.inf)
     size = max(1, BLOCK // (width_of(curves[0]) * edges.shape[1]))
     for first in range(0, len(low), size):
         index = np.arange(first, min(first + size, len(low)))

@@ -22,7 +22,17 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from mncompress.analysis import FLOAT64, InnerNetworks, RangeTable, bound_arithmetic, magnitude, tabulate_errors, tabulate_slopes
+from mncompress.analysis import (
+    FLOAT64,
+    InnerNetworks,
+    RangeTable,
+    bound_arithmetic,
+    count_cells,
+    find_jumps,
+    magnitude,
+    tabulate_errors,
+    tabulate_slopes,
+)
 from mncompress.compression._evaluate import Exact, activate
 from mncompress.compression._gaps import Gaps, Ranges, for_bounds
 from mncompress.compression._rewrite import FEATURES, Group
@@ -116,7 +126,8 @@ class TwinActivation:
         """Make the tables, given bounds (n,) of |v - u| that may be smaller than what was known."""
         self.gap = np.where(self.left, 0.0, np.minimum(self.gap, reach))
         low, high = self.ends[0] - self.gap, self.ends[1] + self.gap
-        self.slopes = tabulate_slopes(self.inner, low, high)
+        cells = count_cells(self.inner)
+        self.slopes = tabulate_slopes(self.inner, low, high, cells)
         self.own = 4 * bound_arithmetic(self.inner, low, high, FLOAT64)
         self.form_slopes, self.form_own = replace(self.slopes, levels=self.slopes.levels.copy()), self.own.copy()
         self.errors = RangeTable(self.slopes.low, self.slopes.step, np.zeros_like(self.slopes.levels))
@@ -124,15 +135,15 @@ class TwinActivation:
             mine = group.indices
             if group.form is not None:
                 form, ends = for_bounds(group.form), (low[mine], high[mine])
-                self.form_slopes.levels[:, :, mine] = tabulate_slopes(form, *ends).levels
-                self.form_own[mine] = 4 * bound_arithmetic(form, *ends, FLOAT64)
-                errors = tabulate_errors(self.inner.select(mine), form, *ends)
+                self.form_slopes.levels[:, :, mine] = tabulate_slopes(form, *ends, cells).levels
+                self.form_own[mine] = 4 * bound_arithmetic(form, *ends, FLOAT64) + find_jumps(form).sum(1)
+                errors = tabulate_errors(self.inner.select(mine), form, *ends, cells)
                 self.errors.levels[:, :, mine] = np.where(group.exact[:, None], 0.0, errors.levels)
 
     def __call__(self, u: Forms, distance: Forms) -> tuple[Forms, Forms, NDArray[np.bool_]]:
         """The forms behind; and in which boxes u can be within its ranges, (P,)."""
         low, high = u.ends
-        inside: NDArray[np.bool_] = np.asarray(((low <= self.ends[1]) & (high >= self.ends[0])).all(1))
+        inside: NDArray[np.bool_] = np.asarray(~((low > self.ends[1]) | (high < self.ends[0])).any(1))
         low, high = np.clip(low, *self.ends), np.clip(high, *self.ends)
         closer, farther = (np.clip(end, -self.gap, self.gap) for end in distance.ends)
         v = u + distance

@@ -24,6 +24,8 @@ BATCH = 2**21
 """Of them at a time."""
 SMALLEST = 2.0**-24
 """Half-width of a box that is not halved again, relative to the range of the feature."""
+TINY = 1e-300
+"""In place of nothing, to divide by."""
 SLACK = 1.1
 """A bound within this of the largest distance found is good enough."""
 
@@ -55,7 +57,7 @@ def bound_outputs(network: Network, original: Exact, compressed: Exact, ranges: 
     settled = np.zeros_like(known)
     while left > 0 and (found <= limit).all():
         goal = np.maximum(np.maximum(enough, np.minimum(SLACK * found, limit)), settled)
-        order = np.argsort(-(boxes.upper / goal).max(1), kind="stable")
+        order = np.argsort(-(boxes.upper / np.maximum(goal, TINY)).max(1), kind="stable")
         worst, rest = boxes.take(order[:batch // 2]), boxes.take(order[batch // 2:])
         is_open = (worst.upper > goal).any(1) & (worst.half > SMALLEST * (high - low)).any(1)
         settled = np.maximum(settled, worst.take(np.flatnonzero(~is_open)).upper.max(0, initial=0.0))

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from mncompress.analysis import LayerOptions
 from mncompress.compression._boxes import MOST_FEATURES, bound_outputs
@@ -55,7 +56,7 @@ class Certificate:
 
 
 def certify(network: Network, compressed: Compressed, x: NDArray[np.generic], *seen: NDArray[np.generic]) -> Certificate:
-    """Bound the outputs' change.
+    """Bound the outputs' change on samples, and on all other inputs that the module's description names.
 
     Args:
         network: the original.
@@ -95,7 +96,8 @@ def bound_change(network: Network, options: Sequence[LayerOptions], groups: Sequ
     changes = np.abs(outputs[1] - outputs[0])
     allowed = limit - rounding[-1]
     enough = allowed if np.isfinite(limit) else np.maximum(GOOD_ENOUGH * changes.max(0), rounding[-1] / 10)
-    replacements = scale * bound_outputs(network, original, replaced, ranges, gaps, enough / scale, allowed / scale)
+    with threadpool_limits(1, "blas"):      # many small products
+        replacements = scale * bound_outputs(network, original, replaced, ranges, gaps, enough / scale, allowed / scale)
     bounds = replacements + rounding[-1]
     local = np.minimum(changes + rounding[:-1], bounds)
     how = ("branch and bound over boxes of the features" if network.spec.in_features <= MOST_FEATURES

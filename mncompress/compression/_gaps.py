@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mncompress import spline
-from mncompress.analysis import InnerNetworks, LayerOptions, Replacement, bound_error, bound_lipschitz
-from mncompress.compression._evaluate import Exact, apply, standardize
+from mncompress.analysis import InnerNetworks, LayerOptions, Replacement, bound_error, bound_lipschitz, find_jumps
+from mncompress.compression._evaluate import Exact, standardize
 from mncompress.compression._rewrite import FEATURES, Group, LinearMap
 from mncompress.nn import Network
 from mncompress.spline import Affine
@@ -79,11 +79,11 @@ def bound_gaps(network: Network, original: Exact, compressed: Exact, ranges: Ran
     """
     before: list[Floats] = []
     behind = {FEATURES: np.zeros(network.spec.in_features)}
-    values, missed, mismatch = {FEATURES: original.outputs[FEATURES]}, np.zeros(0), np.zeros(0)
+    spans, missed, mismatch = {FEATURES: ranges[FEATURES]}, np.zeros(0), np.zeros(0)
     for position, (layer, linear) in enumerate(zip(network.layers, compressed.maps, strict=True)):
         n = layer.linear.out_features
         if not is_untouched(original.maps[position], linear):
-            mismatch = _find_mismatch(original, compressed, position, values, ranges, mismatch, missed)
+            mismatch = _find_mismatch(original, compressed, position, spans, mismatch, missed)
         else:
             mismatch = np.zeros(n)
         gap = sum((np.abs(weight) @ behind[source] for source, weight in linear.weights.items()), np.zeros(len(linear.bias)))
@@ -94,7 +94,10 @@ def bound_gaps(network: Network, original: Exact, compressed: Exact, ranges: Ran
         if layer.residual:
             gap[:n] += behind[position - 1][:n]
         behind[position] = gap
-        values[position] = np.concatenate([original.outputs[position], apply(linear, values)[:, n:]], 1)
+        center, spread = _span({source: block[n:] for source, block in linear.weights.items()}, spans)
+        units = center + linear.bias[n:]
+        visited = original.outputs[position]
+        spans[position] = (np.concatenate([visited.min(0), units - spread]), np.concatenate([visited.max(0), units + spread]))
     return Gaps(before, behind)
 
 
@@ -113,9 +116,10 @@ def _activate(inner: InnerNetworks, groups: Sequence[Group], low: Floats, high: 
             steepest = bound_lipschitz(part, *wide)
             behind[mine] = steepest * gap
             if group.form is not None:
-                slope = np.where(group.exact, steepest, bound_lipschitz(for_bounds(group.form), *wide))
+                form = for_bounds(group.form)
+                slope = np.where(group.exact, steepest, bound_lipschitz(form, *wide))
                 behind[mine] = np.minimum(behind[mine] + _bound_error(group, part, *wide),
-                                          slope * gap + _bound_error(group, part, *ends))
+                                          slope * gap + find_jumps(form).sum(1) + _bound_error(group, part, *ends))
     return behind, missed
 
 
@@ -145,16 +149,14 @@ def is_untouched(original: LinearMap, compressed: LinearMap) -> bool:
             and not own[:n, fan_in:].any() and np.array_equal(compressed.bias[:n], original.bias))
 
 
-def _find_mismatch(original: Exact, compressed: Exact, position: int, values: Mapping[int, Floats], ranges: Ranges,
-                   before: Floats, missed: Floats) -> Floats:
+def _find_mismatch(original: Exact, compressed: Exact, position: int, spans: Ranges, before: Floats, missed: Floats) -> Floats:
     """How far a layer's map, on the original's values, is from the original's pre-activations over their ranges, (n,).
 
     Args:
         original: the original.
         compressed: what became of it.
         position: of the layer.
-        values: of the original by source, with what the compressed network's linear units would give on them.
-        ranges: of the features, which may go beyond the samples'.
+        spans: ranges of the original's values by source, and behind them of what the linear units would give on these.
         before: the mismatch of the layer before.
         missed: by how much the lines of its neurons that left may miss them, (n,).
     """
@@ -177,11 +179,16 @@ def _find_mismatch(original: Exact, compressed: Exact, position: int, values: Ma
     for source, block in linear.weights.items():
         if source != position - 1:
             change[source] = change.get(source, 0.0) + block[:n]
-    center, spread = constant, np.zeros(n)
-    for source, coefficient in change.items():
-        width = coefficient.shape[1]
-        low, high = ranges[source] if source == FEATURES else (end(0)[:width] for end in (values[source].min, values[source].max))
+    center, spread = _span(change, spans)
+    carried = missed * left + np.abs(slope) * before if position else np.zeros(fan_in)
+    return np.asarray(np.abs(constant + center) + spread + np.abs(weight) @ (carried * left))
+
+
+def _span(coefficients: Mapping[int, Floats], spans: Ranges) -> tuple[Floats, Floats]:
+    """Middles and half-widths (k,) of linear combinations (k, width) of values by source."""
+    center = spread = np.zeros(len(next(iter(coefficients.values()))))
+    for source, coefficient in coefficients.items():
+        low, high = (end[:coefficient.shape[1]] for end in spans[source])
         center = center + coefficient @ ((low + high) / 2)
         spread = spread + np.abs(coefficient) @ ((high - low) / 2)
-    carried = missed * left + np.abs(slope) * before if position else np.zeros(fan_in)
-    return np.asarray(np.abs(center) + spread + np.abs(weight) @ (carried * left))
+    return center, spread

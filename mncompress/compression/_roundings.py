@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mncompress import spline
-from mncompress.analysis import FLOAT32, InnerNetworks, bound_form_rounding, bound_rounding, magnitude, tabulate_slopes
+from mncompress.analysis import FLOAT32, InnerNetworks, bound_form_rounding, bound_rounding, count_cells, magnitude, tabulate_slopes
 from mncompress.compression._evaluate import Exact
 from mncompress.compression._gaps import Gaps, Ranges, for_bounds
 from mncompress.compression._rewrite import FEATURES, Group
@@ -62,8 +62,9 @@ def bound_roundings(network: Network, exact: Exact, ranges: Ranges, gaps: Gaps) 
             reach = error[-1, :n].copy()
             error[:, :n], folded[position][:n] = _activate(part, error[:, :n])
             if isinstance(layer.activation, Vaf):
-                read = layer.linear.in_features if linear.factors is None else linear.factors.outer.shape[1]
-                gain, size = _merged_vaf(part, reach, read, behind)
+                is_whole = all(_is_whole(exact, each) for each in (position - 1, position, position + 1))
+                sizes = (layer.linear.in_features, behind) if is_whole else (0, None if behind is None else 0)
+                gain, size = _merged_vaf(part, reach, *sizes)
                 error[:, :n] += gamma * terms[:, :n] * gain
                 folded[position][:n] += size
         if layer.residual:
@@ -117,7 +118,7 @@ class _Layer:
 
 def _activate(layer: _Layer, before: Floats) -> tuple[Floats, Floats]:
     """The error (rows + 1, n) behind the activations; and what they leave in the biases behind, (n,)."""
-    error, folded = np.zeros_like(before), np.zeros(layer.inner.n)
+    error, folded, cells = np.zeros_like(before), np.zeros(layer.inner.n), count_cells(layer.inner)
     for group in layer.groups:
         mine = group.indices
         if group.left:
@@ -134,22 +135,35 @@ def _activate(layer: _Layer, before: Floats) -> tuple[Floats, Floats]:
             own = bound_form_rounding(function, low, high) + layer.gamma * _outer_shift(group) + _table_rounding(group, low, high)
         u, reach = layer.samples[:, mine], arriving[:-1]
         ends = np.concatenate([u - reach, low[None]]), np.concatenate([u + reach, high[None]])
-        error[:, mine] = magnitude(tabulate_slopes(function, low, high).over(*ends)) * arriving + own
+        error[:, mine] = magnitude(tabulate_slopes(function, low, high, cells).over(*ends)) * arriving + own
         folded[mine] = np.abs(function.eta) if isinstance(function, spline.Native) else 0.0
     return error, folded
+
+
+def _is_whole(exact: Exact, position: int) -> bool:
+    """Whether a layer has the neurons that it had in the original, and reads what it read."""
+    if not 0 <= position < len(exact.maps):
+        return True
+    linear = exact.maps[position]
+    stays = not any(group.left or group.key == "constant" for group in exact.groups.get(position, ()))
+    return stays and linear.factors is None and not linear.units and list(linear.weights) == [position - 1]
 
 
 def _merged_vaf(layer: _Layer, reach: Floats, before: int, behind: int | None) -> tuple[Floats, Floats]:
     """What merging the ends of a `vaf` does: how much its units multiply an error of u, and its terms in the layer behind.
 
-    Merging with a layer of `before` inputs or `behind` outputs happens only where it takes no more multiply-adds.
+    Merging with a layer of `before` inputs or `behind` outputs happens only where it takes no more multiply-adds; 0 where they
+    are not known, None where there is none.
     """
     inner = layer.inner
     gain = LARGEST_SLOPE * (np.abs(inner.out_weight) * np.abs(inner.first_weight)).sum(1)
     ends = [inner.first_weight * u[:, None] + inner.biases[0] for u in (layer.low - reach, layer.high + reach)]
     hidden = np.maximum(*(np.abs(ACT_VALUES[inner.act](z)) for z in ends)) + DEEPEST_DIP
     width = inner.first_weight.shape[1]
-    is_merged = [size is not None and size * (width - 1) <= inner.n * width for size in (before, behind)]
+    kept = np.zeros(inner.n)
+    for group in layer.groups:
+        kept[group.indices] = group.form is None
+    is_merged = [kept * (size is not None and size * (width - 1) <= inner.n * width) for size in (before, behind)]
     return gain * is_merged[0], is_merged[1] * (width + 1) * ((np.abs(inner.out_weight) * hidden).sum(1) + np.abs(inner.out_bias))
 
 
