@@ -6,8 +6,8 @@ A vaf tanh network is trained on each function and compressed; all columns are c
 arithmetic (float64), in units of the output's standard deviation:
 
 - `test rows`: the largest on the test rows.
-- `found`: the largest that a search finds among inputs in the ranges that the proof is about: random points, then random steps from
-  the best, ever smaller.
+- `found`: the largest that a search finds among the inputs that the proof is about, those that keep features and pre-activations in
+  the ranges of the data: random points, then random steps from the best, ever smaller.
 - `proven`: what the certificate says no such input exceeds; `ratio` is that over `found`.
 - `ranges alone`: what sup-norm errors carried through weights and Lipschitz constants give, without branch and bound.
 - `s`: for the whole certificate.
@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 
 import mncompress as mn
 from mncompress.compression import Compressed, certify, compress_network
-from mncompress.compression._evaluate import evaluate
-from mncompress.compression._gaps import bound_gaps, find_ranges
+from mncompress.compression._evaluate import evaluate_compressed, evaluate_original
+from mncompress.compression._gaps import bound_gaps, find_domain
 from mncompress.compression._rewrite import FEATURES
 from mncompress.data import FUNCTION_NAMES, Dataset
 from mncompress.nn import Network
@@ -34,21 +34,18 @@ Floats = NDArray[np.float64]
 
 def search(network: Network, compressed: Compressed, dataset: Dataset, rng: np.random.Generator) -> tuple[float, float, float]:
     """The largest change on the test rows and the largest one found, and the bound from ranges alone."""
-    plan = compressed.options, compressed.groups, compressed.maps
-    original, replaced = evaluate(network, *plan, dataset.test.x)
+    original = evaluate_original(network, compressed.options, dataset.test.x)
+    replaced = evaluate_compressed(network, original, compressed.groups, compressed.maps)
     last = len(network.layers) - 1
-    ranges = find_ranges(network, compressed.options, original, (dataset.calibration.x, dataset.train.x))
-    known = float(bound_gaps(network, original, replaced, ranges).behind[last].max())
+    domain = find_domain(network, compressed.options, original, (dataset.calibration.x, dataset.train.x))
+    known = float(bound_gaps(network, original, replaced, domain).behind[last].max())
     shift, scale = (value.double().numpy() for value in (network.features.shift, network.features.scale))
-    low, high = (end * scale + shift for end in ranges[FEATURES])
+    low, high = (end * scale + shift for end in domain.ranges[FEATURES])
 
     def measure(x: Floats) -> Floats:
-        f, g = evaluate(network, *plan, x)
-        inside = np.ones(len(x), bool)
-        for position, u in enumerate(f.preactivations):
-            start, end = ranges.get(position, (-np.inf, np.inf))
-            inside &= ((u >= start) & (u <= end)).all(1)
-        return np.where(inside, np.abs(g.outputs[last] - f.outputs[last]).max(1), 0.0)
+        f = evaluate_original(network, compressed.options, x)
+        g = evaluate_compressed(network, f, compressed.groups, compressed.maps)
+        return np.where(domain.contains(f), np.abs(g.outputs[last] - f.outputs[last]).max(1), 0.0)
 
     x, step = rng.uniform(low, high, (POINTS, len(low))), (high - low) / 20
     on_rows = float(np.abs(replaced.outputs[last] - original.outputs[last]).max())

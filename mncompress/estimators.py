@@ -85,12 +85,12 @@ class _MetaNeuronEstimator(BaseEstimator):  # type: ignore[misc]
 
         Raises:
             ValueError: the arrays cannot be used.
-            DataError: a column of X varies by less than float32 resolves.
+            DataError: a column of X or y varies by less than float32 resolves.
             ConfigError: a parameter cannot be used.
             TrainingError: every network diverged.
         """
         rows, targets = self._validate(X, y, ensure_min_samples=FEWEST_ROWS, **self._target_checks)
-        check_resolution("X", np.asarray(X), rows)
+        check_resolution("X", np.asarray(X, np.float64), rows)
         self._learn_targets(targets)
         config = self._make_config()
         self.run_ = train(config, dataset=self._make_dataset(rows, targets, config.seed))
@@ -244,6 +244,7 @@ class MetaNeuronRegressor(MultiOutputMixin, RegressorMixin, _MetaNeuronEstimator
 
     def _learn_targets(self, y: NDArray[Any]) -> None:
         self._one_dimensional = y.ndim == 1
+        check_resolution("y", np.asarray(y, np.float64), self._encode(y))
 
     def _encode(self, y: NDArray[Any]) -> NDArray[np.float32]:
         with np.errstate(over="ignore"):    # as in `_validate`

@@ -7,13 +7,11 @@ import pytest
 from structure_samples import assign, make_dataset, make_network, make_options
 
 from mncompress.compression import Assignment, Compressed, Study, build, rewrite
-from mncompress.compression._affine_forms import Forms, TwinActivation, enclose, make_layers
+from mncompress.compression._affine_forms import Forms, TwinActivation, enclose_distance, make_layers
 from mncompress.compression._boxes import MOST_FEATURES, bound_outputs
-from mncompress.compression._evaluate import activate, evaluate
-from mncompress.compression._gaps import bound_gaps, find_ranges
-from mncompress.types import Budget, Plan
-
-ACTS = ("tanh", "relu", "gelu", "elu", "sigmoid", "silu", "softplus", "leaky_relu")
+from mncompress.compression._evaluate import activate, evaluate_compressed, evaluate_original
+from mncompress.compression._gaps import bound_gaps, find_domain
+from mncompress.types import ACTS, Budget, Plan
 
 
 def compress(network, dataset, rng, share, ridge):
@@ -28,22 +26,19 @@ def compress(network, dataset, rng, share, ridge):
 
 
 def evaluate_both(network, compressed, x):
-    return evaluate(network, compressed.options, compressed.groups, compressed.maps, x)
+    original = evaluate_original(network, compressed.options, x)
+    return original, evaluate_compressed(network, original, compressed.groups, compressed.maps)
 
 
 def search(network, compressed, x, rng, rounds=15):
     """The largest changes of each output that can be found within the ranges, by random steps from the best points."""
     original, _ = evaluate_both(network, compressed, x)
-    ranges, last = find_ranges(network, compressed.options, original, ()), len(network.layers) - 1
+    domain, last = find_domain(network, compressed.options, original, ()), len(network.layers) - 1
     low, high = x.min(0), x.max(0)
 
     def measure(points):
         f, g = evaluate_both(network, compressed, points)
-        inside = np.ones(len(points), bool)
-        for position, u in enumerate(f.preactivations):
-            start, end = ranges.get(position, (-np.inf, np.inf))
-            inside &= ((u >= start) & (u <= end)).all(1)
-        return np.where(inside[:, None], np.abs(g.outputs[last] - f.outputs[last]), 0.0)
+        return np.where(domain.contains(f)[:, None], np.abs(g.outputs[last] - f.outputs[last]), 0.0)
 
     points = np.concatenate([x, rng.uniform(low, high, (4000, x.shape[1])).astype(np.float32)])
     best = np.zeros(network.spec.out_features)
@@ -57,12 +52,13 @@ def search(network, compressed, x, rng, rounds=15):
     return best
 
 
-def bound(network, compressed, x, enough=1e-12):
+def bound(network, compressed, x, enough=1e-12, limit=np.inf):
     original, replaced = evaluate_both(network, compressed, x)
-    ranges = find_ranges(network, compressed.options, original, ())
-    gaps = bound_gaps(network, original, replaced, ranges)
-    outputs = network.spec.out_features
-    return bound_outputs(network, original, replaced, ranges, gaps, np.full(outputs, enough)), gaps.behind[len(network.layers) - 1]
+    domain = find_domain(network, compressed.options, original, ())
+    gaps = bound_gaps(network, original, replaced, domain)
+    found, enough = np.zeros(network.spec.out_features), np.full(network.spec.out_features, enough)
+    return (bound_outputs(network, original, replaced, domain, gaps, found, enough, limit),
+            gaps.behind[len(network.layers) - 1])
 
 
 @pytest.mark.parametrize("seed", range(32))
@@ -92,10 +88,10 @@ def test_enclosures_hold_in_boxes_of_every_size(seed):
     dataset = make_dataset(rng, network, 150)
     compressed = compress(network, dataset, rng, *((0.0, None), (0.4, 1e-3))[seed % 2])
     original, replaced = evaluate_both(network, compressed, dataset.test.x)
-    ranges = find_ranges(network, compressed.options, original, ())
-    layers = make_layers(network, original, replaced, ranges, bound_gaps(network, original, replaced, ranges))
+    domain = find_domain(network, compressed.options, original, ())
+    layers = make_layers(network, original, replaced, domain, bound_gaps(network, original, replaced, domain))
     low, high = original.outputs[-1].min(0), original.outputs[-1].max(0)
-    enclose(layers, (low + high)[None] / 2, (high - low)[None] / 2, tabulate=True)
+    enclose_distance(layers, (low + high)[None] / 2, (high - low)[None] / 2, tabulate=True)
     shift, scale = network.features.shift.double().numpy(), network.features.scale.double().numpy()
     checked = 0
     for _ in range(60):
@@ -103,16 +99,14 @@ def test_enclosures_hold_in_boxes_of_every_size(seed):
         half = np.minimum((high - low) * 10.0 ** rng.uniform(-3, -0.3, d), np.minimum(center - low, high - center))
         points = ((center + half * rng.uniform(-0.999, 0.999, (300, d))) * scale + shift).astype(np.float32)
         f, g = evaluate_both(network, compressed, points)
-        inside = np.ones(len(points), bool)
-        for position, u in enumerate(f.preactivations):
-            start, end = ranges.get(position, (-np.inf, np.inf))
-            inside &= ((u >= start) & (u <= end)).all(1)
-        found = enclose(layers, center[None], half[None])
-        assert found.inside[0] or not inside.any()
+        inside = domain.contains(f)
+        found = enclose_distance(layers, center[None], half[None])
+        assert found.reaches[0] or not inside.any()
+        assert not found.is_inside[0] or inside.all()
         if inside.any():
             seen = (g.outputs[len(layers) - 1] - f.outputs[len(layers) - 1])[inside]
             bottom, top = found.distance.ends
-            assert np.all((bottom <= seen) & (seen <= top))
+            assert np.all((bottom - 1e-12 <= seen) & (seen <= top + 1e-12))        # the evaluation rounds as well
             checked += 1
     assert checked > 20
 
@@ -132,7 +126,7 @@ def test_activations_enclose_whatever_arrives(act):
     middle = rng.uniform(low, high, (boxes, n)), rng.uniform(-0.5, 0.5, (boxes, n)) * (high - low)
     u, distance = (Forms(np.concatenate([each[None], rng.uniform(-1, 1, (d, boxes, n)) * size / d]),
                          size * rng.choice([0.0, 0.01, 0.5], (boxes, n))) for each in middle)
-    behind, moved, _ = layer(u, distance)
+    behind, moved = layer(u, distance)
     for _ in range(200):
         at = rng.uniform(-1, 1, (d, boxes, 1))
 
@@ -158,6 +152,20 @@ def test_nothing_is_done_where_nothing_is_to_gain():
     data = make_dataset(rng, wide, 100)
     bounds, known = bound(wide, compress(wide, data, rng, 0.0, None), data.test.x)
     assert np.array_equal(bounds, known)
+
+
+def test_limits_are_told_from_what_is_proven():
+    """Held against a limit above the best bound, what comes out is below it; against one that a change exceeds, it is not."""
+    rng = np.random.default_rng(3)
+    network = make_network(rng, (2, 6, 5, 1), task="regression")
+    dataset = make_dataset(rng, network, 200)
+    compressed = compress(network, dataset, rng, 0.4, 1e-3)
+    best, known = bound(network, compressed, dataset.test.x)
+    assert best < known / 2
+    for limit in (1.2 * best, 2 * best):
+        assert bound(network, compressed, dataset.test.x, enough=limit[0], limit=limit)[0] <= limit
+    limit = search(network, compressed, dataset.test.x, rng) * 0.99
+    assert bound(network, compressed, dataset.test.x, enough=limit[0], limit=limit)[0] > limit
 
 
 def test_kept_networks_have_no_distance():

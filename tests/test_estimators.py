@@ -231,6 +231,8 @@ def test_columns_that_float32_does_not_resolve_are_refused(as_table):
     x = np.column_stack([rng.normal(size=60), 1.7e9 + rng.uniform(0, 60, 60)])
     with pytest.raises(DataError, match=r"X column 1 varies by .* around 17000000.*, which float32 does not resolve"):
         MetaNeuronRegressor(epochs=1).fit(as_table(x), x[:, 0])
+    with pytest.raises(DataError, match=r"y column 0 varies by .* around 17000000.*, which float32 does not resolve"):
+        MetaNeuronRegressor(epochs=1).fit(as_table(x[:, :1]), x[:, 1])
 
 
 def test_targets_that_float32_cannot_hold_are_refused():

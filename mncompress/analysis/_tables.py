@@ -50,13 +50,14 @@ class RangeTable:
     def over(self, low: Array, high: Array) -> Interval:
         """The range over intervals with ends (P, N) inside the domain."""
         cells = self.levels.shape[-1]
-        first = np.clip(np.floor((low - self.low) / self.step - HAIR), 0, cells - 1).astype(np.intp)
-        last = np.clip(np.floor((high - self.low) / self.step + HAIR), first, cells - 1).astype(np.intp)
+        places = np.nan_to_num((low - self.low) / self.step - HAIR), np.nan_to_num((high - self.low) / self.step + HAIR)
+        first = np.clip(np.floor(places[0]), 0, cells - 1).astype(np.intp)
+        last = np.clip(np.floor(places[1]), first, cells - 1).astype(np.intp)
         level = np.frexp(last - first + 1)[1] - 1
         start = (level * len(self.low) + np.arange(len(self.low))) * cells
-        places = start + first, start + last + 1 - (1 << level)
+        covers = start + first, start + last + 1 - (1 << level)
         lower, upper = (values.ravel() for values in self.levels)
-        return np.minimum(*(lower[place] for place in places)), np.maximum(*(upper[place] for place in places))
+        return np.minimum(*(lower[each] for each in covers)), np.maximum(*(upper[each] for each in covers))
 
 
 def count_cells(inner: InnerNetworks) -> int:
@@ -88,6 +89,20 @@ def tabulate_errors(inner: InnerNetworks, form: AnyForm, low: Array, high: Array
         return error - deviation, error + deviation
 
     return _tabulate([f, g], *as_ends(inner.n, low, high), cells, enclose_errors)
+
+
+def bound_range(inner: InnerNetworks, low: Array, high: Array) -> Interval:
+    """What N learned activations can be over domains with finite ends (N,)."""
+    curve = as_curve(inner)
+    slack = allowance(inner, curve, low, high)
+
+    def enclose_values(index: Indices, middle: Array, radius: Array) -> Interval:
+        jet = enclose(curve.select(index), middle, radius)
+        deviation = jet.deviation(radius) + slack[index, None]
+        return jet.value - deviation, jet.value + deviation
+
+    table = _tabulate([curve], *as_ends(inner.n, low, high), FEWEST_CELLS, enclose_values)
+    return table.levels[0, 0].min(1), table.levels[1, 0].max(1)
 
 
 def _tabulate(curves: list[Curve], low: Array, high: Array, cells: int, score: Callable[[Indices, Array, Array], Interval]

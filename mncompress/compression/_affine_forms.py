@@ -34,7 +34,7 @@ from mncompress.analysis import (
     tabulate_slopes,
 )
 from mncompress.compression._evaluate import Exact, activate
-from mncompress.compression._gaps import Gaps, Ranges, for_bounds
+from mncompress.compression._gaps import Domain, Gaps, for_bounds
 from mncompress.compression._rewrite import FEATURES, Group
 from mncompress.nn import Network
 from mncompress.spline import Affine
@@ -140,10 +140,9 @@ class TwinActivation:
                 errors = tabulate_errors(self.inner.select(mine), form, *ends, cells)
                 self.errors.levels[:, :, mine] = np.where(group.exact[:, None], 0.0, errors.levels)
 
-    def __call__(self, u: Forms, distance: Forms) -> tuple[Forms, Forms, NDArray[np.bool_]]:
-        """The forms behind; and in which boxes u can be within its ranges, (P,)."""
+    def __call__(self, u: Forms, distance: Forms) -> tuple[Forms, Forms]:
+        """The forms behind."""
         low, high = u.ends
-        inside: NDArray[np.bool_] = np.asarray(~((low > self.ends[1]) | (high < self.ends[0])).any(1))
         low, high = np.clip(low, *self.ends), np.clip(high, *self.ends)
         closer, farther = (np.clip(end, -self.gap, self.gap) for end in distance.ends)
         v = u + distance
@@ -165,7 +164,7 @@ class TwinActivation:
         error, either = _center(*self.errors.over(np.where(self.is_line, low, v_low), np.where(self.is_line, high, v_high)))
         together = distance.scale(s, error, rho * magnitude((closer, farther)) + either)
         closest = together.where(together.reach <= apart.reach, apart)
-        return behind, closest.where(~self.left, closest.within(np.zeros(self.inner.n))), inside
+        return behind, closest.where(~self.left, closest.within(np.zeros(self.inner.n)))
 
 
 def _center(low: Floats, high: Floats) -> tuple[Floats, Floats]:
@@ -195,14 +194,14 @@ class TwinLayer:
     gap: Floats
 
 
-def make_layers(network: Network, original: Exact, compressed: Exact, ranges: Ranges, gaps: Gaps) -> list[TwinLayer]:
+def make_layers(network: Network, original: Exact, compressed: Exact, domain: Domain, gaps: Gaps) -> list[TwinLayer]:
     """The layers of both networks.
 
     Args:
         network: the original.
         original: its maps and activations.
         compressed: what became of them.
-        ranges: of the original's features and pre-activations.
+        domain: of the original.
         gaps: what is known, finite.
     """
     layers = []
@@ -220,8 +219,8 @@ def make_layers(network: Network, original: Exact, compressed: Exact, ranges: Ra
             weights[source] = np.block([[before[:n], np.zeros((n, block.shape[1]))], [block[:, :width] - before, block]])
         bias = np.concatenate([own.bias, linear.bias[:n] - own.bias, linear.bias[n:]])
         activation = None
-        if position in ranges:
-            activation = TwinActivation(original.inner[position], compressed.groups[position], ranges[position],
+        if position in domain.ranges:
+            activation = TwinActivation(original.inner[position], compressed.groups[position], domain.ranges[position],
                                         gaps.before[position])
         layers.append(TwinLayer(weights, bias, n, activation, layer.residual, gaps.behind[position][:n]))
     return layers
@@ -234,22 +233,25 @@ class Enclosure:
     Attributes:
         distance: of the outputs, m values.
         pull: how much each feature moves the pre-activations within the box, (P, d).
-        inside: where the original may be within its ranges, (P,).
+        reaches: which boxes may reach into the domain, (P,).
+        is_inside: which are inside of it for certain, (P,).
     """
 
     distance: Forms
     pull: Floats
-    inside: NDArray[np.bool_]
+    reaches: NDArray[np.bool_]
+    is_inside: NDArray[np.bool_]
 
 
-def enclose(layers: Sequence[TwinLayer], center: Floats, half: Floats, *, tabulate: bool = False) -> Enclosure:
+def enclose_distance(layers: Sequence[TwinLayer], center: Floats, half: Floats, *, tabulate: bool = False
+                     ) -> Enclosure:
     """Carry boxes with middles and half-widths (P, d) through the layers; the first time, over all there is, make the tables."""
     boxes, d = center.shape
     core = np.zeros((1 + d, boxes, 2 * d))
     core[0, :, :d] = center
     core[1 + np.arange(d), :, np.arange(d)] = half.T
     values = {FEATURES: Forms(core, np.zeros((boxes, 2 * d)))}
-    inside, pull = np.ones(boxes, bool), np.zeros((boxes, d))
+    (reaches, is_inside), pull = np.ones((2, boxes), bool), np.zeros((boxes, d))
     for position, layer in enumerate(layers):
         n = layer.n
         z = Forms(np.zeros((1 + d, boxes, len(layer.bias))), np.zeros((boxes, len(layer.bias)))).shift(layer.bias)
@@ -258,12 +260,14 @@ def enclose(layers: Sequence[TwinLayer], center: Floats, half: Floats, *, tabula
         u, distance = z[:n], z[n:2 * n]
         pull += np.abs(u.core[1:]).sum(2).T
         if layer.activation is not None:
+            (start, end), (low, high) = layer.activation.ends, u.ends
+            reaches &= ~((low > end) | (high < start)).any(1)
+            is_inside &= ((low >= start) & (high <= end)).all(1)
             if tabulate:
-                layer.activation.tabulate_(magnitude(distance.ends)[inside].max(0, initial=0.0))
-            u, distance, visited = layer.activation(u, distance)
-            inside &= visited
+                layer.activation.tabulate_(magnitude(distance.ends)[reaches].max(0, initial=0.0))
+            u, distance = layer.activation(u, distance)
         if layer.is_residual:
             u, distance = u + values[position - 1][:n], distance + values[position - 1][n:2 * n]
         distance = distance.where(distance.reach <= layer.gap, distance.within(layer.gap))
         values[position] = u.join(distance, z[2 * n:])
-    return Enclosure(distance, pull, inside)
+    return Enclosure(distance, pull, reaches, is_inside)

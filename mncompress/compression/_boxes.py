@@ -1,7 +1,7 @@
 """How far apart two networks of few features can be in exact arithmetic: branch and bound over boxes of features.
 
-Each box is enclosed by affine forms (`_affine_forms`), cut with the ranges that are known; boxes in which the original leaves its
-ranges are dropped. Those whose bound is not good enough are halved, along the feature that moves the pre-activations most.
+Each box is enclosed by affine forms (`_affine_forms`), cut with what is known; boxes outside of the domain are dropped. Those whose
+bound is not good enough are halved, along the feature that moves the pre-activations most.
 """
 
 from collections.abc import Sequence
@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mncompress.analysis import magnitude
-from mncompress.compression._affine_forms import ROUNDING, TwinLayer, enclose, make_layers
+from mncompress.compression._affine_forms import ROUNDING, TwinLayer, enclose_distance, make_layers
 from mncompress.compression._evaluate import Exact
-from mncompress.compression._gaps import Gaps, Ranges
+from mncompress.compression._gaps import Domain, Gaps
 from mncompress.compression._rewrite import FEATURES
 from mncompress.nn import Network
 
@@ -32,28 +32,29 @@ SLACK = 1.1
 Floats = NDArray[np.float64]
 
 
-def bound_outputs(network: Network, original: Exact, compressed: Exact, ranges: Ranges, gaps: Gaps, enough: Floats,
+def bound_outputs(network: Network, original: Exact, compressed: Exact, domain: Domain, gaps: Gaps, found: Floats, enough: Floats,
                   limit: Floats | float = np.inf) -> Floats:
-    """Bounds of the outputs' distance, (m,), no larger than those of `gaps`.
+    """Bounds of the outputs' distance over a domain, (m,), no larger than those of `gaps`.
 
     Args:
         network: the original.
-        original: its values.
-        compressed: what became of it.
-        ranges: of the original's features and pre-activations.
+        original: its maps and activations.
+        compressed: what became of them.
+        domain: of the original.
         gaps: what is known, finite.
+        found: distances that occur, (m,).
         enough: bounds that need not be smaller, (m,).
-        limit: of the distance, (m,); once it is exceeded somewhere, bounds need not be better.
+        limit: of the distance, (m,); where it is exceeded, bounds need not be better.
     """
-    last = len(network.layers) - 1
-    known, (low, high) = gaps.behind[last], ranges[FEATURES]
+    known, (low, high) = gaps.behind[len(network.layers) - 1], domain.ranges[FEATURES]
     d = len(low)
-    if d > MOST_FEATURES or (known <= enough).all():
+    if d > MOST_FEATURES or (known <= np.maximum(enough, np.minimum(SLACK * found, limit))).all():
         return known
-    layers = make_layers(network, original, compressed, ranges, gaps)
+    layers = make_layers(network, original, compressed, domain, gaps)
     size = (1 + d) * sum(len(layer.bias) for layer in layers) + 32 * sum(layer.n for layer in layers)
     batch, left = max(64, BATCH // size), WORK / size
-    boxes, found = _evaluate(layers, _cut(low, high, max(1, int(batch ** (1 / d))), known), tabulate=True)
+    boxes, largest = _tighten(layers, _cut(low, high, max(1, int(batch ** (1 / d))), known), tabulate=True)
+    found = np.maximum(found, largest)
     settled = np.zeros_like(known)
     while left > 0 and (found <= limit).all():
         goal = np.maximum(np.maximum(enough, np.minimum(SLACK * found, limit)), settled)
@@ -63,7 +64,7 @@ def bound_outputs(network: Network, original: Exact, compressed: Exact, ranges: 
         settled = np.maximum(settled, worst.take(np.flatnonzero(~is_open)).upper.max(0, initial=0.0))
         if not is_open.any():
             break
-        halves, largest = _evaluate(layers, worst.take(np.flatnonzero(is_open)).split())
+        halves, largest = _tighten(layers, worst.take(np.flatnonzero(is_open)).split())
         boxes, found = rest.append(halves), np.maximum(found, largest)
         left -= len(halves.center)
     return np.asarray(np.minimum(np.maximum(settled, boxes.upper.max(0, initial=0.0)), known))
@@ -107,14 +108,15 @@ def _cut(low: Floats, high: Floats, parts: int, known: Floats) -> _Boxes:
     edges = [np.linspace(a, b, (parts if b > a else 1) + 1) for a, b in zip(low, high, strict=True)]
     middles = np.meshgrid(*((each[1:] + each[:-1]) / 2 for each in edges), indexing="ij")
     center = np.stack([each.ravel() for each in middles], 1)
-    half = np.array([(each[1] - each[0]) / 2 for each in edges]) + ROUNDING * np.abs(center)
+    half = np.array([(each[1] - each[0]) / 2 for each in edges]) + ROUNDING * np.maximum(np.abs(low), np.abs(high))
+    half = np.broadcast_to(half, center.shape)
     return _Boxes(center, half, np.broadcast_to(known, (len(center), len(known))), np.ones_like(center))
 
 
-def _evaluate(layers: Sequence[TwinLayer], boxes: _Boxes, *, tabulate: bool = False) -> tuple[_Boxes, Floats]:
-    """The boxes in which the original can be within its ranges, with better bounds; and the largest distances at their middles."""
-    found = enclose(layers, boxes.center, boxes.half, tabulate=tabulate)
-    upper = np.minimum(boxes.upper, magnitude(found.distance.ends))
-    at_center = np.abs(found.distance.core[0]) - found.distance.radius
-    inside = np.flatnonzero(found.inside)
-    return _Boxes(boxes.center, boxes.half, upper, found.pull).take(inside), at_center[inside].max(0, initial=0.0)
+def _tighten(layers: Sequence[TwinLayer], boxes: _Boxes, *, tabulate: bool = False) -> tuple[_Boxes, Floats]:
+    """The boxes that reach into the domain, with better bounds; and the largest distances at the middles of those inside of it."""
+    enclosure = enclose_distance(layers, boxes.center, boxes.half, tabulate=tabulate)
+    upper = np.fmin(boxes.upper, magnitude(enclosure.distance.ends))
+    at_middle = np.abs(enclosure.distance.core[0]) - enclosure.distance.radius
+    return (_Boxes(boxes.center, boxes.half, upper, enclosure.pull).take(np.flatnonzero(enclosure.reaches)),
+            at_middle[enclosure.is_inside].max(0, initial=0.0))

@@ -39,27 +39,34 @@ def standardize(network: Network, x: NDArray[np.generic]) -> Floats:
     return np.asarray((np.asarray(x, np.float32).astype(np.float64) - shift) / scale)
 
 
-def evaluate(network: Network, options: Sequence[LayerOptions], groups: Sequence[Sequence[Group]], maps: Sequence[LinearMap],
-             x: NDArray[np.generic]) -> tuple[Exact, Exact]:
-    """The original and the compressed network on raw features x (rows, d).
+def evaluate_original(network: Network, options: Sequence[LayerOptions], x: NDArray[np.generic]) -> Exact:
+    """The original network on raw features.
 
     Args:
         network: the original.
-        options: what its activations could have become, per activated layer.
-        groups: what they became.
-        maps: what the compressed network's layers read.
-        x: samples.
+        options: what its activations could become, per activated layer.
+        x: samples, (rows, d).
     """
-    features = standardize(network, x)
     positions = [position for position, layer in enumerate(network.layers) if layer.activation is not None]
     inner = {position: each.inner for position, each in zip(positions, options, strict=True)}
     kept = {position: (Group("kept", np.arange(each.n), None, np.ones(each.n, bool)),) for position, each in inner.items()}
-    replaced = dict(zip(positions, groups, strict=True))
-    return (_evaluate(network, make_linear_maps(network), inner, kept, features),
-            _evaluate(network, maps, inner, replaced, features))
+    return _carry(network, make_linear_maps(network), inner, kept, standardize(network, x))
 
 
-def apply(linear: LinearMap, outputs: Mapping[int, Floats]) -> Floats:
+def evaluate_compressed(network: Network, original: Exact, groups: Sequence[Sequence[Group]], maps: Sequence[LinearMap]) -> Exact:
+    """The compressed network on the samples of the original.
+
+    Args:
+        network: the original.
+        original: its values.
+        groups: what its activations became, per activated layer.
+        maps: what the compressed network's layers read.
+    """
+    replaced = dict(zip(original.groups, groups, strict=True))
+    return _carry(network, maps, original.inner, replaced, original.outputs[FEATURES])
+
+
+def _apply(linear: LinearMap, outputs: Mapping[int, Floats]) -> Floats:
     """What a map gives on values by source, (rows, n + units)."""
     total = np.zeros((len(outputs[FEATURES]), len(linear.bias))) + linear.bias
     for source, weight in linear.weights.items():
@@ -67,11 +74,11 @@ def apply(linear: LinearMap, outputs: Mapping[int, Floats]) -> Floats:
     return total
 
 
-def _evaluate(network: Network, maps: Sequence[LinearMap], inner: Mapping[int, InnerNetworks],
-              groups: Mapping[int, Sequence[Group]], features: Floats) -> Exact:
+def _carry(network: Network, maps: Sequence[LinearMap], inner: Mapping[int, InnerNetworks],
+           groups: Mapping[int, Sequence[Group]], features: Floats) -> Exact:
     outputs, preactivations = {FEATURES: features}, []
     for position, (layer, linear) in enumerate(zip(network.layers, maps, strict=True)):
-        values = apply(linear, outputs)
+        values = _apply(linear, outputs)
         n = len(linear.bias) - linear.units
         preactivations.append(values[:, :n].copy())
         if position in groups:

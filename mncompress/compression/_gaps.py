@@ -19,7 +19,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mncompress import spline
-from mncompress.analysis import InnerNetworks, LayerOptions, Replacement, bound_error, bound_lipschitz, find_jumps
+from mncompress.analysis import (
+    InnerNetworks,
+    LayerOptions,
+    Replacement,
+    bound_error,
+    bound_lipschitz,
+    bound_range,
+    find_jumps,
+    magnitude,
+)
 from mncompress.compression._evaluate import Exact, standardize
 from mncompress.compression._rewrite import FEATURES, Group, LinearMap
 from mncompress.nn import Network
@@ -29,7 +38,54 @@ Floats = NDArray[np.float64]
 
 
 Ranges = Mapping[int, tuple[Floats, Floats]]
-"""Lower and upper ends (n,) of pre-activations by activated layer, and of the standardized features."""
+"""Lower and upper ends (n,) by layer, or by source."""
+
+
+@dataclass(frozen=True)
+class Domain:
+    """The inputs that bounds are about: all whose features and, in the original, pre-activations stay within ranges.
+
+    Attributes:
+        ranges: of pre-activations by activated layer, and as `FEATURES` of standardized features.
+        spans: what the original's values can be there, by source, (n,).
+    """
+
+    ranges: Ranges
+    spans: Ranges
+
+    def contains(self, original: Exact) -> NDArray[np.bool_]:
+        """Which samples belong to it, (rows,)."""
+        values = {FEATURES: original.outputs[FEATURES], **dict(enumerate(original.preactivations))}
+        inside = [((values[key] >= low) & (values[key] <= high)).all(1) for key, (low, high) in self.ranges.items()]
+        return np.asarray(np.logical_and.reduce(inside))
+
+
+def find_domain(network: Network, options: Sequence[LayerOptions], original: Exact, seen: Sequence[NDArray[np.generic]]) -> Domain:
+    """The domain of some samples.
+
+    Args:
+        network: the original.
+        options: per activated layer; where calibrated domains go beyond what the samples visit, they count.
+        original: the original on samples.
+        seen: further raw features (rows, d), whose ranges count as well.
+    """
+    seen_ends = [standardize(network, np.stack([x.min(0), x.max(0)])) for x in seen if len(x)]
+    features = np.concatenate([original.outputs[FEATURES], *seen_ends])
+    ranges = {FEATURES: (features.min(0), features.max(0))}
+    for position, option in zip(original.groups, options, strict=True):
+        u = original.preactivations[position]
+        ranges[position] = np.minimum(option.domain[:, 0], u.min(0)), np.maximum(option.domain[:, 1], u.max(0))
+    spans = {FEATURES: ranges[FEATURES]}
+    for position, (layer, linear) in enumerate(zip(network.layers, original.maps, strict=True)):
+        low, high = _combine(linear.weights, linear.bias, spans)
+        if position in ranges:
+            low, high = ranges[position]
+            if np.isfinite(low).all() and np.isfinite(high).all():
+                low, high = bound_range(original.inner[position], low, high)
+        if layer.residual:
+            low, high = low + spans[position - 1][0], high + spans[position - 1][1]
+        spans[position] = low, high
+    return Domain(ranges, spans)
 
 
 @dataclass(frozen=True)
@@ -39,66 +95,52 @@ class Gaps:
     Attributes:
         before: per layer, of the pre-activations, (n,).
         behind: by source, of its values, (n + units,); of units, from what they would give on the original's values.
+        sizes: by source, how large the compressed network's values can be, (n + units,).
     """
 
     before: Sequence[Floats]
     behind: Mapping[int, Floats]
+    sizes: Mapping[int, Floats]
 
 
-def find_ranges(network: Network, options: Sequence[LayerOptions], original: Exact, seen: Sequence[NDArray[np.generic]]) -> Ranges:
-    """Of the original's features and pre-activations.
-
-    Args:
-        network: the original.
-        options: per activated layer; where calibrated domains go beyond what the samples visit, they count.
-        original: the original on samples.
-        seen: further raw features (rows, d), whose ranges count as well.
-    """
-    ends = [standardize(network, np.stack([x.min(0), x.max(0)])) for x in seen if len(x)]
-    features = np.concatenate([original.outputs[FEATURES], *ends])
-    ranges = {FEATURES: (features.min(0), features.max(0))}
-    for (position, u), option in zip(((each, original.preactivations[each]) for each in original.groups), options, strict=True):
-        ranges[position] = np.minimum(option.domain[:, 0], u.min(0)), np.maximum(option.domain[:, 1], u.max(0))
-    return ranges
-
-
-def no_gaps(original: Exact) -> Gaps:
+def no_gaps(original: Exact, domain: Domain) -> Gaps:
     """Those of the original from itself."""
     behind = {source: np.zeros(values.shape[1]) for source, values in original.outputs.items()}
-    return Gaps([behind[position] for position in range(len(original.maps))], behind)
+    sizes = {source: magnitude(span) for source, span in domain.spans.items()}
+    return Gaps([behind[position] for position in range(len(original.maps))], behind, sizes)
 
 
-def bound_gaps(network: Network, original: Exact, compressed: Exact, ranges: Ranges) -> Gaps:
-    """Bounds over all inputs whose features and pre-activations stay within ranges, and activations within those of the samples.
+def bound_gaps(network: Network, original: Exact, compressed: Exact, domain: Domain) -> Gaps:
+    """Bounds over a domain.
 
     Args:
         network: the original.
-        original: its values.
-        compressed: what became of it.
-        ranges: of the original's features and pre-activations.
+        original: its maps and activations.
+        compressed: what became of them.
+        domain: of the original.
     """
     before: list[Floats] = []
     behind = {FEATURES: np.zeros(network.spec.in_features)}
-    spans, missed, mismatch = {FEATURES: ranges[FEATURES]}, np.zeros(0), np.zeros(0)
+    spans, missed, mismatch = {FEATURES: domain.ranges[FEATURES]}, np.zeros(0), np.zeros(0)
     for position, (layer, linear) in enumerate(zip(network.layers, compressed.maps, strict=True)):
         n = layer.linear.out_features
-        if not is_untouched(original.maps[position], linear):
-            mismatch = _find_mismatch(original, compressed, position, spans, mismatch, missed)
-        else:
+        if _is_untouched(original.maps[position], linear):
             mismatch = np.zeros(n)
+        else:
+            mismatch = _find_mismatch(original, compressed, position, spans, mismatch, missed)
         gap = sum((np.abs(weight) @ behind[source] for source, weight in linear.weights.items()), np.zeros(len(linear.bias)))
         gap[:n] += mismatch
         before.append(gap[:n].copy())
-        if position in ranges:
-            gap[:n], missed = _activate(original.inner[position], compressed.groups[position], *ranges[position], before[-1])
+        if position in domain.ranges:
+            ends = domain.ranges[position]
+            gap[:n], missed = _activate(original.inner[position], compressed.groups[position], *ends, before[-1])
         if layer.residual:
             gap[:n] += behind[position - 1][:n]
         behind[position] = gap
-        center, spread = _span({source: block[n:] for source, block in linear.weights.items()}, spans)
-        units = center + linear.bias[n:]
-        visited = original.outputs[position]
-        spans[position] = (np.concatenate([visited.min(0), units - spread]), np.concatenate([visited.max(0), units + spread]))
-    return Gaps(before, behind)
+        units = _combine({source: block[n:] for source, block in linear.weights.items()}, linear.bias[n:], spans)
+        low, high = (np.concatenate(each) for each in zip(domain.spans[position], units, strict=True))
+        spans[position] = low, high
+    return Gaps(before, behind, {source: magnitude(span) + behind[source] for source, span in spans.items()})
 
 
 def _activate(inner: InnerNetworks, groups: Sequence[Group], low: Floats, high: Floats, before: Floats) -> tuple[Floats, Floats]:
@@ -140,7 +182,7 @@ def for_bounds(form: Replacement) -> spline.CubicSpline | spline.PiecewiseLinear
     return spline.PiecewiseLinear(none, none, form.slope, form.intercept)
 
 
-def is_untouched(original: LinearMap, compressed: LinearMap) -> bool:
+def _is_untouched(original: LinearMap, compressed: LinearMap) -> bool:
     """Whether a layer's neurons read what they read in the original, by the same weights."""
     (source, weight), = original.weights.items()
     n, fan_in = weight.shape
@@ -170,7 +212,7 @@ def _find_mismatch(original: Exact, compressed: Exact, position: int, spans: Ran
     units = linear.weights[position - 1][:n, fan_in:]
     through = weight * slope
     change = {position - 1: (linear.weights[position - 1][:n, :fan_in] - weight) * ~left}
-    constant = linear.bias[:n] - bias - weight @ (intercept * left)
+    constant = linear.bias[:n] - bias - weight @ intercept
     if position:        # the features have no layer before
         previous = compressed.maps[position - 1]
         constant = constant - through @ previous.bias[:fan_in] + units @ previous.bias[fan_in:]
@@ -179,16 +221,15 @@ def _find_mismatch(original: Exact, compressed: Exact, position: int, spans: Ran
     for source, block in linear.weights.items():
         if source != position - 1:
             change[source] = change.get(source, 0.0) + block[:n]
-    center, spread = _span(change, spans)
-    carried = missed * left + np.abs(slope) * before if position else np.zeros(fan_in)
-    return np.asarray(np.abs(constant + center) + spread + np.abs(weight) @ (carried * left))
+    carried = missed + np.abs(slope) * before if position else np.zeros(fan_in)      # of those that left; else zero
+    return np.asarray(magnitude(_combine(change, constant, spans)) + np.abs(weight) @ carried)
 
 
-def _span(coefficients: Mapping[int, Floats], spans: Ranges) -> tuple[Floats, Floats]:
-    """Middles and half-widths (k,) of linear combinations (k, width) of values by source."""
-    center = spread = np.zeros(len(next(iter(coefficients.values()))))
-    for source, coefficient in coefficients.items():
-        low, high = (end[:coefficient.shape[1]] for end in spans[source])
-        center = center + coefficient @ ((low + high) / 2)
-        spread = spread + np.abs(coefficient) @ ((high - low) / 2)
-    return center, spread
+def _combine(weights: Mapping[int, Floats], bias: Floats, spans: Ranges) -> tuple[Floats, Floats]:
+    """Ranges (k,) of linear combinations (k, width) of values by source, plus a bias (k,)."""
+    center, spread = bias, np.zeros(len(bias))
+    for source, weight in weights.items():
+        low, high = (end[:weight.shape[1]] for end in spans[source])
+        center = center + weight @ ((low + high) / 2)
+        spread = spread + np.abs(weight) @ ((high - low) / 2)
+    return center - spread, center + spread

@@ -25,7 +25,7 @@ from mncompress.analysis import Choice, LayerOptions, choose, find_options, keep
 from mncompress.calibration import LayerCalibration, calibrate, run_network
 from mncompress.compression._budget import DEFAULT_MAX_DROP, Verdict, check_budget, complete_budget, go_while_ok
 from mncompress.compression._build import Assignment, Blueprint, Study, build
-from mncompress.compression._certificate import bound_change
+from mncompress.compression._certificate import Reference, bound_change
 from mncompress.compression._compressed import Compressed
 from mncompress.compression._finetune import finetune
 from mncompress.compression._plan import describe, read_plan
@@ -66,11 +66,15 @@ def compress_network(network: Network, dataset: Dataset, budget: Budget | None =
         measure_latency: microseconds that a network takes; needed for a target of latency alone.
 
     Raises:
-        ConfigError: the plan does not fit the network or has another budget, or the target cannot be reached within the limits.
+        ConfigError: the plan does not fit the network or has another budget, the target cannot be reached within the limits, or
+            something is to be proven after distillation.
         DataError: the calibration split is empty.
     """
     tell = progress or (lambda line: None)
     budget = complete_budget(_choose_budget(budget, plan))
+    epochs = epochs or (plan.finetune_epochs or plan.finetuned if plan is not None else 0)
+    if epochs and budget.max_error_bound is not None:
+        raise ConfigError("nothing can be proven after distillation; leave out max_error_bound or finetune")
     names = [name for name, module in network.named_modules() if isinstance(module, LearnedActivation)]
     idle = [pattern for pattern in (*budget.include, *budget.exclude)
             if not any(replace(budget, include=(pattern,), exclude=()).may_change(*each) for each in enumerate(names))]
@@ -83,9 +87,6 @@ def compress_network(network: Network, dataset: Dataset, budget: Budget | None =
     options = tuple(_options_of(layer.activation, found, budget)
                     for layer, found in zip(network.activated_layers, calibration, strict=True))
     movable = tuple(budget.may_change(*each) for each in enumerate(names))
-    epochs = epochs or (plan.finetune_epochs or plan.finetuned if plan is not None else 0)
-    if epochs and budget.max_error_bound is not None:
-        raise ConfigError("nothing can be proven after distillation; drop the limit of the proven error or the distillation")
     search = _Search(network, dataset, budget, options, calibration, movable, epochs, measure_latency, tell)
     return search.carry_out(plan) if plan is not None else search.run()
 
@@ -131,6 +132,8 @@ class _Search:
         self.unit = network.output_scale.double().numpy()
         self.classes = cache(partial(_classes, network, dataset))     # needed for small validation splits alone
         self.study = cache(partial(Study.of, network, dataset))
+        self.reference = cache(partial(Reference.of, network, options, dataset.validation.x, dataset.calibration.x,
+                                       dataset.train.x))
         self.trials: list[Trial] = []
         self.latencies: list[float] = []
 
@@ -283,16 +286,16 @@ class _Search:
                             partial(self.count_flips, network), self.unit)
 
     def check_bound(self, limit: float, blueprint: Blueprint, verdict: Verdict) -> Verdict:
-        """Hold what is proven for the ranges of the training and validation rows against the limit, where all else is well."""
-        found = bound_change(self.network, self.options, blueprint.groups, blueprint.maps, self.dataset.validation.x,
-                             self.dataset.calibration.x, self.dataset.train.x, limit=limit)
+        """Hold what is proven for the training and validation rows, and all in their ranges, against the limit."""
+        found = bound_change(self.reference(), blueprint.groups, blueprint.maps, limit)
         bound = None if found.bounds is None else float(found.bounds.max())
         evidence = {**verdict.evidence, "error_bound": bound}
         if bound is None:
             return Verdict(False, found.reason, evidence)
         if bound > limit:
-            return Verdict(False, f"an output could change by {bound:.3g}, more than {limit:g}", evidence)
-        return Verdict(True, f"{verdict.reason}, and no output can change by more than {bound:.3g}", evidence)
+            return Verdict(False, f"what is proven is {bound:.3g}, more than {limit:g}", evidence)
+        return Verdict(True, f"{verdict.reason}, and outputs provably change by at most {bound:.3g} in the ranges of the data",
+                       evidence)
 
     def count_flips(self, network: Network) -> int:
         """Training and calibration samples that a network puts into another class than the original does."""

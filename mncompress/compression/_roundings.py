@@ -1,4 +1,4 @@
-"""How far float32 evaluations of a network can be from exact arithmetic, at each sample and over ranges.
+"""How far float32 evaluations of a network can be from exact arithmetic, at each sample and over a domain.
 
 A linear layer with n inputs adds gamma(n + 4) times the magnitude of its terms |W| |h| + |b| (Higham 2002, chapter 3): n + 1 for
 the sum, in any order, the rest for the rounding of weights and of standardization, folded or not. In a compressed network the
@@ -9,8 +9,7 @@ rounding. Elementary functions are assumed as accurate as `mncompress.analysis._
 An ONNX file may hold the linear ends of a `vaf` multiplied into the layers around it. Its inner units then see the rounding of
 the layer before each by itself, so that it no longer cancels among them, and the layer behind sums their terms.
 
-Arrays (rows + 1, n) hold bounds for each sample and, last, for every input that stays within the ranges and has no larger terms
-than the samples.
+Arrays (rows + 1, n) hold bounds for each sample and, last, for every input of the domain.
 """
 
 from collections.abc import Sequence
@@ -20,9 +19,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mncompress import spline
-from mncompress.analysis import FLOAT32, InnerNetworks, bound_form_rounding, bound_rounding, count_cells, magnitude, tabulate_slopes
+from mncompress.analysis import (
+    FLOAT32,
+    AnyForm,
+    InnerNetworks,
+    bound_arithmetic,
+    count_cells,
+    find_jumps,
+    magnitude,
+    tabulate_slopes,
+)
 from mncompress.compression._evaluate import Exact
-from mncompress.compression._gaps import Gaps, Ranges, for_bounds
+from mncompress.compression._gaps import Domain, Gaps, for_bounds
 from mncompress.compression._rewrite import FEATURES, Group
 from mncompress.nn import Network, Vaf
 from mncompress.spline import ACT_VALUES, Affine
@@ -35,14 +43,14 @@ DEEPEST_DIP = 0.28
 Floats = NDArray[np.float64]
 
 
-def bound_roundings(network: Network, exact: Exact, ranges: Ranges, gaps: Gaps) -> Floats:
+def bound_roundings(network: Network, exact: Exact, domain: Domain, gaps: Gaps) -> Floats:
     """Bounds of the outputs' rounding, (rows + 1, out_features), in units of the targets.
 
     Args:
         network: the original.
-        exact: it, or what became of it.
-        ranges: of the original's features and pre-activations.
-        gaps: by how much ranges and terms may be wider than the original's; the samples' own are known.
+        exact: it, or what became of it, on samples.
+        domain: of the original.
+        gaps: from the original, and sizes.
     """
     rows = len(exact.outputs[FEATURES]) + 1
     errors = {FEATURES: np.zeros((rows, network.spec.in_features))}
@@ -50,14 +58,14 @@ def bound_roundings(network: Network, exact: Exact, ranges: Ranges, gaps: Gaps) 
     widths = [layer.linear.out_features for layer in network.layers]
     for position, (layer, linear, behind) in enumerate(zip(network.layers, exact.maps, [*widths[1:], None], strict=True)):
         n, gamma = widths[position], FLOAT32.gamma(linear.terms + 4)
-        terms = _find_terms(network, exact, position, gaps)
+        terms = _find_terms(network, exact, position, domain, gaps)
         error, folded[position] = np.zeros_like(terms), np.zeros(len(linear.bias))
         for source, weight in linear.weights.items():
             error += errors[source] @ np.abs(weight).T
             terms += (errors[source] + folded[source]) @ linear.magnitudes(source).T
         error += gamma * terms
-        if position in ranges:
-            inner, (low, high), gap = exact.inner[position], ranges[position], gaps.before[position]
+        if position in domain.ranges:
+            inner, (low, high), gap = exact.inner[position], domain.ranges[position], gaps.before[position]
             part = _Layer(inner, exact.groups[position], low - gap, high + gap, gamma, exact.preactivations[position])
             reach = error[-1, :n].copy()
             error[:, :n], folded[position][:n] = _activate(part, error[:, :n])
@@ -68,37 +76,39 @@ def bound_roundings(network: Network, exact: Exact, ranges: Ranges, gaps: Gaps) 
                 error[:, :n] += gamma * terms[:, :n] * gain
                 folded[position][:n] += size
         if layer.residual:
-            outputs = _with_maximum(np.abs(exact.outputs[position]), gaps.behind[position])[:, :n]
+            outputs = _sizes(exact, position, gaps)[:, :n]
             error[:, :n] += errors[position - 1][:, :n]
             error[:, :n] += FLOAT32.gamma(1) * (outputs + error[:, :n])
         errors[position] = error
     return error if network.targets is None else _invert_targets(network, exact, error, gamma, gaps)
 
 
-def _find_terms(network: Network, exact: Exact, position: int, gaps: Gaps) -> Floats:
+def _find_terms(network: Network, exact: Exact, position: int, domain: Domain, gaps: Gaps) -> Floats:
     """|W| |h| + |b| of a layer, (rows + 1, n + units)."""
     linear = exact.maps[position]
-    sizes, gap = np.zeros((len(exact.outputs[FEATURES]), len(linear.bias))), np.zeros(len(linear.bias))
+    terms = np.zeros((len(exact.outputs[FEATURES]) + 1, len(linear.bias))) + np.abs(linear.bias)
     for source in linear.weights:
-        size = np.abs(exact.outputs[source])
-        if source == FEATURES:
-            shift = (network.features.shift / network.features.scale).double().numpy()
-            size = np.abs(exact.outputs[source] + shift) + np.abs(shift)        # (|x| + |shift|) / scale
-        sizes += size @ linear.magnitudes(source).T
-        gap += linear.magnitudes(source) @ gaps.behind[source]
-    return _with_maximum(sizes, gap) + np.abs(linear.bias)
+        size = _feature_sizes(network, exact, domain) if source == FEATURES else _sizes(exact, source, gaps)
+        terms += size @ linear.magnitudes(source).T
+    return terms
 
 
-def _with_maximum(sizes: Floats, gap: Floats) -> Floats:
-    """Sizes on samples, and of whatever is no larger in the original, which the samples' are within a gap of."""
-    return np.concatenate([sizes, sizes.max(0)[None] + 2 * gap])
+def _feature_sizes(network: Network, exact: Exact, domain: Domain) -> Floats:
+    """(|x| + |shift|) / scale of raw features x, (rows + 1, d)."""
+    shift = (network.features.shift / network.features.scale).double().numpy()
+    visited, ends = exact.outputs[FEATURES], np.stack(domain.ranges[FEATURES])
+    return np.asarray(np.concatenate([np.abs(visited + shift), np.abs(ends + shift).max(0)[None]]) + np.abs(shift))
+
+
+def _sizes(exact: Exact, source: int, gaps: Gaps) -> Floats:
+    """Of values at the samples and, last, of any, (rows + 1, n + units)."""
+    return np.concatenate([np.abs(exact.outputs[source]), gaps.sizes[source][None]])
 
 
 def _invert_targets(network: Network, exact: Exact, error: Floats, gamma: float, gaps: Gaps) -> Floats:
     assert network.targets is not None
     scale, shift = (value.double().numpy() for value in (network.targets.scale, network.targets.shift))
-    last = len(network.layers) - 1
-    outputs = _with_maximum(np.abs(exact.outputs[last]), gaps.behind[last])
+    outputs = _sizes(exact, len(network.layers) - 1, gaps)
     return np.asarray(scale * error + (gamma + FLOAT32.gamma(4)) * (np.abs(shift) + scale * (outputs + error)))
 
 
@@ -129,15 +139,22 @@ def _activate(layer: _Layer, before: Floats) -> tuple[Floats, Floats]:
             error[:, mine] = np.nan
             continue
         function = layer.inner.select(mine) if group.form is None else for_bounds(group.form)
-        if isinstance(function, InnerNetworks):
-            own = bound_rounding(function, low, high)
-        else:
-            own = bound_form_rounding(function, low, high) + layer.gamma * _outer_shift(group) + _table_rounding(group, low, high)
+        own = bound_arithmetic(function, low, high, FLOAT32)
+        if not isinstance(function, InnerNetworks):
+            own = own + layer.gamma * _outer_shift(group) + _table_rounding(group, low, high) + _jump(function, arriving)
         u, reach = layer.samples[:, mine], arriving[:-1]
         ends = np.concatenate([u - reach, low[None]]), np.concatenate([u + reach, high[None]])
         error[:, mine] = magnitude(tabulate_slopes(function, low, high, cells).over(*ends)) * arriving + own
         folded[mine] = np.abs(function.eta) if isinstance(function, spline.Native) else 0.0
     return error, folded
+
+
+def _jump(form: AnyForm, reach: Floats) -> Floats:
+    """What knots can add within a reach (rows + 1, n) of a place, one of which rounding may cross by itself."""
+    if not isinstance(form, spline.CubicSpline):
+        return np.zeros(form.n)
+    crossed = np.minimum(2 + 2 * reach * form.inverse_step, form.intervals)
+    return np.asarray(crossed * find_jumps(form).max(1, initial=0.0))
 
 
 def _is_whole(exact: Exact, position: int) -> bool:

@@ -113,7 +113,7 @@ def check_resolution(what: str, values: NDArray[Any], converted: NDArray[Any]) -
         DataError: with the column.
     """
     values = values.reshape(len(values), -1)
-    if values.dtype.kind not in "iuf" or values.dtype in (np.uint8, np.float16, np.float32):
+    if values.dtype in (np.uint8, np.float16, np.float32):
         return
     lost = np.sqrt(np.mean((values - converted.astype(np.float64)) ** 2, 0))
     spread, size = values.std(0), np.abs(values).max(0)

@@ -27,7 +27,8 @@ class Budget:
     max_logit_error: float | None = None
     """Largest absolute change of any output; for regression in the target's units."""
     max_error_bound: float | None = None
-    """The same, proven for all inputs in the ranges of the training and validation rows, float32 rounding included."""
+    """The same, proven for all inputs that keep features and pre-activations in the ranges of the training and validation rows,
+    float32 rounding included."""
     preset: Preset = "default"
     target: Target = "auto"
     """What the network is to be fast in: ONNX Runtime with the kernel library (`native`), or standard operators alone

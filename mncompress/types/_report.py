@@ -91,7 +91,8 @@ class Report:
     samples: int
     max_abs_logit_error: float
     logit_error_bound: float | None
-    """Guaranteed bound of the change of every output on the range that the test samples visit, float32 rounding included."""
+    """Guaranteed bound of the change of every output for all inputs that keep features and
+    pre-activations in the ranges of the training data and the test samples, float32 rounding included."""
     replacement_error_bound: float | None
     """The part of the bound that the replacements have in exact arithmetic."""
     logit_error_bound_reason: str
