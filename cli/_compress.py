@@ -33,7 +33,8 @@ def compress(
         help="Allowed loss on the validation split: points of accuracy, or per cent of RMSE for regression.")] = None,
     max_logit_error: Annotated[float | None, typer.Option(help="Allowed change of any output.")] = None,
     max_error_bound: Annotated[float | None, typer.Option(
-        help="Allowed change of any output, proven for all inputs in the ranges of the data: features and pre-activations.")] = None,
+        help="Allowed change of any output, proven for all inputs that stay in the data's ranges of features and pre-activations.",
+    )] = None,
     preset: Annotated[str | None, typer.Option(
         help=f"exact, default or aggressive.  [default: {Budget.preset}]", show_default=False,
         autocompletion=offer_field(Budget, "preset"))] = None,

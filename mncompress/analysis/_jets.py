@@ -101,7 +101,7 @@ EXTREMA: Mapping[Act, tuple[tuple[float, ...], tuple[float, ...], tuple[float, .
 
 
 def magnitude(interval: Interval) -> Array:
-    """The largest absolute value in an interval."""
+    """The largest absolute value in each of some intervals, in the shape of their ends, (N, C) say."""
     return np.maximum(np.abs(interval[0]), np.abs(interval[1]))
 
 
