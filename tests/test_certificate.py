@@ -11,7 +11,7 @@ from mncompress import runtime
 from mncompress.analysis import choose, find_options, make_inner_networks
 from mncompress.calibration import calibrate, run_network
 from mncompress.checkpoint import make_template
-from mncompress.compression import Compressed, Group, LinearMap, certify, make_linear_maps, rewrite
+from mncompress.compression import Compressed, Group, LinearMap, _boxes, certify, make_linear_maps, rewrite
 from mncompress.compression._evaluate import evaluate_compressed, evaluate_original
 from mncompress.compression._gaps import bound_gaps, find_domain
 from mncompress.data import Standardization
@@ -20,7 +20,14 @@ from mncompress.nn import initialize_
 from mncompress.spline import Affine
 from mncompress.types import ACTS, FAMILIES, ActivationSpec, Budget, NetworkSpec, Plan
 
+
 FIXED_ACT = {"agsig": "sigmoid", "frelu": "relu"}
+
+
+@pytest.fixture(autouse=True)
+def less_work(monkeypatch):
+    """Bounds hold however early the search for better ones ends."""
+    monkeypatch.setattr(_boxes, "WORK", 1e7)
 
 
 def make_spec(family, act, depth=1, ends="activated"):
