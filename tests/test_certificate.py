@@ -20,7 +20,6 @@ from mncompress.nn import initialize_
 from mncompress.spline import Affine
 from mncompress.types import ACTS, FAMILIES, ActivationSpec, Budget, NetworkSpec, Plan
 
-
 FIXED_ACT = {"agsig": "sigmoid", "frelu": "relu"}
 
 
