@@ -10,7 +10,7 @@ from mncompress.analysis._bounds import FLOOR, SLACK, bound_error, bound_lipschi
 from mncompress.analysis._inner import ACTIVATED, LINEAR, End, InnerNetworks, from_native
 from mncompress.analysis._jets import ACT_JETS, EXTREMA, propagate, range_from
 from mncompress.analysis._kinks import extract_piecewise_linear
-from mncompress.analysis._rounding import FLOAT64, bound_form_rounding, bound_rounding
+from mncompress.analysis._rounding import FLOAT32, FLOAT64, bound_arithmetic, bound_rounding, find_jumps
 from mncompress.analysis._tables import tabulate_errors, tabulate_slopes
 from mncompress.spline import (
     ACT_DERIVATIVES,
@@ -292,6 +292,11 @@ def test_float32_rounding_bound_of_networks(act, shape, span):
     # a worst case over all signs and layers, yet no absurd one; skips pass on what is large
     assert np.median(bound) <= (2e-3 if shape[0] == "skip" else 1e-3)
     assert np.all(bound_rounding(inner, -span, span, FLOAT64) < 1e-6 * bound + 1e-30)
+
+
+def bound_form_rounding(form, lo, hi):
+    """With one knot that rounding crosses."""
+    return bound_arithmetic(form, lo, hi, FLOAT32) + find_jumps(form).max(1, initial=0.0)
 
 
 def evaluate_form_float32(form, u):

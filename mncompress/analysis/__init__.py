@@ -17,8 +17,6 @@ from mncompress.analysis._rounding import FLOAT32 as FLOAT32
 from mncompress.analysis._rounding import FLOAT64 as FLOAT64
 from mncompress.analysis._rounding import AnyForm as AnyForm
 from mncompress.analysis._rounding import bound_arithmetic as bound_arithmetic
-from mncompress.analysis._rounding import bound_form_rounding as bound_form_rounding
-from mncompress.analysis._rounding import bound_rounding as bound_rounding
 from mncompress.analysis._rounding import find_jumps as find_jumps
 from mncompress.analysis._tables import RangeTable as RangeTable
 from mncompress.analysis._tables import bound_range as bound_range

@@ -10,7 +10,7 @@ enclosed by its Taylor expansion at m, and functions with relu or leaky_relu are
 Cells are split until the bound is within `SLACK` of the largest |e(m)| found, as far as `_maximum` goes.
 
 Rounding allowance: the bounds are computed in float64; four times the float64 rounding bounds of both functions
-(`_rounding`) are added. For a bound of a float32 evaluation add `bound_rounding` and `bound_form_rounding`.
+(`_rounding`) are added. For a bound of a float32 evaluation add `bound_arithmetic` of both and `find_jumps`.
 """
 
 import numpy as np

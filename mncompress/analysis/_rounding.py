@@ -73,30 +73,27 @@ def bound_rounding(inner: InnerNetworks, lo: ArrayLike, hi: ArrayLike, precision
     return error.max((1, 2))  # type: ignore[no-any-return]
 
 
-def bound_form_rounding(form: AnyForm, lo: ArrayLike, hi: ArrayLike) -> Array:
-    """Upper bound of the rounding error of forms in float32, evaluated by the formulas of `mncompress.spline`, for u in [lo, hi].
-
-    Args:
-        form: N forms.
-        lo: lower ends of the domains, (N,) or a scalar.
-        hi: upper ends, likewise.
-
-    Returns:
-        (N,)
-    """
-    # Where s rounds across a knot, the neighboring interval answers: its value there may differ by the jump.
-    return np.asarray(bound_arithmetic(form, lo, hi, FLOAT32) + find_jumps(form).max(1, initial=0.0))
-
-
 def find_jumps(form: AnyForm) -> Array:
-    """By how much forms jump at each of their knots, (N, knots): splines may, by the rounding of their coefficients."""
+    """By how much forms jump at each of their knots, (N, knots): splines may, by the rounding of their coefficients.
+
+    Where s rounds across a knot, the neighboring interval answers: its value there may differ by the jump.
+    """
     if not isinstance(form, CubicSpline):
         return np.zeros((form.n, 0))
     return np.asarray(np.abs(form.coefficients[:, :-1].sum(2) - form.coefficients[:, 1:, 0]))
 
 
 def bound_arithmetic(form: InnerNetworks | AnyForm, lo: ArrayLike, hi: ArrayLike, precision: Precision) -> Array:
-    """As `bound_form_rounding`, in any precision, where s does not round across a knot, or the spline is continuous there."""
+    """Upper bound of the rounding error of forms, evaluated by the formulas of `mncompress.spline`, for u in [lo, hi], (N,).
+
+    Without what splines jump where s rounds across a knot: see `find_jumps`.
+
+    Args:
+        form: N forms, or inner networks.
+        lo: lower ends of the domains, (N,) or a scalar.
+        hi: upper ends, likewise.
+        precision: of the evaluation.
+    """
     if isinstance(form, InnerNetworks):
         return bound_rounding(form, lo, hi, precision)
     if isinstance(form, Native):
