@@ -1,9 +1,10 @@
 """Calibration: what each learned activation is actually given, and how much its output matters.
 
 Runs a network over the calibration split in batches. The *domain* of a neuron is the observed range of its pre-activation,
-widened by `MARGIN` of its width on either side, since a finite sample never shows the extremes. For the same reason the
-ranges are taken over the training rows too: outside its domain a replacement is a line, whatever the tolerance. The
-validation rows stay out of it, since they are to show what leaving the domain costs.
+widened on either side, since a finite sample never shows the extremes: by `MARGIN` of its width, or more where the tail is heavy,
+which shows in the gaps between the last values seen. For the same reason the ranges are taken over the training rows too: outside
+its domain a replacement is a line, whatever the tolerance. The validation rows stay out of it, since they are to show what leaving
+the domain costs.
 """
 
 from collections.abc import Iterator
@@ -18,6 +19,9 @@ from mncompress.errors import DataError
 from mncompress.nn import Network
 
 MARGIN = 0.05
+TAIL, GAPS, LARGEST_MARGIN = 3, 3.0, 1.0
+"""A domain goes beyond the last value by `GAPS` times its distance from the `TAIL`-th last, up to that share of the width. With an
+exponential tail, one in five of further values beyond the last then leaves the domain too."""
 BINS = 64
 BATCH_ROWS = 4096
 BATCH_VALUES = 2**24
@@ -58,7 +62,8 @@ def calibrate(network: Network, x: NDArray[np.generic], *more: NDArray[np.generi
     """
     if len(x) == 0:
         raise DataError("the calibration split is empty: nothing is known about what the activations are given; use more data")
-    observed = visited_ranges(network, x, *more)
+    extremes = find_extremes(network, x, *more)
+    observed = [ends[[0, -1]].T for ends in extremes]
     if not all(np.isfinite(limits).all() for limits in observed):
         raise DataError("a pre-activation is not finite on this data; look for enormous values in the data")
     histograms = [np.zeros((len(limits), BINS), np.int64) for limits in observed]
@@ -66,18 +71,24 @@ def calibrate(network: Network, x: NDArray[np.generic], *more: NDArray[np.generi
         for histogram, limits, u in zip(histograms, observed, layers, strict=True):
             _count_(histogram, limits, u)
     sensitivity = measure_sensitivity(network, x)
-    return tuple(LayerCalibration(widen(limits), histogram, limits, values)
-                 for limits, histogram, values in zip(observed, histograms, sensitivity, strict=True))
+    return tuple(LayerCalibration(widen(ends), histogram, limits, values)
+                 for ends, limits, histogram, values in zip(extremes, observed, histograms, sensitivity, strict=True))
 
 
-def visited_ranges(network: Network, *parts: NDArray[np.generic]) -> list[Floats]:
-    """Smallest and largest pre-activation of each neuron over raw features (rows, d): per activated layer (n, 2)."""
-    ranges: list[Floats] = []
+def find_extremes(network: Network, *parts: NDArray[np.generic]) -> list[Floats]:
+    """The extreme pre-activations of each neuron over raw features (rows, d): per activated layer as `keep_extremes` gives them."""
+    found = [np.zeros((0, layer.linear.out_features)) for layer in network.activated_layers]
     for layers in (layers for x in parts for layers in _preactivations(network, x)):
-        found = [np.stack([u.min(0), u.max(0)], 1) for u in layers]
-        ranges = found if not ranges else [
-            np.stack([np.minimum(a[:, 0], b[:, 0]), np.maximum(a[:, 1], b[:, 1])], 1) for a, b in zip(ranges, found, strict=True)]
-    return ranges
+        found = [keep_extremes(np.concatenate(each)) for each in zip(found, layers, strict=True)]
+    return found
+
+
+def keep_extremes(u: Floats) -> Floats:
+    """The `TAIL` smallest and as many largest of values (rows, n), ascending; all of them where there are no more."""
+    if len(u) > 2 * TAIL:
+        parted = np.partition(u, (TAIL - 1, len(u) - TAIL), axis=0)
+        u = np.concatenate([parted[:TAIL], parted[-TAIL:]])
+    return np.sort(u, axis=0)
 
 
 def count_outside(network: Network, x: NDArray[np.generic], domains: list[Floats]) -> list[NDArray[np.int64]]:
@@ -168,11 +179,14 @@ def _preactivations(network: Network, x: NDArray[np.generic]) -> Iterator[list[F
         yield [u.double().numpy() for u in network.preactivations(part)]
 
 
-def widen(observed: Floats) -> Floats:
-    """Domains (n, 2): wider than what was seen, (n, 2), and never a single point."""
-    width = observed[:, 1] - observed[:, 0]
-    margin = np.maximum(MARGIN * width, 1e-3 * np.maximum(1.0, np.abs(observed).max(1)))
-    return np.stack([observed[:, 0] - margin, observed[:, 1] + margin], 1)
+def widen(extremes: Floats) -> Floats:
+    """Domains (n, 2): wider than what was seen, and never a single point; see `keep_extremes` for the values (k, n)."""
+    low, high = extremes[0], extremes[-1]
+    width, place = high - low, min(TAIL, len(extremes)) - 1
+    least = np.maximum(MARGIN * width, 1e-3 * np.maximum(1.0, np.maximum(np.abs(low), np.abs(high))))
+    below, above = (np.maximum(least, np.minimum(GAPS * gap, LARGEST_MARGIN * width))
+                    for gap in (extremes[place] - low, high - extremes[-1 - place]))
+    return np.stack([low - below, high + above], 1)
 
 
 def _count_(histogram: NDArray[np.int64], limits: Floats, u: Floats) -> None:

@@ -11,9 +11,10 @@ from mncompress.calibration import (
     MARGIN,
     calibrate,
     count_outside,
+    keep_extremes,
     measure_sensitivity,
     run_network,
-    visited_ranges,
+    widen,
 )
 from mncompress.errors import DataError
 from mncompress.nn import Network, Standardize, initialize_, make_body
@@ -71,9 +72,10 @@ def test_ranges_and_histograms_count_every_row(name: str) -> None:
     assert len(layers) == len(found)
     for layer, u in zip(layers, found, strict=True):
         np.testing.assert_array_equal(layer.observed, np.stack([u.min(0), u.max(0)], 1))
-        width = np.ptp(u, axis=0)
-        np.testing.assert_allclose(layer.domain[:, 0], u.min(0) - MARGIN * width, rtol=1e-12, atol=1e-12)
-        np.testing.assert_allclose(layer.domain[:, 1], u.max(0) + MARGIN * width, rtol=1e-12, atol=1e-12)
+        ordered, width = np.sort(u, 0), np.ptp(u, axis=0)
+        below, above = (np.clip(3 * gap, MARGIN * width, width) for gap in (ordered[2] - ordered[0], ordered[-1] - ordered[-3]))
+        np.testing.assert_allclose(layer.domain[:, 0], u.min(0) - below, rtol=1e-12, atol=1e-12)
+        np.testing.assert_allclose(layer.domain[:, 1], u.max(0) + above, rtol=1e-12, atol=1e-12)
         for k in range(u.shape[1]):
             expected, _ = np.histogram(u[:, k], bins=BINS, range=(u[:, k].min(), u[:, k].max()))
             assert layer.histogram[k].sum() == len(x)
@@ -120,8 +122,6 @@ def test_result_does_not_depend_on_the_batches(name: str, monkeypatch: pytest.Mo
         np.testing.assert_allclose(a.sensitivity, b.sensitivity, rtol=1e-12, atol=1e-13)
         assert np.abs(np.cumsum(a.histogram, 1) - np.cumsum(b.histogram, 1)).max() <= 1
     np.testing.assert_allclose(run_network(network, x), outputs, rtol=1e-12, atol=1e-12)
-    for a, b in zip(visited_ranges(network, x), whole, strict=True):
-        np.testing.assert_allclose(a, b.observed, rtol=1e-13, atol=1e-13)
 
 
 def test_outputs_are_those_of_the_network() -> None:
@@ -149,6 +149,28 @@ def test_count_outside() -> None:
         assert min(expected) > 0
     calibrated = [layer.domain for layer in calibrate(network, x)]
     assert all((count == 0).all() for count in count_outside(network, x, calibrated))
+
+
+def test_domains_reach_as_far_as_the_tails_suggest() -> None:
+    rng = np.random.default_rng(0)
+    seen = rng.exponential(size=(500, 20_000))
+    top = widen(keep_extremes(seen))[:, 1]
+    # P(x > top) against P(x > last), with last = third last + g: E exp(-4 g) / E exp(-g) for g = a + b/2, a and b exponential
+    assert np.exp(-top).mean() / np.exp(-seen.max(0)).mean() == pytest.approx((1 / 5 * 1 / 3) / (1 / 2 * 2 / 3), rel=0.05)
+    even = np.linspace(0.0, 1.0, 200)[:, None]
+    np.testing.assert_allclose(widen(keep_extremes(even)), [[-MARGIN, 1 + MARGIN]], rtol=1e-12)
+    alone = np.append(even, 100.0)[:, None]         # a gap as wide as the data: no wider than that
+    np.testing.assert_allclose(widen(keep_extremes(alone)), [[-5.0, 200.0]], rtol=1e-12)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 5, 6, 7, 40])
+def test_extremes_are_those_of_all_rows_however_they_come(rows: int) -> None:
+    u = np.random.default_rng(rows).standard_normal((rows, 3))
+    kept = np.zeros((0, 3))
+    for part in np.array_split(u, min(rows, 4)):
+        kept = keep_extremes(np.concatenate([kept, part]))
+    ordered = np.sort(u, 0)
+    np.testing.assert_array_equal(kept, ordered if rows < 7 else np.concatenate([ordered[:3], ordered[-3:]]))
 
 
 def test_a_single_row_gets_a_domain_with_a_width() -> None:
