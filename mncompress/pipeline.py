@@ -87,7 +87,7 @@ def compress(run: Run, budget: Budget | None = None, *, out: Path | None = None,
         data_dir: where torchvision data sets are; the run's where None.
         opset_version: of the ONNX files.
         plan: to carry out instead of looking for one, as `load_plan` reads it; the budget is then the plan's.
-        finetune: epochs of distillation on the training rows, behind everything else; then there is no certificate.
+        finetune: epochs of distillation on the training rows, behind everything else.
         progress: called with a line of text at each step.
 
     Raises:

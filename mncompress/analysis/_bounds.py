@@ -58,7 +58,7 @@ def bound_error(inner: InnerNetworks, form: AnyForm, lo: ArrayLike, hi: ArrayLik
     return bound + allowance(inner, f, low, high) + allowance(form, g, low, high)
 
 
-def bound_lipschitz(function: InnerNetworks | AnyForm, lo: ArrayLike, hi: ArrayLike) -> Array:
+def bound_lipschitz(function: AnyForm, lo: ArrayLike, hi: ArrayLike) -> Array:
     """Upper bound of the largest slope |function'(u)| for u in [lo, hi], (N,); the arguments are as for `bound_error`.
 
     The rounding allowance is 1e-9 of the bound plus 1e-12.
@@ -75,7 +75,7 @@ def bound_lipschitz(function: InnerNetworks | AnyForm, lo: ArrayLike, hi: ArrayL
     return bound * (1 + 1e-9) + 1e-12
 
 
-def as_curve(function: InnerNetworks | AnyForm) -> Curve:
+def as_curve(function: AnyForm) -> Curve:
     """What can be enclosed: piecewise-linear functions as their pieces, smooth ones as jets or coefficients."""
     inner = from_native(function) if isinstance(function, Native) else function
     if isinstance(inner, InnerNetworks) and inner.act in RELU_LIKE:
@@ -152,7 +152,7 @@ def _polynomial_curvatures(curve: Polynomial, middle: Array, radius: Array) -> t
     return at_middle - change, at_middle + change
 
 
-def allowance(function: InnerNetworks | AnyForm, curve: Curve, low: Array, high: Array) -> Array:
+def allowance(function: AnyForm, curve: Curve, low: Array, high: Array) -> Array:
     """Cells end at the knots as float64 has them, and each takes its own interval's polynomial up to both ends."""
     error = bound_arithmetic(function, low, high, FLOAT64)
     if isinstance(curve, PiecewiseLinear) and curve is not function:  # exact pieces, extracted in float64

@@ -22,7 +22,7 @@ from mncompress.types import Act
 CELLS = 32
 """Cells of the domain on which an inner network's error is bounded separately."""
 
-AnyForm = CubicSpline | PiecewiseLinear | Polynomial | Native
+AnyForm = CubicSpline | PiecewiseLinear | Polynomial | Native | InnerNetworks
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def find_jumps(form: AnyForm) -> Array:
     return np.asarray(np.abs(form.coefficients[:, :-1].sum(2) - form.coefficients[:, 1:, 0]))
 
 
-def bound_arithmetic(form: InnerNetworks | AnyForm, lo: ArrayLike, hi: ArrayLike, precision: Precision) -> Array:
+def bound_arithmetic(form: AnyForm, lo: ArrayLike, hi: ArrayLike, precision: Precision) -> Array:
     """Upper bound of the rounding error of forms, evaluated by the formulas of `mncompress.spline`, for u in [lo, hi], (N,).
 
     Without what splines jump where s rounds across a knot: see `find_jumps`.

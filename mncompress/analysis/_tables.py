@@ -66,7 +66,7 @@ def count_cells(inner: InnerNetworks) -> int:
     return max(FEWEST_CELLS, min(MOST_CELLS, 1 << max(WORK // weights, 1).bit_length() - 1))
 
 
-def tabulate_slopes(function: InnerNetworks | AnyForm, low: Array, high: Array, cells: int) -> RangeTable:
+def tabulate_slopes(function: AnyForm, low: Array, high: Array, cells: int) -> RangeTable:
     """The slopes of N functions over domains with finite ends (N,)."""
     curve = as_curve(function)
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mncompress import nn, spline
-from mncompress.analysis import LayerOptions, Replacement
+from mncompress.analysis import InnerNetworks, LayerOptions
 from mncompress.calibration import measure_metrics
 from mncompress.compression._factors import factor
 from mncompress.compression._repair import Refit, Samples, Solution, cut_rank
@@ -167,7 +167,8 @@ class _Values:
 
 def _apply(group: Group, activation: LearnedActivation, u: Tensor) -> Tensor:
     """A group's form on its neurons' pre-activations (rows, k)."""
-    form: Replacement | None = group.form
+    form = group.form
+    assert not isinstance(form, InnerNetworks)
     if form is None:
         result: Tensor = activation.select(group.indices.tolist())(u)
         return result

@@ -87,8 +87,6 @@ def certify(network: Network, compressed: Compressed, x: NDArray[np.generic], *s
         x: samples of raw features, (rows, d).
         seen: further rows, for the features' ranges alone.
     """
-    if compressed.plan.finetuned:
-        return Certificate(None, None, "fine-tuning moved weights and activations together, for which there is no bound", None)
     return bound_change(Reference.of(network, compressed.options, x, *seen), compressed.groups, compressed.maps)
 
 

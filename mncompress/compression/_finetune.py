@@ -78,6 +78,9 @@ def finetune(original: Network, network: Network, dataset: Dataset, epochs: int,
 
 def _make_trainable_(network: Network) -> None:
     network.body.requires_grad_(True)
+    for layer in network.layers[:-1]:
+        if layer.activation is None:        # the first of two factors, whose bias the second one has
+            layer.linear.bias.requires_grad_(False)
     for module in network.modules():
         if isinstance(module, LinearTable):
             module.requires_grad_(False)

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from mncompress import spline
 from mncompress.analysis import (
+    AnyForm,
     InnerNetworks,
     LayerOptions,
     Replacement,
@@ -174,7 +175,7 @@ def _bound_error(group: Group, part: InnerNetworks, low: Floats, high: Floats) -
     return error
 
 
-def for_bounds(form: Replacement) -> spline.CubicSpline | spline.PiecewiseLinear | spline.Polynomial | spline.Native:
+def for_bounds(form: Replacement | InnerNetworks) -> AnyForm:
     """A form as `mncompress.analysis` bounds it: lines as pieces without a knot."""
     if not isinstance(form, Affine):
         return form

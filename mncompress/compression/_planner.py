@@ -31,6 +31,7 @@ from mncompress.compression._finetune import finetune
 from mncompress.compression._plan import describe, read_plan
 from mncompress.compression._rewrite import is_free, rewrite
 from mncompress.compression._structure import find_levels, let_lines_leave
+from mncompress.compression._unfold import unfold
 from mncompress.data import Dataset
 from mncompress.errors import ConfigError
 from mncompress.nn import LearnedActivation, Network, count_macs, may_be_one_node
@@ -66,15 +67,12 @@ def compress_network(network: Network, dataset: Dataset, budget: Budget | None =
         measure_latency: microseconds that a network takes; needed for a target of latency alone.
 
     Raises:
-        ConfigError: the plan does not fit the network or has another budget, the target cannot be reached within the limits, or
-            something is to be proven after distillation.
+        ConfigError: the plan does not fit the network or has another budget, or the target cannot be reached within the limits.
         DataError: the calibration split is empty.
     """
     tell = progress or (lambda line: None)
     budget = complete_budget(_choose_budget(budget, plan))
     epochs = epochs or (plan.finetune_epochs or plan.finetuned if plan is not None else 0)
-    if epochs and budget.max_error_bound is not None:
-        raise ConfigError("nothing can be proven after distillation; leave out max_error_bound or finetune")
     names = [name for name, module in network.named_modules() if isinstance(module, LearnedActivation)]
     idle = [pattern for pattern in (*budget.include, *budget.exclude)
             if not any(replace(budget, include=(pattern,), exclude=()).may_change(*each) for each in enumerate(names))]
@@ -270,20 +268,21 @@ class _Search:
         study = self.study() if any(each.needs_study for each in assignments) else None
         blueprint = build(self.network, self.options, assignments, study)
         network = rewrite(self.network, blueprint.groups, blueprint.maps)
-        verdict = self.check(budget, network)
-        if budget.max_error_bound is not None and verdict.ok:
-            verdict = self.check_bound(budget.max_error_bound, blueprint, verdict)
+        verdict = self.check(budget, network, blueprint)
         numbers = map(verdict.evidence.get, ("drop", "drop_upper_bound", "max_abs_logit_error"))
         drop, upper, error = (value if isinstance(value, float) else None for value in numbers)
         left = sum(int(each.left.sum()) for each in assignments)
         self.trials.append(trial := Trial(tolerance, left, count_macs(network), drop, upper, error, verdict.ok, verdict.reason))
         return _Candidate(tolerance, tolerances, choices, assignments, blueprint, network, verdict, trial)
 
-    def check(self, budget: Budget, network: Network) -> Verdict:
-        """Hold a network against the budget on the validation split."""
+    def check(self, budget: Budget, network: Network, blueprint: Blueprint) -> Verdict:
+        """Hold a network against the budget: on the validation split, and what can be proven."""
         validation = self.dataset.validation
-        return check_budget(budget, self.dataset.task, self.original, run_network(network, validation.x), validation.y,
-                            partial(self.count_flips, network), self.unit)
+        verdict = check_budget(budget, self.dataset.task, self.original, run_network(network, validation.x), validation.y,
+                               partial(self.count_flips, network), self.unit)
+        if budget.max_error_bound is None or not verdict.ok:
+            return verdict
+        return self.check_bound(budget.max_error_bound, blueprint, verdict)
 
     def check_bound(self, limit: float, blueprint: Blueprint, verdict: Verdict) -> Verdict:
         """Hold what is proven for the training and validation rows, and all in their ranges, against the limit."""
@@ -304,7 +303,7 @@ class _Search:
     def finish(self, found: _Candidate) -> Compressed:
         """The result with its plan."""
         choices: Sequence[Choice | None] = found.choices or [None] * len(self.options)
-        network, verdict, kept = self.distill(found) if self.epochs else (found.network, found.verdict, 0)
+        taken, kept = self.distill(found) if self.epochs else (found, 0)
         decisions: list[Decision] = []
         for layer, parts in enumerate(zip(self.options, choices, found.tolerances, found.blueprint.groups, self.calibration,
                                           strict=True)):
@@ -312,21 +311,25 @@ class _Search:
         layers = [LayerPlan(layer, assignment.rank, ridge, assignment.factored) for layer, (assignment, ridge)
                   in enumerate(zip(found.assignments, found.blueprint.ridges, strict=True))
                   if ridge is not None or assignment.factored]
-        self.tell(f"taken: {verdict.reason}")
-        evidence = {"verdict": verdict.reason, **verdict.evidence}
+        self.tell(f"taken: {taken.verdict.reason}")
+        evidence = {"verdict": taken.verdict.reason, **taken.verdict.evidence}
         plan = Plan(self.budget, tuple(decisions), found.tolerance, evidence, tuple(layers), kept, self.epochs)
         trials = tuple(replace(trial, taken=trial is found.trial) for trial in self.trials)
-        return Compressed(network, plan, found.blueprint.groups, found.blueprint.maps, self.options, self.calibration, trials,
-                          verdict.ok)
+        return Compressed(taken.network, plan, taken.blueprint.groups, taken.blueprint.maps, self.options, self.calibration, trials,
+                          taken.verdict.ok)
 
-    def distill(self, found: _Candidate) -> tuple[Network, Verdict, int]:
+    def distill(self, found: _Candidate) -> tuple[_Candidate, int]:
         """The network after distillation, and of how many epochs; the one before, where only that keeps the budget."""
         network, kept = finetune(self.network, found.network, self.dataset, self.epochs, self.tell)
-        verdict = self.check(self.budget, network)
+        if not kept:
+            return found, 0
+        groups, maps = unfold(self.network, found.blueprint.groups, found.blueprint.maps, network)
+        blueprint = replace(found.blueprint, groups=groups, maps=maps)
+        verdict = self.check(self.budget, network, blueprint)
         if found.verdict.ok and not verdict.ok:
             self.tell(f"distillation is left out, since {verdict.reason} after it")
-            return found.network, found.verdict, 0
-        return network, verdict, kept
+            return found, 0
+        return replace(found, network=network, blueprint=blueprint, verdict=verdict), kept
 
 
 def _classes(network: Network, dataset: Dataset) -> NDArray[np.intp]:

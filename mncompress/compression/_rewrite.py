@@ -15,7 +15,7 @@ Everything is computed in float64 and rounded to float32 once.
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from mncompress import spline
-from mncompress.analysis import Replacement
+from mncompress.analysis import InnerNetworks, Replacement
 from mncompress.nn import (
     CubicSpline,
     Grouped,
@@ -54,14 +54,15 @@ class Group:
     Attributes:
         key: the option's key, a kind or `native:ACT`.
         indices: which neurons of the original layer, (k,).
-        form: what they become, in the units of the original pre-activation; None for `kept`.
+        form: what they become, in the units of the original pre-activation; None for `kept`, other inner networks where those that
+            were kept were trained on.
         exact: for which of them the form equals the learned activation at every input, (k,).
         left: they are lines that left: the weights behind read what these neurons read.
     """
 
     key: str
     indices: Indices
-    form: Replacement | None
+    form: Replacement | InnerNetworks | None
     exact: NDArray[np.bool_]
     left: bool = False
 
@@ -185,22 +186,22 @@ def rewrite(network: Network, groups: Sequence[Sequence[Group]], maps: Sequence[
             continue
         readers = [later for later in weights[position + 1:] if position in later.blocks] if is_free(network, position) else None
         assert isinstance(layer.activation, LearnedActivation)
-        parts = [*next(remaining), *_linear_units(layer.activation.n, each.units)]
+        parts = [*next(remaining), *linear_units(layer.activation.n, each.units)]
         activations.append(_rewrite_layer_(weights[position], readers, position, layer.activation, parts,
-                                           can_vanish=_is_bypassed(maps, position)))
+                                           can_vanish=is_bypassed(maps, position)))
     features, targets = copy.deepcopy((network.features, network.targets))
     rewritten = _assemble(network, maps, weights, activations)
     return Network(network.spec, rewritten, features, targets).eval().requires_grad_(False)
 
 
-def _linear_units(first: int, units: int) -> list[Group]:
+def linear_units(first: int, units: int) -> list[Group]:
     """The linear units behind the neurons of a layer, as a group."""
     if not units:
         return []
     return [Group("affine", np.arange(first, first + units), Affine(np.ones(units), np.zeros(units)), np.ones(units, bool))]
 
 
-def _is_bypassed(maps: Sequence[LinearMap], position: int) -> bool:
+def is_bypassed(maps: Sequence[LinearMap], position: int) -> bool:
     """Whether a later layer reads what lies before the layer `position`."""
     return any(source < position for later in maps[position + 1:] for source in later.weights)
 
@@ -214,7 +215,7 @@ def _assemble(network: Network, maps: Sequence[LinearMap], weights: Sequence[_We
         widths[position] = len(each.bias)
         if not widths[position]:
             continue
-        passes = _is_bypassed(maps, position)
+        passes = is_bypassed(maps, position)
         *inner, outer = each.make_linears(sources, widths)
         assert not (inner and (passes or layer.residual))
         rewritten += [*(Layer(linear, None) for linear in inner), Layer(outer, activation, layer.residual, passes)]
@@ -230,7 +231,10 @@ def _rewrite_layer_(own: _Weights, readers: Sequence[_Weights] | None, source: i
         The activation module that is left.
     """
     if readers is not None:
-        groups = _remove_constants_(readers, source, groups, can_vanish=can_vanish)
+        groups, gone = find_staying(groups, can_vanish=can_vanish)
+        for group in gone:
+            for reader in readers:
+                reader.add_input_(source, group.indices, value_of(group))
     order = np.concatenate([np.zeros(0, np.intp), *(group.indices for group in groups)])
     own.take_rows_(order)
     forms: list[nn.Module] = []
@@ -258,22 +262,26 @@ def _rewrite_layer_(own: _Weights, readers: Sequence[_Weights] | None, source: i
     return Grouped(sizes, forms, None if in_order else np.argsort(order).tolist())
 
 
-def _remove_constants_(readers: Sequence[_Weights], source: int, groups: Sequence[Group], *, can_vanish: bool) -> list[Group]:
-    """Drop what left and move constants into the biases that read them.
+def find_staying(groups: Sequence[Group], *, can_vanish: bool) -> tuple[list[Group], list[Group]]:
+    """The groups of a layer that are computed, and those that are not: constants, which readers' biases take in, and what left.
 
-    One neuron stays if there is no other and no bypass, since no layer can be empty.
+    One neuron stays, as a constant, if there is no other and no bypass, since no layer can be empty.
     """
-    kept = [group for group in groups if group.key != "constant" and not group.left]
+    staying = [group for group in groups if group.key != "constant" and not group.left]
     gone = [group for group in groups if group.key == "constant" or group.left]
-    for group in gone:
-        assert isinstance(group.form, Affine)
-        value = np.zeros(len(group.indices)) if group.left else group.form.intercept
-        first = 0 if kept or can_vanish else 1
-        for reader in readers:
-            reader.add_input_(source, group.indices[first:], value[first:])
-        if first:
-            kept = [Group("constant", group.indices[:1], Affine(np.zeros(1), value[:1]), group.exact[:1])]
-    return kept
+    if gone and not staying and not can_vanish:
+        first, *others = gone
+        assert isinstance(first.form, Affine)
+        staying = [Group("constant", first.indices[:1], Affine(np.zeros(1), value_of(first)[:1]), first.exact[:1])]
+        rest = np.arange(1, len(first.indices))
+        gone = [replace(first, indices=first.indices[rest], form=first.form.select(rest), exact=first.exact[rest]), *others]
+    return staying, gone
+
+
+def value_of(group: Group) -> Floats:
+    """What neurons that are not computed count as: their constants, or nothing where they left, (k,)."""
+    assert isinstance(group.form, Affine)
+    return np.zeros(len(group.indices)) if group.left else group.form.intercept
 
 
 def _fold_(own: _Weights, part: slice, group: Group, activation: LearnedActivation) -> tuple[nn.Module, Floats, Floats]:
@@ -290,6 +298,7 @@ def _fold_(own: _Weights, part: slice, group: Group, activation: LearnedActivati
         return make_activation(ActivationSpec("fixed", form.act), count), form.alpha, form.eta
     if isinstance(form, spline.PiecewiseLinear):
         return PiecewiseLinear(form), scale, shift
+    assert not isinstance(form, InnerNetworks)
     if isinstance(form, spline.Polynomial):
         own.scale_rows_(part, form.inverse_half_width, -form.center * form.inverse_half_width)
         return Polynomial(spline.Polynomial(np.zeros(count), np.ones(count), form.coefficients)), scale, shift

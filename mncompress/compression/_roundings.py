@@ -72,9 +72,11 @@ def bound_roundings(network: Network, exact: Exact, domain: Domain, gaps: Gaps) 
             if isinstance(layer.activation, Vaf):
                 is_whole = all(_is_whole(exact, each) for each in (position - 1, position, position + 1))
                 sizes = (layer.linear.in_features, behind) if is_whole else (0, None if behind is None else 0)
-                gain, size = _merged_vaf(part, reach, *sizes)
-                error[:, :n] += gamma * terms[:, :n] * gain
-                folded[position][:n] += size
+                for group in (each for each in part.groups if each.key == "kept"):
+                    mine = group.indices
+                    gain, size = _merged_vaf(part, group, reach[mine], *sizes)
+                    error[:, mine] += gamma * terms[:, mine] * gain
+                    folded[position][mine] += size
         if layer.residual:
             outputs = _sizes(exact, position, gaps)[:, :n]
             error[:, :n] += errors[position - 1][:, :n]
@@ -166,21 +168,20 @@ def _is_whole(exact: Exact, position: int) -> bool:
     return stays and linear.factors is None and not linear.units and list(linear.weights) == [position - 1]
 
 
-def _merged_vaf(layer: _Layer, reach: Floats, before: int, behind: int | None) -> tuple[Floats, Floats]:
-    """What merging the ends of a `vaf` does: how much its units multiply an error of u, and its terms in the layer behind.
+def _merged_vaf(layer: _Layer, group: Group, reach: Floats, before: int, behind: int | None) -> tuple[Floats, Floats]:
+    """What merging the ends of a kept `vaf` does: how much its units multiply an error of u, and its terms in the layer behind.
 
     Merging with a layer of `before` inputs or `behind` outputs happens only where it takes no more multiply-adds; 0 where they
     are not known, None where there is none.
     """
-    inner = layer.inner
+    inner = layer.inner.select(group.indices) if group.form is None else group.form
+    assert isinstance(inner, InnerNetworks)
     gain = LARGEST_SLOPE * (np.abs(inner.out_weight) * np.abs(inner.first_weight)).sum(1)
-    ends = [inner.first_weight * u[:, None] + inner.biases[0] for u in (layer.low - reach, layer.high + reach)]
+    domain = layer.low[group.indices] - reach, layer.high[group.indices] + reach
+    ends = [inner.first_weight * u[:, None] + inner.biases[0] for u in domain]
     hidden = np.maximum(*(np.abs(ACT_VALUES[inner.act](z)) for z in ends)) + DEEPEST_DIP
     width = inner.first_weight.shape[1]
-    kept = np.zeros(inner.n)
-    for group in layer.groups:
-        kept[group.indices] = group.form is None
-    is_merged = [kept * (size is not None and size * (width - 1) <= inner.n * width) for size in (before, behind)]
+    is_merged = [size is not None and size * (width - 1) <= layer.inner.n * width for size in (before, behind)]
     return gain * is_merged[0], is_merged[1] * (width + 1) * ((np.abs(inner.out_weight) * hidden).sum(1) + np.abs(inner.out_bias))
 
 

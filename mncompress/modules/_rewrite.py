@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mncompress import spline
-from mncompress.analysis import LayerOptions
+from mncompress.analysis import InnerNetworks, LayerOptions
 from mncompress.calibration import LayerCalibration
 from mncompress.compression import Group
 from mncompress.modules._functions import as_learned
@@ -218,6 +218,7 @@ def _split(group: Group, module: nn.Module, foldable: bool) -> tuple[nn.Module, 
             return Polynomial(form), one, zero, one, zero
         core = Polynomial(spline.Polynomial(zero, one, form.coefficients))
         return core, form.inverse_half_width, -form.center * form.inverse_half_width, one, zero
+    assert not isinstance(form, InnerNetworks)
     table = group.key.endswith(":linear")
     if not foldable and not table:
         return CubicSpline(form), one, zero, one, zero
