@@ -112,11 +112,13 @@ def test_layers_in_two_factors_and_layers_that_are_gone() -> None:
     dataset = make_dataset(rng, network)
     options = make_options(network, dataset.train.x)
     everyone, nobody = np.ones(7, bool), np.zeros(9, bool)
-    factored = Assignment(np.array(["cubic_spline"] * 8 + ["constant"]), {"cubic_spline": 24}, nobody, 0, 1e-3, 3)
+    keys = np.array(["cubic_spline"] * 6 + ["native:tanh"] * 2 + ["constant"])
+    factored = Assignment(keys, {"cubic_spline": 24}, nobody, 0, 1e-3, 3)
     for second in (Assignment(np.full(7, "affine"), {}, everyone, 99, 1e-3),
-                   Assignment(np.full(7, "constant"), {}, ~everyone, 0, 1e-3)):
+                   Assignment(np.full(7, "constant"), {}, ~everyone, 0, 1e-3),
+                   Assignment(np.full(7, "cubic_spline"), {"cubic_spline": 24}, ~everyone, 0, 1e-3, 3)):
         compressed, _ = compress_and_move(rng, network, [factored, second], options, dataset, 0.03)
-        assert compressed.maps[0].factors is not None
+        assert [each.factors is not None for each in compressed.maps] == [True, second.factored > 0, False]
         check_outputs(network, compressed, dataset.test.x)
 
 

@@ -158,7 +158,7 @@ def _find_fold(group: Group) -> tuple[Floats, Floats]:
         scale, shift = form.inverse_step, -form.start * form.inverse_step
     elif isinstance(form, spline.Polynomial):
         scale, shift = form.inverse_half_width, -form.center * form.inverse_half_width
-    return np.where(scale != 0, scale, 1.0), np.where(scale != 0, shift, 0.0)
+    return np.where(scale != 0, scale, 1.0), shift
 
 
 def _unfold_form(group: Group, module: nn.Module, own: _Outputs, *, free: bool) -> Group:
