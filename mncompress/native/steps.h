@@ -26,6 +26,7 @@ using mnc::TrainingLayer;
 constexpr float kBeta1 = 0.9f, kBeta2 = 0.999f, kEps = 1e-8f;
 constexpr int64_t kWide = 32;    // features from which on vectors run along them
 constexpr int64_t kBlock = 128;  // rows of a block, at most
+constexpr size_t kOwnRows = 1 << 18, kSharedRows = 1 << 21;  // bytes of the networks that take their steps together
 
 // e(t), its derivative by t, and by the end's parameter p.
 template <class V, Act A>
@@ -316,6 +317,19 @@ class Worker {
   }
 
   void train(size_t from, size_t to) {
+    const size_t groups = (to - from + networks_together() - 1) / networks_together();
+    for (size_t i = 0; i < groups; ++i) train_together(from + (to - from) * i / groups, from + (to - from) * (i + 1) / groups);
+  }
+
+ private:
+  // How many networks take all steps side by side. Large ones then stay in the cache with their moments; small ones gain less by that
+  // than by sharing the work of fetching rows, where they see the same.
+  size_t networks_together() const {
+    const size_t cache = t_.order_stride ? kOwnRows : kSharedRows, bytes = 3 * sizeof(float) * t_.offsets[t_.parameters];
+    return bytes < cache / 16 ? t_.networks : std::max<size_t>(1, cache / bytes);
+  }
+
+  void train_together(size_t from, size_t to) {
     for (int64_t step = t_.from; step < t_.to; ++step) {
       batch_ = std::min(t_.batch, t_.rows - step * t_.batch);
       const int64_t blocks = blocks_of(batch_);
@@ -340,7 +354,6 @@ class Worker {
     }
   }
 
- private:
   static int64_t blocks_of(int64_t rows) { return (rows + kBlock - 1) / kBlock; }
 
   void gather(const int64_t* order, size_t size) {

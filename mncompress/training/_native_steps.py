@@ -21,8 +21,9 @@ from mncompress.training._population import Population
 from mncompress.training._steps import DeviceSplit, batch_sizes
 from mncompress.types import ACTS, Task, TrainConfig
 
-CALL_SECONDS = 0.05
-"""What a call should take at least, and at most twice: it costs nothing then, shows progress, and can be stopped."""
+CALL_SECONDS = 0.2
+"""What a call should take at least, and at most twice: many steps, which is what groups of networks gain by, and still it can be
+stopped."""
 ENDS = ("linear", "fixed", "gated", "skip")
 
 
