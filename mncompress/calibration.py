@@ -9,6 +9,7 @@ the domain costs.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import torch
@@ -49,6 +50,36 @@ class LayerCalibration:
     sensitivity: Floats
 
 
+@dataclass(frozen=True)
+class Extremes:
+    """The last values of n neurons on either side.
+
+    Attributes:
+        smallest: of the values seen, or of each sample's smallest, ascending; (`TAIL`, n), or fewer rows where no more were seen.
+        largest: likewise.
+    """
+
+    smallest: Floats
+    largest: Floats
+
+    @classmethod
+    def none(cls, n: int) -> Self:
+        """Before any value was seen."""
+        return cls(np.zeros((0, n)), np.zeros((0, n)))
+
+    def add(self, low: Floats, high: Floats) -> Self:
+        """With further values, those for either side, (rows, n)."""
+        smallest, largest = np.concatenate([self.smallest, low]), np.concatenate([self.largest, high])
+        kept = min(TAIL, len(smallest))
+        ends = np.partition(smallest, kept - 1, axis=0)[:kept], np.partition(largest, len(largest) - kept, axis=0)[-kept:]
+        return type(self)(*(np.sort(end, axis=0) for end in ends))
+
+    @property
+    def observed(self) -> Floats:
+        """Smallest and largest value, (n, 2)."""
+        return np.stack([self.smallest[0], self.largest[-1]], 1)
+
+
 def calibrate(network: Network, x: NDArray[np.generic], *more: NDArray[np.generic]) -> tuple[LayerCalibration, ...]:
     """Observe every activated layer.
 
@@ -63,7 +94,7 @@ def calibrate(network: Network, x: NDArray[np.generic], *more: NDArray[np.generi
     if len(x) == 0:
         raise DataError("the calibration split is empty: nothing is known about what the activations are given; use more data")
     extremes = find_extremes(network, x, *more)
-    observed = [ends[[0, -1]].T for ends in extremes]
+    observed = [ends.observed for ends in extremes]
     if not all(np.isfinite(limits).all() for limits in observed):
         raise DataError("a pre-activation is not finite on this data; look for enormous values in the data")
     histograms = [np.zeros((len(limits), BINS), np.int64) for limits in observed]
@@ -75,20 +106,12 @@ def calibrate(network: Network, x: NDArray[np.generic], *more: NDArray[np.generi
                  for ends, limits, histogram, values in zip(extremes, observed, histograms, sensitivity, strict=True))
 
 
-def find_extremes(network: Network, *parts: NDArray[np.generic]) -> list[Floats]:
-    """The extreme pre-activations of each neuron over raw features (rows, d): per activated layer as `keep_extremes` gives them."""
-    found = [np.zeros((0, layer.linear.out_features)) for layer in network.activated_layers]
+def find_extremes(network: Network, *parts: NDArray[np.generic]) -> list[Extremes]:
+    """The extreme pre-activations of each neuron over raw features (rows, d), per activated layer."""
+    found = [Extremes.none(layer.linear.out_features) for layer in network.activated_layers]
     for layers in (layers for x in parts for layers in _preactivations(network, x)):
-        found = [keep_extremes(np.concatenate(each)) for each in zip(found, layers, strict=True)]
+        found = [extremes.add(u, u) for extremes, u in zip(found, layers, strict=True)]
     return found
-
-
-def keep_extremes(u: Floats) -> Floats:
-    """The `TAIL` smallest and as many largest of values (rows, n), ascending; all of them where there are no more."""
-    if len(u) > 2 * TAIL:
-        parted = np.partition(u, (TAIL - 1, len(u) - TAIL), axis=0)
-        u = np.concatenate([parted[:TAIL], parted[-TAIL:]])
-    return np.sort(u, axis=0)
 
 
 def count_outside(network: Network, x: NDArray[np.generic], domains: list[Floats]) -> list[NDArray[np.int64]]:
@@ -179,13 +202,13 @@ def _preactivations(network: Network, x: NDArray[np.generic]) -> Iterator[list[F
         yield [u.double().numpy() for u in network.preactivations(part)]
 
 
-def widen(extremes: Floats) -> Floats:
-    """Domains (n, 2): wider than what was seen, and never a single point; see `keep_extremes` for the values (k, n)."""
-    low, high = extremes[0], extremes[-1]
-    width, place = high - low, min(TAIL, len(extremes)) - 1
+def widen(extremes: Extremes) -> Floats:
+    """Domains (n, 2): wider than what was seen, and never a single point."""
+    low, high = extremes.observed.T
+    width = high - low
     least = np.maximum(MARGIN * width, 1e-3 * np.maximum(1.0, np.maximum(np.abs(low), np.abs(high))))
-    below, above = (np.maximum(least, np.minimum(GAPS * gap, LARGEST_MARGIN * width))
-                    for gap in (extremes[place] - low, high - extremes[-1 - place]))
+    below, above = (np.maximum(least, np.minimum(GAPS * (tail[-1] - tail[0]), LARGEST_MARGIN * width))
+                    for tail in (extremes.smallest, extremes.largest))
     return np.stack([low - below, high + above], 1)
 
 

@@ -122,6 +122,27 @@ def test_layers_in_two_factors_and_layers_that_are_gone() -> None:
         check_outputs(network, compressed, dataset.test.x)
 
 
+@pytest.mark.parametrize("residual", [False, True])
+def test_factors_that_are_zero_or_tiny(residual: bool) -> None:
+    """What they were folded into was trained all the same."""
+    rng = np.random.default_rng(8)
+    network = make_network(rng, (10, 8, 8, 3), "warp", residual=residual)
+    first = network.layers[0].activation
+    first.alpha[:4] = torch.tensor([0.0, 1e-17, -1e-20, 0.0])
+    first.beta[4] = 0.0
+    dataset = make_dataset(rng, network)
+    options = make_options(network, dataset.train.x)
+    keys = np.array(["native:tanh"] * 3 + ["affine"] + ["native:tanh"] * 4)
+    assignments = [Assignment(each, {}, np.zeros(8, bool), 0, None) for each in (keys, np.full(8, "native:tanh"))]
+    bounds = []
+    for size in (0.0, 1e-3):
+        compressed, blueprint = compress_and_move(rng, network, assignments, options, dataset, size)
+        assert any(np.abs(group.form.slope).min() < 1e-9 for group in blueprint.groups[0] if group.key == "affine")
+        bounds.append(check_outputs(network, compressed, dataset.test.x)[1].bounds.max())
+    assert bounds[0] < 1e-3
+    assert bounds[1] < 0.1
+
+
 def test_distilled_networks_are_certified() -> None:
     rng = np.random.default_rng(11)
     network = make_network(rng, (2, 8, 8, 1), task="regression")

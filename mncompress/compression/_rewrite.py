@@ -54,8 +54,8 @@ class Group:
     Attributes:
         key: the option's key, a kind or `native:ACT`.
         indices: which neurons of the original layer, (k,).
-        form: what they become, in the units of the original pre-activation; None for `kept`, other inner networks where those that
-            were kept were trained on.
+        form: what they become, in the units of the original pre-activation; None for `kept`, or inner networks of their own, where
+            they were kept and trained on.
         exact: for which of them the form equals the learned activation at every input, (k,).
         left: they are lines that left: the weights behind read what these neurons read.
     """

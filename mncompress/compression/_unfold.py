@@ -29,6 +29,9 @@ from mncompress.compression._rewrite import (
 from mncompress.nn import CubicSpline, Grouped, LearnedActivation, Network, PiecewiseLinear, Polynomial, Scale
 from mncompress.spline import Affine
 
+LEAST = 1e-6
+"""What counts as the least factor: what was folded with a smaller one, or with zero, was trained since like anything else."""
+
 Floats = NDArray[np.float64]
 Indices = NDArray[np.intp]
 
@@ -47,8 +50,8 @@ class _Outputs:
 
     def unfold(self, stored: Floats, known: Floats) -> Floats:
         """Weights (k, n) by y, from those by z and, for what is not stored, those that were known."""
-        weights, scale = known.copy(), self.scale[self.order]
-        weights[:, self.order] = np.divide(stored, scale, out=np.zeros_like(stored), where=scale != 0)
+        weights = known.copy()
+        weights[:, self.order] = stored / self.scale[self.order]
         return weights
 
 
@@ -63,7 +66,8 @@ def unfold(network: Network, groups: Sequence[Sequence[Group]], maps: Sequence[L
         rewritten: what `rewrite` made of it, trained on.
 
     Returns:
-        Groups and maps that stand for what the rewritten network computes.
+        Groups and maps that stand for what the rewritten network computes; its tables of lines, which are not trained, before they
+        were rounded.
     """
     stored, remaining = iter(rewritten.layers), iter(groups)
     outputs, sources = {FEATURES: _Outputs.of(network.spec.in_features)}, [FEATURES]
@@ -147,18 +151,23 @@ def _split(module: nn.Module | None, groups: Sequence[Group]) -> Iterator[nn.Mod
 
 
 def _find_fold(group: Group) -> tuple[Floats, Floats]:
-    """What a form's rows were multiplied by and what was added, (k,); a line without slope is trained like another one."""
+    """What a form's rows count as multiplied by and what was added, (k,)."""
     form, count = group.form, len(group.indices)
     scale, shift = np.ones(count), np.zeros(count)
     if isinstance(form, Affine):
-        scale, shift = form.slope, form.intercept
+        scale, shift = _at_least(form.slope), form.intercept
     elif isinstance(form, spline.Native):
-        scale, shift = form.beta, form.delta
+        scale, shift = _at_least(form.beta), form.delta
     elif isinstance(form, spline.CubicSpline):
         scale, shift = form.inverse_step, -form.start * form.inverse_step
     elif isinstance(form, spline.Polynomial):
         scale, shift = form.inverse_half_width, -form.center * form.inverse_half_width
-    return np.where(scale != 0, scale, 1.0), shift
+    return scale, shift
+
+
+def _at_least(factors: Floats) -> Floats:
+    """Factors that can be divided out: any will do, and the closer to those that were folded, the closer are the parts."""
+    return np.where(np.abs(factors) < LEAST, np.copysign(LEAST, factors), factors)
 
 
 def _unfold_form(group: Group, module: nn.Module, own: _Outputs, *, free: bool) -> Group:
@@ -168,7 +177,7 @@ def _unfold_form(group: Group, module: nn.Module, own: _Outputs, *, free: bool) 
     if isinstance(form, Affine):
         form = Affine(scale, shift)
     elif isinstance(form, spline.Native):
-        alpha, eta = form.alpha, form.eta
+        alpha, eta = _at_least(form.alpha), form.eta
         if free:
             own.scale[group.indices], own.shift[group.indices] = alpha, eta
         elif isinstance(module, nn.Sequential):

@@ -162,7 +162,7 @@ def _look_at_(functions: dict[str, ModuleFunctions], name: str, module: nn.Modul
     if seen.problem is not None:
         return seen.problem
     made = make_functions(module, seen.axis, len(seen.shape), seen.n)
-    reason = probe(made, seen.shape, seen.observed)
+    reason = probe(made, seen.shape, seen.extremes.observed)
     if reason is None:
         functions[name] = made
     return reason

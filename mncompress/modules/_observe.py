@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mncompress.calibration import BINS, LayerCalibration, keep_extremes, make_probes, widen
+from mncompress.calibration import BINS, Extremes, LayerCalibration, make_probes, widen
 from mncompress.errors import ConfigError, DataError
 from mncompress.modules._probe import first_line
 
@@ -34,13 +34,13 @@ class Observation:
     Attributes:
         axis: its channel axis, counted from the front once an input was seen.
         shape: of the first input.
-        extremes: of the samples' smallest and largest values, (k, n) as of `keep_extremes`.
+        extremes: of the samples' smallest and largest values.
         problem: why it cannot be described by one range per channel, or None.
     """
 
     axis: int
     shape: tuple[int, ...] = ()
-    extremes: Floats = field(default_factory=lambda: np.zeros((0, 0)))
+    extremes: Extremes = field(default_factory=lambda: Extremes.none(0))
     counts: NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, BINS), np.int64))
     squares: Tensor = field(default_factory=lambda: torch.zeros(0))
     problem: str | None = "it is never called on the calibration data"
@@ -50,14 +50,9 @@ class Observation:
         """Number of channels."""
         return self.shape[self.axis]
 
-    @property
-    def observed(self) -> Floats:
-        """Smallest and largest value of each channel, (n, 2)."""
-        return self.extremes[[0, -1]].T
-
     def calibration(self, rows: int) -> LayerCalibration:
         """In the form that a network's calibration has; `rows` is how many samples the gradients come from."""
-        return LayerCalibration(widen(self.extremes), self.counts, self.observed, np.sqrt(self.squares.numpy() / rows))
+        return LayerCalibration(widen(self.extremes), self.counts, self.extremes.observed, np.sqrt(self.squares.numpy() / rows))
 
 
 def observe(network: nn.Module, activations: Mapping[str, tuple[nn.Module, int]], x: Tensor) -> dict[str, Observation]:
@@ -73,7 +68,7 @@ def observe(network: nn.Module, activations: Mapping[str, tuple[nn.Module, int]]
     for seen in found.values():
         if seen.problem is None:
             seen.counts = np.zeros((seen.n, BINS), np.int64)
-            if not np.isfinite(seen.observed).all():
+            if not np.isfinite(seen.extremes.observed).all():
                 seen.problem = "what it is given is not finite on the calibration data"
     run_hooked(network, activations, x, lambda name, u: _count_(found[name], u))
     return found
@@ -178,20 +173,19 @@ def _range_(seen: Observation, u: Any) -> None:
     axis = seen.axis % u.dim()
     if not seen.shape:
         seen.axis, seen.shape, seen.problem = axis, tuple(u.shape), None
-        seen.extremes = np.zeros((0, seen.n))
+        seen.extremes = Extremes.none(seen.n)
         if axis == 0:
             seen.problem = "its channel axis is that of the batch"
     if (u.dim(), u.shape[axis]) != (len(seen.shape), seen.n):
         seen.problem = "it is called with different numbers of axes or channels"
     if seen.problem is None:
         samples = _by_channel(u, axis).reshape(len(u), -1, seen.n)
-        ends = [samples[:, 0]] if samples.shape[1] == 1 else [samples.amin(1), samples.amax(1)]
-        seen.extremes = keep_extremes(np.concatenate([seen.extremes, *(end.numpy() for end in ends)]))
+        seen.extremes = seen.extremes.add(samples.amin(1).numpy(), samples.amax(1).numpy())
 
 
 def _count_(seen: Observation, u: Tensor) -> None:
     if seen.problem is None:
-        low, high = torch.from_numpy(seen.observed).T
+        low, high = torch.from_numpy(seen.extremes.observed).T
         position = (_by_channel(u, seen.axis) - low) / (high - low).clamp_min(1e-300) * BINS
         index = position.long().clamp_(0, BINS - 1) + torch.arange(seen.n) * BINS
         seen.counts += torch.bincount(index.flatten(), minlength=seen.counts.size).view(seen.n, BINS).numpy()

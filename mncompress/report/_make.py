@@ -205,7 +205,8 @@ def _notes(latency: Latency, compressed: Compressed, certificate: Certificate, n
         notes.append(f"{outside} of {samples} test samples leave the domain of one neuron, where its replacement was not fitted: "
                      "the test data reach beyond the training data.")
     if compressed.plan.finetuned:
-        notes.append("Distillation moved weights and activations together: the errors of single activations are those before.")
+        notes.append("Distillation moved weights and activations together: the errors of single activations are those before it, "
+                     "their pictures those after it.")
     if certificate.bounds is None:
         notes.append(f"There is no certificate: {certificate.reason}.")
     return (*notes, *latency.problems)
