@@ -89,7 +89,7 @@ def bound_arithmetic(form: AnyForm, lo: ArrayLike, hi: ArrayLike, precision: Pre
     Without what splines jump where s rounds across a knot: see `find_jumps`.
 
     Args:
-        form: N forms, or inner networks.
+        form: N forms.
         lo: lower ends of the domains, (N,) or a scalar.
         hi: upper ends, likewise.
         precision: of the evaluation.

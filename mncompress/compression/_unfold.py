@@ -99,7 +99,8 @@ def unfold(network: Network, groups: Sequence[Sequence[Group]], maps: Sequence[L
             sources = [position, *sources] if is_bypassed(maps, position) else [position]
         found_maps.append(linear)
         if layer.activation is not None:
-            found_groups.append(tuple(group for group in (*staying, *gone) if (group.indices < n - linear.units).all()))
+            found_groups.append(tuple(group for group in (*staying, *gone)
+                                      if len(group.indices) and group.indices[0] < n - linear.units))
     return tuple(found_groups), tuple(found_maps)
 
 
