@@ -12,7 +12,7 @@ from mncompress import spline
 from mncompress.calibration import run_network
 from mncompress.compression import Assignment, Compressed, Study, build, certify, compress_network, rewrite
 from mncompress.compression._evaluate import evaluate_compressed, evaluate_original
-from mncompress.compression._finetune import _make_trainable_
+from mncompress.compression._finetune import _Hermite, _make_trainable_
 from mncompress.compression._unfold import unfold
 from mncompress.nn import CubicSpline
 from mncompress.types import Budget, Plan
@@ -34,13 +34,8 @@ def move(network, size, seed=0):
                 value += step * (value != 0) if name.endswith("slope_changes") else step
         for module in moved.modules():
             if isinstance(module, CubicSpline):     # trained by values and slopes at the knots, so they stay continuous
-                form = spline.CubicSpline(*(each.double().numpy() for each in (module.start, module.inverse_step,
-                                                                               module.coefficients)))
-                values = np.concatenate([form.coefficients[..., 0], form.coefficients[:, -1:].sum(-1)], 1)
-                slopes = np.concatenate([form.coefficients[..., 1], form.coefficients[:, -1:] @ np.arange(4.0)], 1)
-                rise, low, high = np.diff(values, axis=1), slopes[:, :-1], slopes[:, 1:]
-                hermite = np.stack([values[:, :-1], low, 3 * rise - 2 * low - high, low + high - 2 * rise], -1)
-                module.coefficients.copy_(torch.as_tensor(hermite))
+                hermite = _Hermite()
+                module.coefficients.copy_(hermite(*hermite.right_inverse(module.coefficients.double())))
     return moved
 
 
