@@ -284,24 +284,35 @@ def value_of(group: Group) -> Floats:
     return np.zeros(len(group.indices)) if group.left else group.form.intercept
 
 
+def find_fold(group: Group) -> tuple[Floats, Floats]:
+    """The inner affine map of a form, scale u + shift, (k,) each: what the rows of its layer take in."""
+    form, count = group.form, len(group.indices)
+    if isinstance(form, Affine):
+        return form.slope, form.intercept
+    if isinstance(form, spline.Native):
+        return form.beta, form.delta
+    if isinstance(form, spline.Polynomial):
+        return form.inverse_half_width, -form.center * form.inverse_half_width
+    if isinstance(form, spline.CubicSpline):
+        return form.inverse_step, -form.start * form.inverse_step
+    return np.ones(count), np.zeros(count)
+
+
 def _fold_(own: _Weights, part: slice, group: Group, activation: LearnedActivation) -> tuple[nn.Module, Floats, Floats]:
     """Fold the inner affine map into rows `part` of the layer; return what is left with its outer scale and shift."""
     form, count = group.form, len(group.indices)
     scale, shift = np.ones(count), np.zeros(count)
+    own.scale_rows_(part, *find_fold(group))
     if form is None:
         return activation.select(group.indices.tolist()), scale, shift
     if isinstance(form, Affine):
-        own.scale_rows_(part, form.slope, form.intercept)
         return nn.Identity(), scale, shift
     if isinstance(form, spline.Native):
-        own.scale_rows_(part, form.beta, form.delta)
         return make_activation(ActivationSpec("fixed", form.act), count), form.alpha, form.eta
     if isinstance(form, spline.PiecewiseLinear):
         return PiecewiseLinear(form), scale, shift
-    assert not isinstance(form, InnerNetworks)
     if isinstance(form, spline.Polynomial):
-        own.scale_rows_(part, form.inverse_half_width, -form.center * form.inverse_half_width)
         return Polynomial(spline.Polynomial(np.zeros(count), np.ones(count), form.coefficients)), scale, shift
-    own.scale_rows_(part, form.inverse_step, -form.start * form.inverse_step)
+    assert isinstance(form, spline.CubicSpline)
     in_intervals = spline.CubicSpline(np.zeros(count), np.ones(count), form.coefficients)
     return (LinearTable if group.key.endswith(":linear") else CubicSpline)(in_intervals), scale, shift

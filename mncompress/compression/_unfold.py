@@ -20,6 +20,7 @@ from mncompress.compression._rewrite import (
     Factors,
     Group,
     LinearMap,
+    find_fold,
     find_staying,
     is_bypassed,
     is_free,
@@ -152,18 +153,9 @@ def _split(module: nn.Module | None, groups: Sequence[Group]) -> Iterator[nn.Mod
 
 
 def _find_fold(group: Group) -> tuple[Floats, Floats]:
-    """What a form's rows count as multiplied by and what was added, (k,)."""
-    form, count = group.form, len(group.indices)
-    scale, shift = np.ones(count), np.zeros(count)
-    if isinstance(form, Affine):
-        scale, shift = _at_least(form.slope), form.intercept
-    elif isinstance(form, spline.Native):
-        scale, shift = _at_least(form.beta), form.delta
-    elif isinstance(form, spline.CubicSpline):
-        scale, shift = form.inverse_step, -form.start * form.inverse_step
-    elif isinstance(form, spline.Polynomial):
-        scale, shift = form.inverse_half_width, -form.center * form.inverse_half_width
-    return scale, shift
+    """What the rows of a form count as multiplied by, and what was added, (k,)."""
+    scale, shift = find_fold(group)
+    return _at_least(scale) if isinstance(group.form, Affine | spline.Native) else scale, shift
 
 
 def _at_least(factors: Floats) -> Floats:
