@@ -8,7 +8,7 @@ import typer
 from mncompress.files import write_json
 
 from ._completion import PROVIDERS, offer
-from ._options import Json, Quiet, check_choice, parse_sizes, split_list, usage
+from ._options import Json, Quiet, check_choice, parse_count, parse_sizes, split_list, usage
 from ._output import Output, TextTable, open_output
 
 if TYPE_CHECKING:
@@ -163,9 +163,10 @@ def parse_dims(texts: list[str]) -> dict[str, int]:
     found: dict[str, int] = {}
     for text in texts:
         name, _, size = text.rpartition("=")
-        if not name or not (size.isascii() and size.isdigit()):
+        number = parse_count(size)
+        if not name or number is None:
             raise typer.BadParameter(f"{text!r} is not NAME=N with a whole number N", param_hint="--dim")
-        found[name] = int(size)
+        found[name] = number
     return found
 
 

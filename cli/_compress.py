@@ -9,7 +9,7 @@ from mncompress.files import new_folder
 from mncompress.types import Budget
 
 from ._completion import offer_field
-from ._options import Data, DataDir, Json, Out, Overwrite, Quiet, check_options
+from ._options import Data, DataDir, Json, Out, Overwrite, Quiet, check_options, parse_count
 from ._output import open_output
 from ._summary import show_result
 
@@ -22,9 +22,10 @@ def parse_replicate(text: str) -> int | None:
     """
     if text == "best":
         return None
-    if not (text.isascii() and text.isdigit()):
+    number = parse_count(text)
+    if number is None:
         raise typer.BadParameter(f"{text!r} is neither a number nor best", param_hint="--replicate")
-    return int(text)
+    return number
 
 
 def compress(

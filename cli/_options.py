@@ -13,6 +13,7 @@ from mncompress.types import from_json
 from ._completion import data_names, offer
 
 T = TypeVar("T")
+MOST_DIGITS = 18
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, and nothing else there.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress, and only the essential result.")]
@@ -74,13 +75,18 @@ def split_list(text: str, option: str) -> tuple[str, ...]:
     return parts
 
 
+def parse_count(text: str) -> int | None:
+    """A whole number below 10^18, or None where the text is something else."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= MOST_DIGITS else None
+
+
 def parse_sizes(text: str, option: str) -> tuple[int, ...]:
     """Parse `7,7` into positive integers.
 
     Raises:
         typer.BadParameter: an element is not a positive integer.
     """
-    parts = split_list(text, option)
-    if not all(part.isascii() and part.isdigit() and int(part) for part in parts):
+    sizes = tuple(parse_count(part) for part in split_list(text, option))
+    if not all(sizes):
         raise typer.BadParameter(f"{text!r} is not a comma-separated list of positive integers", param_hint=option)
-    return tuple(int(part) for part in parts)
+    return tuple(size for size in sizes if size)

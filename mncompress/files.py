@@ -192,23 +192,23 @@ def atomic_folder(folder: Path, *, overwrite: bool = False) -> Iterator[Path]:
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with _temporary_folder(folder.parent, f".{folder.name}.") as temporary:
-            temporary.chmod(0o777 & ~_umask())
-            yield temporary
+            new = temporary / folder.name       # with everyone's rights, which the temporary folder has not
+            new.mkdir()
+            yield new
             with _uninterrupted():
-                _exchange(temporary, folder)
+                _exchange(new, folder, temporary.with_suffix(".old"))
     except OSError as error:
         raise OutputError(_cannot_write(folder, error)) from error
 
 
-def _exchange(temporary: Path, folder: Path) -> None:
-    """Put a complete folder in the place of what may be there."""
+def _exchange(new: Path, folder: Path, previous: Path) -> None:
+    """Put a complete folder in the place of what may be there, which is called `previous` meanwhile."""
     if not folder.exists():
-        os.replace(temporary, folder)
+        os.replace(new, folder)
         return
-    previous = temporary.with_suffix(".old")
     os.replace(folder, previous)
     try:
-        os.replace(temporary, folder)
+        os.replace(new, folder)
     except BaseException:
         os.replace(previous, folder)
         raise
@@ -273,9 +273,3 @@ def new_folder(parent: Path, name: str) -> Path:
         count += 1
         candidate = parent / f"{name}-{count}"
     return candidate
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -24,7 +24,8 @@ def keep_freed_memory() -> bool:
 
     It holds for everything in the process until its end, and the process then stays near its peak size, which is larger too: blocks
     of different sizes leave gaps. So it is left to whoever owns the process: the command line calls it where it trains or
-    compresses, the library never does. Wide layers gain most: with 100 000 neurons most of an epoch's time was page faults.
+    compresses, and `experiments` in workers of its own. Wide layers gain most: with 100 000 neurons most of an epoch's time was
+    page faults.
 
     Returns:
         Whether the C library is glibc. Elsewhere nothing changes.

@@ -362,6 +362,16 @@ def test_resume_trains_nothing_and_writes_the_same(small_experiments, finished, 
         reproduce("all", dataclasses.replace(SMALL, epochs=3), finished.folder, resume=True, data_sets=())
 
 
+def test_resume_finds_the_cells_of_another_seed(small_experiments, tmp_path):
+    """Also on data that depend on it, as the split of digits does."""
+    settings = dataclasses.replace(SMALL, seed=3)
+    first = reproduce("tiny", settings, tmp_path, data_sets=())
+    again = reproduce("tiny", settings, tmp_path, resume=True, data_sets=())
+    assert (first.plan.finished, again.plan.finished, again.plan.cells) == (0, 3, 3)
+    cell = json.loads(next((tmp_path / "cells").iterdir()).read_text())
+    assert cell["config"]["seed"] == 3
+
+
 def test_damaged_cell_is_told_and_computed_again(small_experiments, finished):
     path = next((finished.folder / "cells").iterdir())
     before = json.loads(path.read_text())

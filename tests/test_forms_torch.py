@@ -451,6 +451,37 @@ def test_interpreted_kernels_pass():
     run_interpreted(__file__, "test_kernels_ and not ahead_of_time")
 
 
+LITTLE_MEMORY = """
+import resource, sys
+import numpy as np, torch
+from mncompress import spline
+from mncompress.nn import CubicSpline
+
+torch.set_num_threads(64)
+rows, intervals, spare = map(int, sys.argv[1:])
+form = CubicSpline(spline.CubicSpline(np.zeros(64), np.ones(64), np.ones((64, intervals, 4))))
+u, y = torch.zeros(rows, 64), torch.zeros(rows, 64)
+form(u)
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + u.numel() * 4 + spare,) * 2)
+try:
+    print(bool((form(u) == 1).all()))
+except MemoryError as error:
+    print(error)
+"""
+
+
+@here
+@native
+@pytest.mark.skipif(sys.platform != "linux", reason="limits memory as Linux does")
+@pytest.mark.parametrize(("rows", "intervals", "spare", "expected"), [
+    (20_000, 4, 20 << 20, "True"),     # room for the stacks of two threads, of the 64 asked for
+    (200_000, 90_000, 20 << 20, "there is not enough memory to compute cubic_spline of a batch of shape (200000, 64)")])
+def test_too_little_memory_is_an_error(rows, intervals, spare, expected):
+    done = subprocess.run([sys.executable, "-c", LITTLE_MEMORY, *map(str, (rows, intervals, spare))], capture_output=True, text=True)
+    assert done.stdout.strip() == expected, done.stderr[-500:]
+
+
 @here
 @native
 @pytest.mark.parametrize("name", ["scalar", "avx2", "avx512", "neon"])

@@ -583,6 +583,28 @@ def test_tensors_may_come_by_keyword(tmp_path):
     assert result.left_alone["act"] == "it is not called with one tensor that has a batch and its channel axis"
 
 
+class CalledTwice(nn.Module):
+    """An activation that is called by keyword, and as usual; in which order is the question."""
+
+    def __init__(self, keyword_first: bool) -> None:
+        super().__init__()
+        self.linear, self.act, self.keyword_first = nn.Linear(4, 6), AlongAxis(make_vaf(6), 1), keyword_first
+
+    def forward(self, x):
+        h = self.linear(x)
+        if self.keyword_first:
+            return self.act(u=h) + self.act(2 * h)
+        return self.act(2 * h) + self.act(u=h)
+
+
+@pytest.mark.parametrize("keyword_first", [True, False])
+def test_an_activation_is_left_alone_if_any_call_is_unusual(keyword_first):
+    torch.manual_seed(0)
+    network, x = CalledTwice(keyword_first).eval(), torch.randn(40, 4)
+    result = compress_module(network, x, (x, run(network, x)), Budget(max_logit_error=1e-4), task="regression")
+    assert result.left_alone["act"] == "it is not called with one tensor that has a batch and its channel axis"
+
+
 def test_a_normalization_by_the_batch_is_refused(digits, tmp_path):
     network = nn.Sequential(nn.Flatten(), nn.Linear(64, 10), nn.BatchNorm1d(10, track_running_stats=False))
     reason = "^2 is a BatchNorm1d without running statistics, so what a sample gives depends on its batch"

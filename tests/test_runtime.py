@@ -188,7 +188,7 @@ def test_library_is_looked_for_beside_the_module(path, tmp_path, monkeypatch):
     assert runtime.library_path() is None
     assert native.instruction_set() is None
     library = tmp_path / "libmncompress_ops.so"
-    library.write_bytes(b"no library")
+    library.write_bytes(b"no library, but " + native.INTERFACE)
     assert runtime.library_path() == library
     native.load_library.cache_clear()
     assert native.load_library() is None

@@ -172,8 +172,9 @@ def test_a_replicate_equals_a_network_trained_alone(
         assert_close_weights(together, k, train(dataclasses.replace(config, replicates=1)))
 
 
-def test_a_stack_of_configurations_equals_each_alone(small: str) -> None:
-    base = make_config(small, activation="vaf", inner="tanh", epochs=3, replicates=2)
+@pytest.mark.parametrize("order", ["shared", "own"])
+def test_a_stack_of_configurations_equals_each_alone(order: str, small: str) -> None:
+    base = make_config(small, activation="vaf", inner="tanh", epochs=3, replicates=2, order=order)
     configs = [base, dataclasses.replace(base, lr=1e-2, weight_decay=0.3), dataclasses.replace(base, hidden=(3,)),
                dataclasses.replace(base, init="uniform", replicates=3, activation_lr=2.0),
                dataclasses.replace(base, replicates=4, keep=1)]

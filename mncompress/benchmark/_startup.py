@@ -68,7 +68,7 @@ def measure_startup(model: str, path: PathLike, feeds: Mapping[str, Array], *, p
     Path(path).read_bytes()
     with tempfile.TemporaryDirectory() as folder:
         inputs = Path(folder) / "inputs.npz"
-        np.savez(inputs, allow_pickle=False, **{f"input_{position}": value for position, value in enumerate(feeds.values())})
+        np.savez(inputs, *feeds.values())
         task = {"path": str(path), "inputs": str(inputs), "names": list(feeds), "provider": provider, "threads": threads,
                 "tf32": tf32}
         found = [_run_process(task) for _ in range(processes)]

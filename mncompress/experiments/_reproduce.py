@@ -80,7 +80,7 @@ def reproduce(name: str, settings: TrainConfig, out: Path, *, data_sets: Sequenc
 
     Args:
         name: of a figure, `families`, or `all`.
-        settings: the data of the figures, and the `replicates`, `epochs` and device of everything.
+        settings: the data of the figures, and the `replicates`, `epochs`, seed and device of everything.
         out: the folder; `out/cells` gets a file for each finished cell, so an interruption loses only the one at work.
         data_sets: of `families`, `DATA_SETS` where None; those that are not there are left out and told, unless it is the only one.
         resume: continue in a folder that is not empty; cells that are there are not computed again.
@@ -146,7 +146,7 @@ def _check_folder(out: Path, *, resume: bool) -> None:
 def _complete(recipe: TrainConfig, settings: TrainConfig) -> TrainConfig:
     """A recipe of the table on the data and with the numbers asked for."""
     return dataclasses.replace(recipe, data=settings.data, data_dir=settings.data_dir, replicates=settings.replicates,
-                               epochs=settings.epochs, device=settings.device)
+                               epochs=settings.epochs, seed=settings.seed, device=settings.device)
 
 
 def _load_finished(configs: Mapping[TrainConfig, TrainConfig], folder: Path, data_hash: str,

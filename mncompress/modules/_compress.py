@@ -7,7 +7,7 @@ validation data is taken. Activations of mncompress's families are analyzed exac
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -103,6 +103,7 @@ def compress_module(module: nn.Module, x_calibration: Rows, validation: tuple[Ro
     original = run_module(network, x_validation)
     y = _as_labels(validation[1], original, task)
     run_module(network, x[:2])
+    classes = cache(lambda: run_module(network, x).argmax(1))
     tell("looking for activations")
     unit = 1.0 if task == "classification" else _spread(y)
     base, sites, left = prepare(network, x, budget, unit)
@@ -118,7 +119,7 @@ def compress_module(module: nn.Module, x_calibration: Rows, validation: tuple[Ro
                   for site, choice, allowed in zip(sites, choices, tolerances, strict=True)]
         compressed = rewrite(base, sites, groups)
         verdict = check_budget(budget, task, original, run_module(compressed, x_validation), y,
-                               partial(_count_flips, network, compressed, x), unit)
+                               lambda: int((classes() != run_module(compressed, x).argmax(1)).sum()), unit)
         tell(f"tolerance {tolerance:.2g}: {verdict.reason}")
         return _Attempt(tolerance, tolerances, choices, groups, compressed, verdict)
 
@@ -216,10 +217,6 @@ def _reason(site: Site, group: Group, position: int, error: float, allowed: floa
         return "it equals the activation at every input"
     mean = " in the mean over what it is given" if site.options.criterion == "rms" else ""
     return f"the error on its domain is {error:.2g}, {allowed:.2g} is allowed{mean}"
-
-
-def _count_flips(network: nn.Module, compressed: nn.Module, x: Tensor) -> int:
-    return int((run_module(network, x).argmax(1) != run_module(compressed, x).argmax(1)).sum())
 
 
 def _complete(budget: Budget) -> Budget:

@@ -23,6 +23,7 @@ from mncompress.modules._probe import first_line
 
 BATCH_ROWS = 256
 SENSITIVITY_ROWS = 512
+NEVER_CALLED = "it is never called on the calibration data"
 
 Floats = NDArray[np.float64]
 
@@ -43,7 +44,7 @@ class Observation:
     extremes: Extremes = field(default_factory=lambda: Extremes.none(0))
     counts: NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, BINS), np.int64))
     squares: Tensor = field(default_factory=lambda: torch.zeros(0))
-    problem: str | None = "it is never called on the calibration data"
+    problem: str | None = NEVER_CALLED
 
     @property
     def n(self) -> int:
@@ -167,6 +168,8 @@ def run_module(network: nn.Module, x: Tensor) -> Floats:
 
 def _range_(seen: Observation, u: Any) -> None:
     """Widen an observation's range by one input."""
+    if seen.problem not in (None, NEVER_CALLED):
+        return
     if not isinstance(u, Tensor) or not u.is_floating_point() or u.dim() < 2 or not -u.dim() <= seen.axis < u.dim():
         seen.problem = "it is not called with one tensor that has a batch and its channel axis"
         return

@@ -10,6 +10,8 @@ import struct
 import sys
 from pathlib import Path
 
+INTERFACE = b"mncompress native interface 2"
+"""What a library has in it that was built from sources of this version, or of another that passes the same to its functions."""
 _NAMES = {"win32": "mncompress_ops.dll", "darwin": "libmncompress_ops.dylib"}
 
 
@@ -21,15 +23,20 @@ def library_path() -> Path | None:
 
 @functools.cache
 def check_library() -> str | None:
-    """The reason why the library must not be loaded, or None: to Linux a truncated one is a crash, not an error.
+    """The reason why the library must not be loaded, or None: functions of another version, or a truncated file, would crash.
 
-    An ELF file says itself how long it is: its last part is the table of sections, or a section.
+    An ELF file says itself how long it is: its last part is the table of sections, or a section. Other systems check that.
     """
     path = library_path()
     if path is None:
         return None
     content = path.read_bytes()
-    if sys.platform != "linux" or content[4:5] != b"\x02":       # others check, and so does Linux for what is no ELF of 64 bits
+    reason = _find_truncation(path, content) if sys.platform == "linux" else None
+    return reason or (None if INTERFACE in content else f"{path} was built from other sources")
+
+
+def _find_truncation(path: Path, content: bytes) -> str | None:
+    if content[4:5] != b"\x02":     # Linux itself refuses what is no ELF file of 64 bits
         return None
     try:
         start, size, count = (*struct.unpack_from("<Q", content, 0x28), *struct.unpack_from("<HH", content, 0x3A))
@@ -52,7 +59,7 @@ def load_library() -> ctypes.CDLL | None:
         library = None if path is None or check_library() else ctypes.CDLL(str(path))
     except OSError:
         return None
-    return library if hasattr(library, "mncompress_kernels") else None
+    return library
 
 
 def instruction_set() -> str | None:

@@ -20,7 +20,7 @@ struct Avx2 {
   static constexpr size_t width = 8, vectors = 3, rows = 6;
   using F = __m256;
   using I = __m256i;
-  static void prefetch(const float* p) { _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T1); }
+  static void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T1); }
   static F load(const float* p) { return _mm256_loadu_ps(p); }
   static void store(float* p, F a) { _mm256_storeu_ps(p, a); }
   static I first(size_t n) {

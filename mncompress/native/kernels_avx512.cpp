@@ -21,7 +21,7 @@ struct Avx512 {
   using F = __m512;
   using I = __m512i;
   static __mmask16 first(size_t n) { return static_cast<__mmask16>((1u << n) - 1); }
-  static void prefetch(const float* p) { _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T1); }
+  static void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T1); }
   static F load(const float* p) { return _mm512_loadu_ps(p); }
   static void store(float* p, F a) { _mm512_storeu_ps(p, a); }
   static F load_n(const float* p, size_t n) { return _mm512_maskz_loadu_ps(first(n), p); }

@@ -16,7 +16,7 @@ struct Neon {
   static constexpr size_t width = 4, vectors = 4, rows = 12;
   using F = float32x4_t;
   using I = int32x4_t;
-  static void prefetch(const float* p) { __builtin_prefetch(p); }
+  static void prefetch(const void* p) { __builtin_prefetch(p); }
   static F load(const float* p) { return vld1q_f32(p); }
   static void store(float* p, F a) { vst1q_f32(p, a); }
   static F load_n(const float* p, size_t n) {

@@ -14,7 +14,7 @@ struct Scalar {
   static constexpr size_t width = 1, vectors = 4, rows = 4;
   using F = float;
   using I = int;
-  static void prefetch(const float*) {}
+  static void prefetch(const void*) {}
   static F load(const float* p) { return *p; }
   static void store(float* p, F a) { *p = a; }
   static F load_n(const float* p, size_t) { return *p; }

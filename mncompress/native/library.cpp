@@ -642,5 +642,8 @@ MNC_EXPORT ort::Status* RegisterCustomOps(ort::SessionOptions* options, const or
       options, elementwise_only ? library.elementwise : library.all);
 }
 
+// What `INTERFACE` of mncompress/native/__init__.py looks for: its number changes with what Python passes to any function.
+MNC_EXPORT const char* mncompress_interface() { return "mncompress native interface 2"; }
+
 // The instruction set in use, for reports.
 MNC_EXPORT const char* mncompress_kernels() { return mnc::kernels().name; }

@@ -107,10 +107,16 @@ void multiply_transposed(const float* u_grad, size_t outputs, const float* from,
   });
 }
 
-// J neurons. Rows `ahead`, where there are, come into the cache meanwhile.
+// Rows that come into the cache meanwhile, each null or of features of so many bytes.
+struct Ahead {
+  const char* const* rows;
+  size_t feature_bytes;
+};
+
+// J neurons.
 template <class V, size_t J>
-MNC_NOINLINE void project_group(const float* const* rows, const float* const* ahead, size_t features, const float* weight,
-                                const float* bias, float* u, size_t count, size_t stride) {
+MNC_NOINLINE void project_group(const float* const* rows, Ahead ahead, size_t features, const float* weight, const float* bias,
+                                float* u, size_t count, size_t stride) {
   for (size_t b = 0; b < count; b += kRows) {
     typename V::F sum[J][kRows];
     for (size_t j = 0; j < J; ++j)
@@ -119,7 +125,7 @@ MNC_NOINLINE void project_group(const float* const* rows, const float* const* ah
       typename V::F x[kRows];
       for (size_t r = 0; r < kRows; ++r) x[r] = access.load(rows[b + r] + k);
       for (size_t r = 0; r < kRows; ++r)
-        if (ahead && ahead[b + r]) V::prefetch(ahead[b + r] + k);
+        if (ahead.rows && ahead.rows[b + r]) V::prefetch(ahead.rows[b + r] + k * ahead.feature_bytes);
       for (size_t j = 0; j < J; ++j) {
         const auto w = access.load(weight + j * features + k);
         for (size_t r = 0; r < kRows; ++r) sum[j][r] = V::fma(x[r], w, sum[j][r]);
@@ -134,10 +140,10 @@ MNC_NOINLINE void project_group(const float* const* rows, const float* const* ah
 
 // u (neurons, stride) = weight (neurons, features) times `count` rows, a multiple of kRows, + bias, along the features.
 template <class V>
-void project(const float* const* rows, const float* const* ahead, size_t features, const float* weight, const float* bias,
-             size_t neurons, float* u, size_t count, size_t stride) {
+void project(const float* const* rows, Ahead ahead, size_t features, const float* weight, const float* bias, size_t neurons, float* u,
+             size_t count, size_t stride) {
   by_group<Tile<V>::neurons>(neurons, [&](size_t n, auto group) {
-    project_group<V, decltype(group)::value>(rows, n ? nullptr : ahead, features, weight + n * features, bias + n, u + n * stride, count,
+    project_group<V, decltype(group)::value>(rows, n ? Ahead{} : ahead, features, weight + n * features, bias + n, u + n * stride, count,
                                              stride);
   });
 }

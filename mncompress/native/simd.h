@@ -351,7 +351,7 @@ void project_rows(const Linear& op, const float* x, size_t rows, float* sums) {
   const size_t count = mnc::padded(rows, kRows);
   const float* at[kStride < kRows ? kRows : kStride];
   for (size_t b = 0; b < count; ++b) at[b] = x + (b < rows ? b : rows - 1) * op.inputs;
-  project<V>(at, nullptr, op.inputs, op.by_row.data(), op.bias.data(), op.outputs, sums, count, kStride);
+  project<V>(at, {}, op.inputs, op.by_row.data(), op.bias.data(), op.outputs, sums, count, kStride);
   for (size_t n = 0; n < op.outputs; ++n)
     for (size_t b = count; b < kStride; ++b) sums[n * kStride + b] = 0;
 }

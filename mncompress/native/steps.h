@@ -303,8 +303,8 @@ template <class V>
 class Worker {
  public:
   explicit Worker(const Training& t)
-      : t_(t), features_(t.layer[0].inputs), stride_(mnc::padded(std::min(t.batch, kBlock), std::max(V::width, kRows))),
-        wide_(features_ >= kWide) {
+      : t_(t), features_(t.layer[0].inputs), feature_bytes_(t.is_pixels ? 1 : sizeof(float)), pitch_(mnc::padded(features_, V::width)),
+        stride_(mnc::padded(std::min(t.batch, kBlock), std::max(V::width, kRows))), wide_(features_ >= kWide) {
     size_t most = 0, scratch = 0, values = 0;
     for (int64_t i = 0; i < t.layers; ++i) {
       most = std::max<size_t>(most, t.layer[i].neurons);
@@ -313,7 +313,7 @@ class Worker {
     }
     u_.resize(values * stride_), y_.resize(values * stride_), by_u_.resize(most * stride_), by_y_.resize(most * stride_);
     scratch_.resize(scratch * V::width), gradients_.resize(t.offsets[t.parameters]), rows_.resize(stride_), ahead_.resize(stride_);
-    x_.resize(wide_ ? 0 : features_ * stride_);
+    x_.resize(wide_ ? 0 : features_ * stride_), from_pixels_.resize(t.is_pixels ? stride_ * pitch_ : 0);
   }
 
   void train(size_t from, size_t to) {
@@ -358,9 +358,22 @@ class Worker {
 
   void gather(const int64_t* order, size_t size) {
     order_ = order, size_ = size;
-    for (size_t b = 0; b < stride_; ++b) rows_[b] = t_.x + order[std::min(b, size_ - 1)] * features_;
+    for (size_t b = 0; b < size_; ++b) {
+      const char* row = row_of(order[b]);
+      rows_[b] = t_.is_pixels ? standardize(reinterpret_cast<const uint8_t*>(row), &from_pixels_[b * pitch_])
+                              : reinterpret_cast<const float*>(row);
+    }
+    std::fill(rows_.begin() + size_, rows_.end(), rows_[size_ - 1]);
     for (size_t k = 0; k < (wide_ ? 0 : features_); ++k)
       for (size_t b = 0; b < stride_; ++b) x_[k * stride_ + b] = rows_[b][k];
+  }
+
+  const char* row_of(int64_t i) const { return t_.x + i * features_ * feature_bytes_; }
+
+  // Pixels stay bytes in memory, a quarter of what floats would be, and become floats in the cache.
+  const float* standardize(const uint8_t* pixels, float* to) const {
+    for (size_t k = 0; k < features_; ++k) to[k] = (static_cast<float>(pixels[k]) - t_.shift) * t_.factor;
+    return to;
   }
 
   // Which rows to fetch for the step after this one, and, where networks have their own, for the network after this one.
@@ -371,7 +384,7 @@ class Worker {
     const int64_t* next = own && !last ? order(network + 1, step) : order(from, step + 1);
     const size_t count = own && !last ? batch_ : std::min(t_.batch, t_.rows - (step + 1) * t_.batch);
     const size_t parts = own ? 1 : to - from, part = own ? 0 : network - from;  // networks that see the same rows share the work
-    for (size_t b = count * part / parts; b < count * (part + 1) / parts; ++b) ahead_[b] = t_.x + next[b] * features_;
+    for (size_t b = count * part / parts; b < count * (part + 1) / parts; ++b) ahead_[b] = row_of(next[b]);
   }
 
   const int64_t* order(size_t network, int64_t step) const { return t_.order + network * t_.order_stride + step * t_.batch; }
@@ -408,7 +421,7 @@ class Worker {
       const float* weight = at(flat, networks, network, layer.weight, neurons * inputs);
       const float* bias = at(flat, networks, network, layer.bias, neurons);
       float* to = layer.activated ? u : y;
-      if (i == 0 && wide_) project<V>(rows_.data(), ahead_.data(), features_, weight, bias, neurons, to, stride_, stride_);
+      if (i == 0 && wide_) project<V>(rows_.data(), {ahead_.data(), feature_bytes_}, features_, weight, bias, neurons, to, stride_, stride_);
       else multiply<V>({weight, inputs, 1}, neurons, inputs, bias, h, to, stride_);
       if (layer.activated)
         with_act(layer.act, [&](auto act) {
@@ -453,13 +466,14 @@ class Worker {
   }
 
   const Training& t_;
-  const size_t features_, stride_;
+  const size_t features_, feature_bytes_, pitch_, stride_;
   const bool wide_;
   int64_t batch_ = 0;  // rows of the step
   size_t size_ = 0;    // rows of the block
   const int64_t* order_ = nullptr;
-  std::vector<const float*> rows_, ahead_;
-  mnc::Table<float> x_, u_, y_, by_u_, by_y_, residual_, scratch_, gradients_;
+  std::vector<const float*> rows_;
+  std::vector<const char*> ahead_;
+  mnc::Table<float> from_pixels_, x_, u_, y_, by_u_, by_y_, residual_, scratch_, gradients_;
 };
 
 template <class V>

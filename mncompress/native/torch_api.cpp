@@ -1,13 +1,15 @@
 // What the torch modules call: forward and backward passes over (rows, neurons), float32 and row-major, on up to `threads`
 // threads. Parameters come as the operators have them and are prepared at every call, since training changes them. Gradients
-// by parameters are sums over the rows. Sizes are those that the caller has checked.
+// by parameters are sums over the rows. Sizes are those that the caller has checked. Each returns 0, or 1 where there was not enough
+// memory, and then what it writes is not to be used.
 #include <algorithm>
 #include <cstring>
-#include <thread>
+#include <new>
 #include <vector>
 
 #include "kernels.h"
 #include "target.h"
+#include "threads.h"
 
 namespace {
 
@@ -86,65 +88,66 @@ Passes passes() {
 // Calls work(from, to) for parts of [0, count), each a multiple of `step` but the last, on as many threads as the elements
 // are worth and `threads` allows.
 template <class Work>
-void split(size_t count, size_t step, size_t elements, size_t threads, Work work) {
+int split(size_t count, size_t step, size_t elements, size_t threads, Work work) {
   const size_t steps = (count + step - 1) / step;
   threads = std::max<size_t>(1, std::min({threads, elements / kThreadWork, steps}));
   const auto part = [&](size_t i) { return std::min(count, steps * i / threads * step); };
-  std::vector<std::thread> others;
-  for (size_t i = 1; i < threads; ++i) others.emplace_back([&, i] { work(part(i), part(i + 1)); });
-  work(0, part(1));
-  for (std::thread& thread : others) thread.join();
+  return !mnc::run_parts(threads, [&](size_t i) { work(part(i), part(i + 1)); });
 }
 
 // The same by blocks of neurons.
 template <class Work>
-void split_neurons(size_t neurons, size_t elements, size_t threads, Work work) {
-  split(neurons, kBlock, elements, threads, [&](size_t from, size_t to) {
+int split_neurons(size_t neurons, size_t elements, size_t threads, Work work) {
+  return split(neurons, kBlock, elements, threads, [&](size_t from, size_t to) {
     for (size_t n = from; n < to; n += kBlock) work(n, std::min(n + kBlock, to));
   });
 }
 
 }  // namespace
 
-MNC_EXPORT void mncompress_cubic_spline(size_t rows, size_t neurons, size_t intervals, size_t threads, const float* x,
-                                        const float* start, const float* inverse_step, const float* coefficients, float* y) {
+MNC_EXPORT int mncompress_cubic_spline(size_t rows, size_t neurons, size_t intervals, size_t threads, const float* x,
+                                       const float* start, const float* inverse_step, const float* coefficients, float* y) try {
   const mnc::Kernels& kernels = mnc::kernels();
   if (rows <= 2 * intervals || intervals > mnc::kMaxIntervals) {  // not worth the preparation
     const CubicArguments a{rows, neurons, intervals, x, start, inverse_step, coefficients};
     return split_neurons(neurons, rows * neurons, threads, [&](size_t from, size_t to) { passes().cubic_forward(a, from, to, y); });
   }
   const mnc::CubicSpline<float> op(neurons, intervals, start, inverse_step, coefficients, kernels.width);
-  split(rows, kBlock, rows * neurons, threads, [&](size_t from, size_t to) {
+  return split(rows, kBlock, rows * neurons, threads, [&](size_t from, size_t to) {
     kernels.cubic_spline(op, x + from * neurons, y + from * neurons, to - from, 0, neurons);
   });
+} catch (const std::bad_alloc&) {
+  return 1;
 }
 
-MNC_EXPORT void mncompress_cubic_spline_backward(size_t rows, size_t neurons, size_t intervals, size_t threads, const float* x,
-                                                 const float* start, const float* inverse_step, const float* coefficients,
-                                                 const float* y_grad, float* x_grad, float* start_grad, float* inverse_step_grad,
-                                                 float* coefficients_grad) {
+MNC_EXPORT int mncompress_cubic_spline_backward(size_t rows, size_t neurons, size_t intervals, size_t threads, const float* x,
+                                                const float* start, const float* inverse_step, const float* coefficients,
+                                                const float* y_grad, float* x_grad, float* start_grad, float* inverse_step_grad,
+                                                float* coefficients_grad) {
   const CubicArguments a{rows, neurons, intervals, x, start, inverse_step, coefficients};
   const CubicGradients to_give{y_grad, x_grad, start_grad, inverse_step_grad, coefficients_grad};
-  split_neurons(neurons, rows * neurons, threads, [&](size_t from, size_t to) { passes().cubic_backward(a, to_give, from, to); });
+  return split_neurons(neurons, rows * neurons, threads, [&](size_t from, size_t to) { passes().cubic_backward(a, to_give, from, to); });
 }
 
-MNC_EXPORT void mncompress_piecewise_linear(size_t rows, size_t neurons, size_t knots, size_t threads, const float* x,
-                                            const float* positions, const float* changes, const float* slope,
-                                            const float* intercept, float* y) {
+MNC_EXPORT int mncompress_piecewise_linear(size_t rows, size_t neurons, size_t knots, size_t threads, const float* x,
+                                           const float* positions, const float* changes, const float* slope,
+                                           const float* intercept, float* y) try {
   const mnc::Kernels& kernels = mnc::kernels();
   const mnc::PiecewiseLinear<float> op(neurons, knots, positions, changes, slope, intercept, kernels.width);
-  split(rows, kBlock, rows * neurons * (1 + knots / 8), threads, [&](size_t from, size_t to) {
+  return split(rows, kBlock, rows * neurons * (1 + knots / 8), threads, [&](size_t from, size_t to) {
     kernels.piecewise_linear(op, x + from * neurons, y + from * neurons, to - from, 0, neurons);
   });
+} catch (const std::bad_alloc&) {
+  return 1;
 }
 
-MNC_EXPORT void mncompress_piecewise_linear_backward(size_t rows, size_t neurons, size_t knots, size_t threads, const float* x,
-                                                     const float* positions, const float* changes, const float* slope,
-                                                     const float* intercept, const float* y_grad, float* x_grad,
-                                                     float* positions_grad, float* changes_grad, float* slope_grad,
-                                                     float* intercept_grad) {
+MNC_EXPORT int mncompress_piecewise_linear_backward(size_t rows, size_t neurons, size_t knots, size_t threads, const float* x,
+                                                    const float* positions, const float* changes, const float* slope,
+                                                    const float* intercept, const float* y_grad, float* x_grad,
+                                                    float* positions_grad, float* changes_grad, float* slope_grad,
+                                                    float* intercept_grad) {
   const PiecewiseArguments a{rows, neurons, knots, x, positions, changes, slope, intercept};
   const PiecewiseGradients to_give{y_grad, x_grad, positions_grad, changes_grad, slope_grad, intercept_grad};
-  split_neurons(neurons, rows * neurons * (1 + knots / 8), threads,
-                [&](size_t from, size_t to) { passes().piecewise_backward(a, to_give, from, to); });
+  return split_neurons(neurons, rows * neurons * (1 + knots / 8), threads,
+                       [&](size_t from, size_t to) { passes().piecewise_backward(a, to_give, from, to); });
 }

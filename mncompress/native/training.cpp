@@ -2,11 +2,6 @@
 #include "training.h"
 
 #include <algorithm>
-#include <atomic>
-#include <exception>
-#include <new>
-#include <thread>
-#include <vector>
 
 #if defined(__x86_64__) || defined(_M_X64)
 #include <xmmintrin.h>
@@ -14,6 +9,7 @@
 
 #include "kernels.h"
 #include "target.h"
+#include "threads.h"
 
 namespace {
 
@@ -39,23 +35,8 @@ class FlushDenormals {
 // Returns 0, or 1 where there was not enough memory: some networks may have been trained then.
 MNC_EXPORT int mncompress_train(const mnc::Training* training, size_t threads) {
   const size_t networks = training->networks, count = std::max<size_t>(1, std::min(threads, networks));
-  std::atomic<bool> failed{false};
-  const auto work = [&](size_t i) {
+  return !mnc::run_parts(count, [&](size_t i) {
     const FlushDenormals flush;
-    try {
-      mnc::kernels().train(*training, networks * i / count, networks * (i + 1) / count);
-    } catch (const std::bad_alloc&) {
-      failed = true;
-    }
-  };
-  std::vector<std::thread> others;
-  try {
-    others.reserve(count - 1);
-    while (others.size() + 1 < count) others.emplace_back(work, others.size() + 1);
-  } catch (const std::exception&) {  // neither memory nor a thread is to be had: this one does the rest
-  }
-  for (size_t i = others.size() + 1; i < count; ++i) work(i);
-  work(0);
-  for (std::thread& thread : others) thread.join();
-  return failed;
+    mnc::kernels().train(*training, networks * i / count, networks * (i + 1) / count);
+  });
 }

@@ -25,7 +25,9 @@ struct TrainingLayer {
 };
 
 struct Training {
-  const float* x;        // (data rows, features)
+  const char* x;  // features, float32 (data rows, features); or pixels, uint8, which stand for (pixel - shift) * factor
+  int64_t is_pixels;
+  float shift, factor;
   const void* y;         // labels, int64 (data rows); or targets, float32 (data rows, outputs)
   const int64_t* order;  // row numbers: (rows), or (M, rows) with a stride of `rows`
   int64_t order_stride;

@@ -30,8 +30,7 @@ from mncompress.nn._fused import triton_runs
 ROWS, NEURONS = 128, 16
 """What a Triton program has at a time."""
 
-NATIVE = hasattr(load_library(), "mncompress_cubic_spline_backward")
-"""Whether the library is there, and not older than this module."""
+NATIVE = load_library() is not None
 
 Operator = Callable[..., Any]
 
@@ -84,16 +83,17 @@ def _sizes(u: Tensor, parameters: tuple[Tensor, ...]) -> tuple[int, int, int]:
 
 
 @functools.cache
-def _native_function(name: str, pointers: int) -> Callable[..., None]:
+def _native_function(name: str, pointers: int) -> Callable[..., int]:
     function = getattr(load_library(), f"mncompress_{name}")
-    function.argtypes, function.restype = [ctypes.c_size_t] * 4 + [ctypes.c_void_p] * pointers, None
+    function.argtypes, function.restype = [ctypes.c_size_t] * 4 + [ctypes.c_void_p] * pointers, ctypes.c_int
     return function  # type: ignore[no-any-return]
 
 
 def _call_native(name: str, u: Tensor, parameters: tuple[Tensor, ...], *others: Tensor) -> None:
     """Run a function of the library for contiguous tensors; `others` follow the parameters in its arguments."""
     pointers = [tensor.data_ptr() for tensor in (u, *parameters, *others)]
-    _native_function(name, len(pointers))(*_sizes(u, parameters), torch.get_num_threads(), *pointers)
+    if _native_function(name, len(pointers))(*_sizes(u, parameters), torch.get_num_threads(), *pointers):
+        raise MemoryError(f"there is not enough memory to compute {name} of a batch of shape {tuple(u.shape)}")
 
 
 def _native_forward(name: str, u: Tensor, *parameters: Tensor) -> Tensor:

@@ -83,7 +83,7 @@ class FusedStepper(ABC):
     def __init__(self, population: Population, optimizer: Adam, split: DeviceSplit, configs: Sequence[TrainConfig],
                  task: Task) -> None:
         self.population, self.optimizer, self.split, self.config, self.task = population, optimizer, split, configs[0], task
-        self.sizes = batch_sizes(len(split.x), self.config.batch_size)
+        self.sizes = batch_sizes(len(split.y), self.config.batch_size)
         self.layer = make_layer(population)
         networks, self.device = population.replicates, population.flat.device
         self.groups = 1 if self.config.order == "shared" else networks
@@ -93,10 +93,10 @@ class FusedStepper(ABC):
         else:
             values = split.pixels.values
             missing = -values.shape[1] % ALIGNMENT
-            self.x = torch.nn.functional.pad(values, (0, missing)) if missing else values.contiguous()
+            self.x = torch.nn.functional.pad(values, (0, missing)) if missing else values
             self.shift, self.factor, self.parts = split.pixels.shift, split.pixels.factor, 2 if self.precision == "tf32x3" else 1
         self.floats = population.flat.numel() // networks - self.layer.bias
-        self.order = self._zeros(self.groups, len(split.x), dtype=torch.long)
+        self.order = self._zeros(self.groups, len(split.y), dtype=torch.long)
         self.schedule, self.total = self._zeros(len(self.sizes), 3), self._zeros(networks)
         self.rates, self.decays = make_rates(population, configs)
         self.place, self.spread, self.kind = _make_places(population)
@@ -107,7 +107,7 @@ class FusedStepper(ABC):
     @property
     def features(self) -> int:
         """Of the data."""
-        return self.split.x.shape[1]
+        return self.split.raw.shape[1]
 
     @property
     def stride(self) -> int:
@@ -124,7 +124,7 @@ class FusedStepper(ABC):
         changed = [self.population.flat, optimizer.first, optimizer.second, self.total,
                    *(slot["step"] for slot in optimizer.state.values()), *(group["lr"] for group in optimizer.param_groups)]
         saved = [value.detach().clone() for value in changed]
-        order = torch.arange(len(self.split.x), device=self.device)
+        order = torch.arange(len(self.split.y), device=self.device)
         try:
             expected = self._take_plain_steps(order)
             _restore(changed, saved)

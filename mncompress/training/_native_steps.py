@@ -40,7 +40,8 @@ class _Training(ctypes.Structure):
     """`mnc::Training`."""
 
     _fields_ = [
-        *((name, ctypes.c_void_p) for name in ("x", "y", "order")),
+        ("x", ctypes.c_void_p), ("is_pixels", ctypes.c_int64), ("shift", ctypes.c_float), ("factor", ctypes.c_float),
+        *((name, ctypes.c_void_p) for name in ("y", "order")),
         *((name, ctypes.c_int64) for name in ("order_stride", "rows", "batch", "classify", "networks")),
         *((name, ctypes.c_void_p) for name in ("flat", "first", "second", "total")),
         ("parameters", ctypes.c_int64),
@@ -55,8 +56,8 @@ class NativeStepper:
                  task: Task) -> None:
         self.optimizer, self.config = optimizer, configs[0]
         self.steps = 1
-        self.sizes = batch_sizes(len(split.x), self.config.batch_size)
-        networks, rows = population.replicates, len(split.x)
+        self.sizes = batch_sizes(len(split.y), self.config.batch_size)
+        networks, rows = population.replicates, len(split.y)
         shared = self.config.order == "shared"
         self.order = torch.zeros(1 if shared else networks, rows, dtype=torch.long)
         self.total = torch.zeros(networks, dtype=torch.float32)
@@ -66,10 +67,11 @@ class NativeStepper:
                      *make_rates(population, configs))
         flat, first, second, x, y, places, rates, decays = (tensor.data_ptr() for tensor in self.kept)
         layers = make_layers(population)
+        as_floats = (False, 0.0, 1.0) if split.pixels is None else (True, split.pixels.shift, split.pixels.factor)
         self.training = _Training(
-            x, y, self.order.data_ptr(), 0 if shared else rows, rows, self.sizes[0], task == "classification", networks, flat,
-            first, second, self.total.data_ptr(), len(offsets) - 1, places, rates, decays, self.schedule.data_ptr(), len(layers),
-            layers)
+            x, *as_floats, y, self.order.data_ptr(), 0 if shared else rows, rows, self.sizes[0], task == "classification", networks,
+            flat, first, second, self.total.data_ptr(), len(offsets) - 1, places, rates, decays, self.schedule.data_ptr(),
+            len(layers), layers)
 
     def start_epoch(self, order: Tensor, epoch: int) -> None:
         """See `Stepper`."""
@@ -96,7 +98,7 @@ class NativeStepper:
 
 def can_train_natively(population: Population, config: TrainConfig) -> bool:
     """Whether a `NativeStepper` can train these networks."""
-    return population.flat.device.type == "cpu" and not config.batch_norm and hasattr(load_library(), "mncompress_train")
+    return population.flat.device.type == "cpu" and not config.batch_norm and load_library() is not None
 
 
 @functools.cache
@@ -115,7 +117,7 @@ def _check(split: DeviceSplit, population: Population, task: Task) -> tuple[Tens
     """
     layers = population.template.layers
     features, outputs = layers[0].linear.in_features, layers[-1].linear.out_features
-    x = split.x.to(torch.float32).contiguous()
+    x = split.x.to(torch.float32).contiguous() if split.pixels is None else split.pixels.values
     y = split.y.to(torch.int64 if task == "classification" else torch.float32).contiguous()
     expected = (len(x),) if task == "classification" else (len(x), outputs)
     if x.ndim != 2 or x.shape[1] != features or y.shape != expected:

@@ -24,10 +24,10 @@ TILE, FLOATS = {True: 128, False: 32}, 256
 
 def can_stay(population: Population, config: TrainConfig, split: DeviceSplit) -> bool:
     """Whether a `ResidentStepper` suits these networks, which can be fused."""
-    batch = pad(min(config.batch_size, len(split.x)))
+    batch = pad(min(config.batch_size, len(split.y)))
     widest = max(pad(layer.linear.out_features) for layer in population.template.layers)
     return (widest <= MAX_NEURONS and batch * widest <= MAX_VALUES
-            and (split.pixels is not None or split.x.shape[1] <= FEW_FEATURES))
+            and (split.pixels is not None or split.raw.shape[1] <= FEW_FEATURES))
 
 
 class ResidentStepper(FusedStepper):
@@ -50,6 +50,6 @@ class ResidentStepper(FusedStepper):
             train[networks,](
                 self.x, self.x.shape[1], self.shift, self.factor, self.split.y, self.order, self.stride, flat, first, second,
                 self.gradients, self.total, self.schedule, self.rates, self.decays, self.place, self.spread, self.kind, start,
-                len(sizes), len(self.split.x), batch, networks, self.features, self.floats, LAYER=self.layer, R=rows,
+                len(sizes), len(self.split.y), batch, networks, self.features, self.floats, LAYER=self.layer, R=rows,
                 K=tile, FLOATS=FLOATS, CLASSIFY=self.task == "classification", PARTS=self.parts, PRECISION=self.precision,
                 num_warps=8 if widest * rows >= MAX_VALUES // 2 else 4)

@@ -5,6 +5,7 @@ comes from the host; on CUDA the whole step, data gathering included, is capture
 code runs as it stands.
 """
 
+import functools
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mncompress.nn import Standardize
 from mncompress.training._metrics import loss_per_replicate
 from mncompress.training._optimizer import Adam, rate_factor
 from mncompress.training._population import Population
@@ -33,12 +35,26 @@ class Pixels:
 
 @dataclass(frozen=True)
 class DeviceSplit:
-    """A split on the device: standardized features (n, d); labels (n,), or standardized targets (n, out_features)."""
+    """A split on the device."""
 
-    x: Tensor
+    raw: Tensor
+    """Features as they are stored, (n, d), uint8 or float."""
+    features: Standardize
     y: Tensor
-    pixels: Pixels | None = None
-    """What x was made of, if it was pixels."""
+    """Labels (n,), or standardized targets (n, out_features)."""
+
+    @functools.cached_property
+    def x(self) -> Tensor:
+        """Standardized features (n, d), float32: four times as many bytes as pixels."""
+        x: Tensor = self.features(self.raw)
+        return x
+
+    @functools.cached_property
+    def pixels(self) -> Pixels | None:
+        """The features, if they are pixels."""
+        shift, scale = self.features.shift, self.features.scale
+        alike = self.raw.dtype == torch.uint8 and bool((shift == shift[0]).all() and (scale == scale[0]).all())
+        return Pixels(self.raw.contiguous(), float(shift[0]), 1 / float(scale[0])) if alike else None
 
 
 class Stepper:
@@ -51,12 +67,12 @@ class Stepper:
 
     def __init__(self, population: Population, optimizer: Adam, split: DeviceSplit, config: TrainConfig, task: Task) -> None:
         self.population, self.optimizer, self.split, self.task = population, optimizer, split, task
-        self.sizes = batch_sizes(len(split.x), config.batch_size)
+        self.sizes = batch_sizes(len(split.y), config.batch_size)
         self.batch_size, steps = self.sizes[0], len(self.sizes)
         self.schedule, self.scheduled = config.schedule, config.schedule != "constant" or config.warmup > 0
         self.steps, self.warmup_steps = config.epochs * steps, config.warmup * steps
         device = population.flat.device
-        rows = (len(split.x),) if config.order == "shared" else (population.replicates, len(split.x))
+        rows = (len(split.y),) if config.order == "shared" else (population.replicates, len(split.y))
         self.order = torch.zeros(rows, dtype=torch.long, device=device)
         self.offsets = torch.arange(self.batch_size, device=device)
         self.position = torch.zeros(1, dtype=torch.long, device=device)

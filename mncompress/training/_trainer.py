@@ -13,7 +13,7 @@ from mncompress.training._metrics import follow, is_finite, loss_per_replicate, 
 from mncompress.training._optimizer import Adam
 from mncompress.training._population import Population, make_population
 from mncompress.training._steppers import make_stepper
-from mncompress.training._steps import DeviceSplit, Pixels
+from mncompress.training._steps import DeviceSplit
 from mncompress.types import Device, EpochMetrics, Task, TrainConfig
 
 EVALUATION_ROWS = 65_536
@@ -35,7 +35,9 @@ class Trainer:
         networks = sum(config.replicates for config in configs)
         check_memory(self.config, self.spec, networks, len(dataset.train), self.device)
         features, targets = standardization_of(dataset.train)
-        inits = [(config.init, replicate) for config in configs for replicate in range(config.replicates)]
+        self.numbers = [number for config in configs for number in range(config.replicates)]
+        """Of each network, among those of its configuration."""
+        inits = list(zip((config.init for config in configs for _ in range(config.replicates)), self.numbers, strict=True))
         self.population, self.initial_errors = make_population(
             self.spec, inits, self.config.seed, features, targets, self.device, self.config.batch_norm)
         self.optimizer = Adam(self.population, configs)
@@ -67,7 +69,7 @@ class Trainer:
         rows, seed = len(self.dataset.train), self.config.seed
         if self.config.order == "shared":
             return torch.randperm(rows, generator=order_generator(seed, self.epoch))
-        return torch.stack([torch.randperm(rows, generator=order_generator(seed, self.epoch, k)) for k in range(self.replicates)])
+        return torch.stack([torch.randperm(rows, generator=order_generator(seed, self.epoch, k)) for k in self.numbers])
 
     def validate(self) -> tuple[Tensor, Tensor]:
         """Loss and metric of each network on the validation split, each (M,); the loss of one with infinite weights is nan."""
@@ -157,10 +159,7 @@ def to_device(population: Population, split: Split) -> DeviceSplit:
     """A split as a population on its device reads it."""
     template, device = population.template, population.flat.device
     x, y = (torch.as_tensor(part).to(device) for part in (split.x, split.y))
-    shift, scale = template.features.shift, template.features.scale
-    alike = x.dtype == torch.uint8 and bool((shift == shift[0]).all() and (scale == scale[0]).all())
-    pixels = Pixels(x, float(shift[0]), 1 / float(scale[0])) if alike else None
-    return DeviceSplit(template.features(x), y if template.targets is None else template.targets(y), pixels)
+    return DeviceSplit(x, template.features, y if template.targets is None else template.targets(y))
 
 
 @torch.no_grad()

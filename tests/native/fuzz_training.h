@@ -68,7 +68,9 @@ struct RandomTraining {
     offsets.push_back(static_cast<int64_t>(size));
     const auto draw = [&] { return ordinary ? eighth(1) : any_float(); };
     mnc::Training& t = training;
-    t.x = fill<float>(data * features, draw);
+    t.is_pixels = one_in(3), t.shift = 100, t.factor = 1 / 64.0f;
+    t.x = t.is_pixels ? fill<char>(data * features, [] { return below(256); })
+                      : reinterpret_cast<const char*>(fill<float>(data * features, draw));
     t.classify = one_in(2);
     t.y = t.classify ? static_cast<const void*>(fill<int64_t>(data, [&] { return below(outputs); })) : fill<float>(data * outputs, draw);
     const bool own = one_in(2);
