@@ -43,9 +43,9 @@ from mncompress.experiments._families import Advantage, compare
 from mncompress.experiments._frontier import Point, load_data, load_point, make_points, run_point
 from mncompress.experiments._plots import DARK, GREY, LIGHT, PALETTE, _make_page
 from mncompress.export import write_onnx
+from mncompress.figures import save_figure
 from mncompress.files import write_json
 from mncompress.nn import Network, count_macs
-from mncompress.report._plots import save_figure
 from mncompress.spline import Affine
 from mncompress.types import Plan
 

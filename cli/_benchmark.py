@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mncompress.figures import FORMATS
 from mncompress.files import write_json
 
 from ._completion import PROVIDERS, offer
@@ -59,7 +60,7 @@ def benchmark(
     given_dims, given_ranges = parse_dims(dims or []), parse_ranges(ranges or [])
     if out is not None and out.suffix != ".json":       # such as the model that is being measured
         raise typer.BadParameter(f"{out} does not end in .json", param_hint="--out")
-    if plot is not None and plot.suffix not in (".png", ".svg"):
+    if plot is not None and plot.suffix.removeprefix(".") not in FORMATS:
         raise typer.BadParameter(f"{plot} does not end in .png or .svg", param_hint="--plot")
 
     from mncompress import benchmark as library

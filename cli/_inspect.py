@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mncompress.figures import FORMATS
 from mncompress.files import new_folder
 from mncompress.types import to_json
 
@@ -14,8 +15,6 @@ from ._output import Output, TextTable, open_output
 if TYPE_CHECKING:
     from mncompress.report import Inspection
 
-FORMATS = ("png", "svg")
-"""Those of `mncompress.report`, which is not imported here."""
 SKETCHES_WIDTH = 100
 """Columns of the pictures where stdout is no terminal."""
 MOST_LISTED = 48

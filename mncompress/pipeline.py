@@ -21,12 +21,12 @@ from mncompress.compression import compress_network
 from mncompress.data import Dataset, load_dataset
 from mncompress.errors import CheckpointError, ConfigError, DataError, ExportError, OutputError
 from mncompress.export import check_export, check_opset, write_onnx
+from mncompress.figures import FORMATS
 from mncompress.files import atomic_folder, check_output_folder, hold_folder, write_json
 from mncompress.modules import compress_module
 from mncompress.native import instruction_set
 from mncompress.nn import Network, make_relu_twin
 from mncompress.report import (
-    FORMATS,
     NO_KERNELS,
     Export,
     Inspection,

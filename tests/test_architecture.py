@@ -13,7 +13,7 @@ from checkout import ROOT, needs_sources
 LAYERS = (
     {"errors"},
     {"types", "files", "memory", "native"},
-    {"onnx_file", "spline"},
+    {"onnx_file", "spline", "figures"},
     {"runtime"},
     {"nn"},
     {"data"},
@@ -29,7 +29,7 @@ LAYERS = (
 )
 """From low to high. A module imports only from lower layers, and a subpackage from itself."""
 RANK = {module: rank for rank, layer in enumerate(LAYERS) for module in layer}
-WITHOUT_TORCH = ("errors", "types", "files", "memory", "native", "onnx_file", "spline", "runtime", "benchmark")
+WITHOUT_TORCH = ("errors", "types", "files", "memory", "native", "figures", "onnx_file", "spline", "runtime", "benchmark")
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,15 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from matplotlib.figure import Figure
 from matplotlib.image import imread
 from typer.testing import CliRunner
 
 from mncompress import benchmark
-from mncompress.benchmark import Settings, _measure, _plot, _run, _startup
+from mncompress.benchmark import Settings, _measure, _run, _startup
 from mncompress.benchmark._inputs import TensorSpec
 from mncompress.errors import ConfigError, DataError, RuntimeProviderError
+from mncompress.figures import save_figure
 
 FAST = {"sessions": 6, "rounds": 6, "startup": 0}
 MIXED = """<ir_version: 8, opset_import: ["" : 17]>
@@ -243,7 +245,7 @@ def test_command_refuses_in_one_line(command, tmp_path, monkeypatch, args, code,
 
 def test_a_picture_needs_a_known_suffix(tmp_path):
     with pytest.raises(ConfigError, match=r"x.pdf ends neither in .png nor in .svg"):
-        _plot.check_plot_path(Path("x.pdf"))
+        save_figure(Path("x.pdf"), Figure())
 
 
 CHANGING = """<ir_version: 8, opset_import: ["" : 17]>

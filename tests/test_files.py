@@ -159,7 +159,7 @@ def test_failed_swap_puts_the_old_folder_back(tmp_path: Path, monkeypatch: pytes
     write_text(folder / "old", "1")
 
     def fail_for_the_new_one(source: Path, target: Path) -> None:
-        if Path(source).suffix == ".tmp":
+        if Path(source).parent.suffix == ".tmp":
             raise OSError(errno.EIO, "Input/output error")
         replace(source, target)
 

@@ -478,7 +478,8 @@ except MemoryError as error:
     (20_000, 4, 20 << 20, "True"),     # room for the stacks of two threads, of the 64 asked for
     (200_000, 90_000, 20 << 20, "there is not enough memory to compute cubic_spline of a batch of shape (200000, 64)")])
 def test_too_little_memory_is_an_error(rows, intervals, spare, expected):
-    done = subprocess.run([sys.executable, "-c", LITTLE_MEMORY, *map(str, (rows, intervals, spare))], capture_output=True, text=True)
+    command = [sys.executable, "-c", LITTLE_MEMORY, *map(str, (rows, intervals, spare))]
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.stdout.strip() == expected, done.stderr[-500:]
 
 

@@ -11,10 +11,8 @@ import numpy as np
 from mncompress.benchmark._measure import Measurement
 from mncompress.benchmark._rows import Row
 from mncompress.benchmark._run import Benchmark
-from mncompress.errors import ConfigError
-from mncompress.files import atomic_path
+from mncompress.figures import save_figure
 
-FORMATS = (".png", ".svg")
 COLORS = ("#16283a", "#1f8ac0", "#d9822b", "#5a9e4b", "#a4539b", "#8c6d31", "#6b7280", "#c43d4b")
 STYLES = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (5, 1.2, 1.2, 1.2)))
 _PANEL, _HEAD, _GAP = (3.1, 2.1), 0.62, (0.45, 0.62)
@@ -31,22 +29,7 @@ def save_plot(path: Path, result: Benchmark) -> None:
         ConfigError: another suffix.
         OutputError: `path` cannot be written.
     """
-    from matplotlib import rc_context
-
-    check_plot_path(path)
-    with atomic_path(path) as temporary, rc_context({"svg.hashsalt": "mncompress"}):
-        kind = path.suffix.removeprefix(".")
-        draw(result).savefig(temporary, format=kind, dpi=130, metadata={"Date": None} if kind == "svg" else None)
-
-
-def check_plot_path(path: Path) -> None:
-    """Refuse a path that is no picture.
-
-    Raises:
-        ConfigError: its suffix is none of `FORMATS`.
-    """
-    if path.suffix not in FORMATS:
-        raise ConfigError(f"{path} ends neither in .png nor in .svg; choose one of them for the picture")
+    save_figure(path, draw(result))
 
 
 def draw(result: Benchmark) -> Any:

@@ -94,7 +94,7 @@ def build(network: Network, options: Sequence[LayerOptions], assignments: Sequen
     """Carry out an assignment per activated layer; repairs, bypasses of low rank and factors need a study."""
     maps, groups, ridges = make_linear_maps(network), [], []
     values = None if study is None else _Values(network, study)
-    for position, (layer, option, assignment) in enumerate(zip(network.activated_layers, options, assignments, strict=True)):
+    for position, (option, assignment) in enumerate(zip(options, assignments, strict=True)):
         parts = make_groups(option, assignment)
         groups.append(parts)
         if values is not None and assignment.factored:
@@ -103,7 +103,7 @@ def build(network: Network, options: Sequence[LayerOptions], assignments: Sequen
             values.activate_(position, maps[position], parts)
         ridge = None
         if position + 1 < len(maps):
-            ridge = _connect_(maps, position, parts, assignment, layer.linear.out_features, values)
+            ridge = _connect_(maps, position, parts, assignment, values)
         ridges.append(ridge)
     return Blueprint(tuple(groups), tuple(maps), tuple(ridges))
 
@@ -182,7 +182,7 @@ def _apply(group: Group, activation: LearnedActivation, u: Tensor) -> Tensor:
     return y
 
 
-def _connect_(maps: list[LinearMap], position: int, groups: Sequence[Group], assignment: Assignment, n: int,
+def _connect_(maps: list[LinearMap], position: int, groups: Sequence[Group], assignment: Assignment,
               values: _Values | None) -> float | None:
     """Let the next layer read what layer `position` has become; returns the ridge of the repair, None where there is none."""
     own, following = maps[position], maps[position + 1]

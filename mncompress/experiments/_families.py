@@ -34,8 +34,8 @@ from mncompress.experiments._frontier import (
 from mncompress.experiments._frontier_plot import draw_frontier
 from mncompress.experiments._tables import Row, write_csv
 from mncompress.experiments._workers import run_in_workers
+from mncompress.figures import FORMATS, save_figure
 from mncompress.files import write_text
-from mncompress.report import save_figure
 from mncompress.runtime import library_path
 from mncompress.training import TrainProgress
 from mncompress.types import TrainConfig
@@ -178,7 +178,7 @@ def run_families(settings: TrainConfig, data_sets: Sequence[str], out: Path, com
         write_text(out / f"{name}.csv", write_csv(_make_rows(points, latencies)))
         costs = [(axis.label, {point.key: axis.cost(point, latencies) for point in points}) for axis in AXES]
         picture = draw_frontier(points, costs, f"{data}, {settings.replicates} networks each")
-        for kind in ("png", "svg"):
+        for kind in FORMATS:
             save_figure(out / f"{name}.{kind}", picture)
             files.append(out / f"{name}.{kind}")
         files.append(out / f"{name}.csv")

@@ -17,8 +17,8 @@ from mncompress.experiments._figures import EXPERIMENTS, Experiment
 from mncompress.experiments._plots import draw_experiment
 from mncompress.experiments._tables import activation_rows, cell_rows, epoch_rows, render_readme, render_verdicts, write_csv
 from mncompress.experiments._workers import run_in_workers
+from mncompress.figures import FORMATS, save_figure
 from mncompress.files import check_output_folder, hold_folder, write_json, write_text
-from mncompress.report import save_figure
 from mncompress.training import TrainProgress
 from mncompress.types import TrainConfig, null_not_finite, to_json
 
@@ -244,7 +244,7 @@ def _write_experiment(out: Path, figure: str, experiment: Experiment, results: R
         tables[f"{figure}-activations.csv"] = activation_rows
     for file, rows in tables.items():
         write_text(out / file, write_csv(rows(experiment, results)))
-    pictures = [out / f"{figure}.{kind}" for kind in ("png", "svg")]
+    pictures = [out / f"{figure}.{kind}" for kind in FORMATS]
     for path in pictures:
         save_figure(path, picture)
     return [*pictures, *(out / file for file in tables)]

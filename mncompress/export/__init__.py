@@ -7,7 +7,9 @@ from mncompress.export._activations import emit_act as emit_act
 from mncompress.export._activations import emit_op as emit_op
 from mncompress.export._activations import to_layout as to_layout
 from mncompress.export._check import ExportCheck as ExportCheck
+from mncompress.export._check import allowed_error as allowed_error
 from mncompress.export._check import check_export as check_export
+from mncompress.export._check import check_model as check_model
 from mncompress.export._check import run_reference as run_reference
 from mncompress.export._functions import make_functions as make_functions
 from mncompress.export._graph import GraphBuilder as GraphBuilder

@@ -66,8 +66,7 @@ def check_export(path: Path, network: Network, x: NDArray[np.generic]) -> Export
         ExportError: the outputs differ by more than the tolerance, or the network's own are not finite; the file is removed.
     """
     expected = _standardized(network, run_network(copy.deepcopy(network).double(), x))
-    rounding = _difference(network, run_network(network, x), expected)
-    tolerance = FACTOR * rounding + RELATIVE * max(1.0, float(np.abs(expected).max()))
+    tolerance = allowed_error(expected, _difference(network, run_network(network, x), expected))
     model = onnx.load(path)
     few = x[:REFERENCE_ROWS].astype(np.float32)
     try:
@@ -86,6 +85,23 @@ def check_export(path: Path, network: Network, x: NDArray[np.generic]) -> Export
         path.unlink(missing_ok=True)
         raise
     return ExportCheck(len(x), len(few), errors[worst], tolerance, len(model.graph.node))
+
+
+def allowed_error(expected: NDArray[np.float64], rounding: float) -> float:
+    """By how much outputs may differ from the expected ones, given by how much the network's own do in float32; see the module."""
+    return FACTOR * rounding + RELATIVE * max(1.0, float(np.abs(expected).max()))
+
+
+def check_model(model: onnx.ModelProto, name: str) -> None:
+    """Let onnx's own checker look at a model that is going to be the file `name`.
+
+    Raises:
+        ExportError: it refuses the model.
+    """
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise ExportError(f"{name} would not be valid ONNX: {str(error).splitlines()[0]}; try another opset") from error
 
 
 def run_reference(model: onnx.ModelProto, x: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mncompress.analysis import make_inner_networks
-from mncompress.errors import ExportError
 from mncompress.export._activations import (
     CubicSplineParameters,
     Linear,
@@ -32,6 +31,7 @@ from mncompress.export._activations import (
     fast_layout,
     to_layout,
 )
+from mncompress.export._check import check_model
 from mncompress.export._functions import make_functions
 from mncompress.export._graph import GraphBuilder, Layout, Value
 from mncompress.export._inline import inline_functions
@@ -78,11 +78,7 @@ def write_onnx(network: Network, path: Path, *, opset_version: int, inline: bool
     model = make_model(network, opset_version=opset_version, metadata=metadata, large_batch=large_batch)
     if inline:
         model = inline_functions(model)
-    try:
-        onnx.checker.check_model(model, full_check=True)
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        reason = str(error).splitlines()[0]
-        raise ExportError(f"{path.name} would not be valid ONNX: {reason}; try another --opset") from error
+    check_model(model, path.name)
     with atomic_path(path) as temporary:
         temporary.write_bytes(model.SerializeToString())
 

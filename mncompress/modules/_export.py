@@ -1,8 +1,8 @@
 """A torch module as an ONNX file: traced by torch.fx, emitted node by node, checked under ONNX Runtime before it appears.
 
 The file has one input `input` (batch, ...) and one output, `logits` or `output`, and the operators of `ai.mncompress` with their
-function bodies. It is compared with the module in float64, on the example and on single samples of it; the tolerance is eight times
-the module's own float32 error plus 1e-5 of the largest output, as for mncompress's own networks.
+function bodies. It is compared with the module in float64, on the example and on single samples of it; `export.allowed_error`
+says how far they may be apart.
 """
 
 import copy
@@ -18,7 +18,7 @@ from torch import Tensor, fx, nn
 
 from mncompress import runtime
 from mncompress.errors import DataError, ExportError
-from mncompress.export import GraphBuilder, inline_functions, make_functions
+from mncompress.export import GraphBuilder, allowed_error, check_model, inline_functions, make_functions
 from mncompress.files import atomic_path
 from mncompress.modules._compress import ModuleResult, Rows
 from mncompress.modules._emit import Emission, emit_node, put_tensors_first_
@@ -26,8 +26,6 @@ from mncompress.modules._emit_forms import FORMS
 from mncompress.modules._observe import copy_module, run_module
 from mncompress.modules._topology import trace
 from mncompress.types import PathLike
-
-RELATIVE, FACTOR = 1e-5, 8.0
 
 
 class _Recorder(fx.Interpreter):
@@ -68,10 +66,7 @@ def export_module(source: ModuleResult | nn.Module, example: Rows, path: PathLik
     x = x.float()
     model = make_module_model(network, x, opset_version=opset_version, output=output)
     model = inline_functions(model) if inline else model
-    try:
-        onnx.checker.check_model(model, full_check=True)
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise ExportError(f"{Path(path).name} would not be valid ONNX: {str(error).splitlines()[0]}; try another opset") from error
+    check_model(model, Path(path).name)
     with atomic_path(Path(path)) as temporary:
         temporary.write_bytes(model.SerializeToString())
         _check(temporary, Path(path).name, network, x)
@@ -114,7 +109,7 @@ def _check(path: Path, name: str, network: nn.Module, x: Tensor) -> None:
     exact, sessions = copy.deepcopy(network).double(), [runtime.make_session(path, optimize=optimize) for optimize in (True, False)]
     for rows in (x if len(x) > 1 else torch.cat([x, x]), x[:1]):
         expected, rounded = run_module(exact, rows.double()), run_module(network, rows)
-        tolerance = FACTOR * float(np.abs(rounded - expected).max()) + RELATIVE * max(1.0, float(np.abs(expected).max()))
+        tolerance = allowed_error(expected, float(np.abs(rounded - expected).max()))
         for session in sessions:
             found = session.run(None, {"input": rows.numpy()})[0]
             error = float(np.abs(found - expected).max()) if found.shape == expected.shape else np.inf

@@ -8,7 +8,6 @@ from mncompress.report._format import at_most as at_most
 from mncompress.report._format import share_at_least as share_at_least
 from mncompress.report._html import render_html as render_html
 from mncompress.report._html import write_html as write_html
-from mncompress.report._inspect import FORMATS as FORMATS
 from mncompress.report._inspect import Inspection as Inspection
 from mncompress.report._inspect import check_inspection as check_inspection
 from mncompress.report._inspect import inspect_curves as inspect_curves
@@ -17,7 +16,6 @@ from mncompress.report._make import NO_KERNELS as NO_KERNELS
 from mncompress.report._make import Export as Export
 from mncompress.report._make import make_report as make_report
 from mncompress.report._plots import draw_activations as draw_activations
-from mncompress.report._plots import save_figure as save_figure
 from mncompress.report._sample import make_curves as make_curves
 from mncompress.report._terminal import arrange_sketches as arrange_sketches
 from mncompress.report._training import make_training_curves as make_training_curves

@@ -12,13 +12,15 @@ from mncompress.report._format import count
 from mncompress.report._style import PALETTE, add_legend, make_figure, style_axes
 from mncompress.types import Report, Trial
 
+HEIGHT = 3.2
+"""Inches."""
 HEADROOM = 2.5
 """The chart reaches so many times the highest of what it must show: the budget, and the networks that keep it."""
 
 
-def draw_frontier(report: Report, width: float = 7.2, height: float = 3.2) -> Any:
+def draw_frontier(report: Report, width: float = 7.2) -> Any:
     """The chart (`matplotlib.figure.Figure`) of the networks that were tried, so many inches wide; see the module."""
-    figure = make_figure(width, height)
+    figure = make_figure(width, HEIGHT)
     axes = figure.add_subplot()
     unit = "per cent of RMSE" if report.argmax_flips is None else "points of accuracy"
     style_axes(axes, f"loss on the validation split, {unit}")

@@ -8,17 +8,17 @@ from typing import Any
 import numpy as np
 
 from mncompress.errors import ConfigError
+from mncompress.figures import FORMATS, save_figure
 from mncompress.report._curves import Curves
 from mncompress.report._format import count
 from mncompress.report._frontier import draw_frontier
 from mncompress.report._latency import group_latency
 from mncompress.report._latency_plot import draw_latency
-from mncompress.report._plots import draw_activations, save_figure
+from mncompress.report._plots import draw_activations
 from mncompress.report._terminal import sketch_neuron, sketch_training
 from mncompress.report._training import TrainingCurves, describe_training, draw_training
 from mncompress.types import Kind, Report
 
-FORMATS = ("png", "svg")
 MOST_SKETCHED = 6
 """Neurons that are also drawn in characters."""
 

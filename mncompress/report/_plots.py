@@ -5,10 +5,8 @@ Colors are those of `_style`.
 """
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-from mncompress.files import atomic_path
 from mncompress.report._curves import Curves
 from mncompress.report._format import error
 from mncompress.report._pack import LEFT, name_kind
@@ -32,19 +30,6 @@ def draw_activations(curves: Curves) -> Iterator[Any]:
         rows = range(start, min(start + page, len(curves)))
         place = "" if len(curves) <= page else f"  ·  {start + 1} to {rows.stop} of {len(curves)}"
         yield _draw_page([make_panel(curves, row) for row in rows], (curves.title or "learned activations") + place)
-
-
-def save_figure(path: Path, figure: Any) -> None:
-    """Write `figure` as PNG or SVG by the suffix of `path`, atomically.
-
-    Raises:
-        OutputError: `path` cannot be written.
-    """
-    from matplotlib import rc_context
-
-    kind = path.suffix.removeprefix(".")
-    with atomic_path(path) as temporary, rc_context({"svg.hashsalt": "mncompress"}):
-        figure.savefig(temporary, format=kind, dpi=130, metadata={"Date": None} if kind == "svg" else None)
 
 
 def _draw_page(panels: list[Panel], title: str) -> Any:
