@@ -261,8 +261,8 @@ def test_cell_file_round_trip_without_places(cell, tmp_path):
 @pytest.mark.parametrize(("damage", "message"), [
     (lambda text: text[:200], "is truncated or no JSON"),
     (lambda text: text.replace('"accuracy"', "7"), "metric: Input should be a valid string"),
-    (lambda text: text.replace('"seed": 0', '"seed": 1'), "holds another cell than its name says"),
-    (lambda text: text.replace("cell/1", "cell/0"), "holds another cell than its name says"),
+    (lambda text: text.replace('"seed": 0', '"seed": 1'), "holds another result than its name says"),
+    (lambda text: text.replace("cell/1", "cell/0"), "holds another result than its name says"),
     (lambda text: json.dumps({**json.loads(text), "test_metric": [0.5]}), "test_metric does not have 2 values"),
     (lambda text: json.dumps({**json.loads(text), "validation_metric": [[0.5]]}), "validation_metric is not 2 rows of 2 epochs"),
 ])

@@ -153,7 +153,7 @@ def test_point_and_its_files(few: None, tmp_path: Path, monkeypatch: pytest.Monk
     assert point.error_compressed == pytest.approx(error, rel=1e-4)
     assert point.error_compressed == pytest.approx(point.error_original, rel=0.05)
     (tmp_path / f"{point.key}.json").write_text("{")
-    with pytest.raises(CheckpointError, match="is damaged"):
+    with pytest.raises(CheckpointError, match="is truncated or no JSON"):
         load_point(config, dataset.content_hash, tmp_path)
 
 

@@ -6,8 +6,6 @@ data's content hash, the version of this format), so equal cells of several figu
 
 import contextlib
 import dataclasses
-import hashlib
-import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -25,14 +23,12 @@ from mncompress.calibration import calibrate
 from mncompress.checkpoint import Run
 from mncompress.data import Dataset, load_dataset
 from mncompress.errors import CheckpointError, ConfigError
-from mncompress.files import write_text
+from mncompress.experiments._store import hash_recipe, read_result, without_free, write_result
 from mncompress.nn import count_parameters
 from mncompress.training import TrainProgress, choose_device, evaluate_run, train
-from mncompress.types import STRICT, TrainConfig, from_json, to_json
+from mncompress.types import STRICT, TrainConfig, to_json
 
 SCHEMA = "mncompress.cell/1"
-FREE = ("device", "data_dir")
-"""The fields of a configuration that do not belong to the recipe."""
 GRID = 121
 """Points of the domain at which an activation is sampled."""
 DRAWN = 8
@@ -111,9 +107,7 @@ class CellResult:
 
 def make_key(config: TrainConfig, data_hash: str) -> str:
     """The name of a cell: a hash of everything that determines its result."""
-    recipe = {name: value for name, value in to_json(config).items() if name not in FREE}
-    document = {"schema": SCHEMA, "config": recipe, "data_hash": data_hash}
-    return hashlib.sha256(json.dumps(document, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    return hash_recipe(SCHEMA, config, data_hash)
 
 
 def run_cell(config: TrainConfig, progress: Callable[[TrainProgress], None] | None = None) -> CellResult:
@@ -140,8 +134,8 @@ def run_cell(config: TrainConfig, progress: Callable[[TrainProgress], None] | No
 def save_cell(folder: Path, result: CellResult) -> None:
     """Write a cell's file, atomically."""
     document = to_json(result)
-    document["config"] = {name: value for name, value in document["config"].items() if name not in FREE}
-    write_text(folder / f"{result.key}.json", json.dumps(document, allow_nan=False) + "\n")
+    document["config"] = without_free(document["config"])
+    write_result(folder, document)
 
 
 def load_cell(folder: Path, config: TrainConfig, data_hash: str) -> CellResult | None:
@@ -154,16 +148,9 @@ def load_cell(folder: Path, config: TrainConfig, data_hash: str) -> CellResult |
     path = folder / f"{key}.json"
     if not path.exists():
         return None
-    try:
-        result = from_json(CellResult, json.loads(path.read_text(encoding="utf-8")), where=path.name)
-    except OSError as error:
-        raise CheckpointError(f"{path.name} cannot be read ({error.strerror or error})") from None
-    except (ValueError, RecursionError):
-        raise CheckpointError(f"{path.name} is truncated or no JSON") from None
-    except ConfigError as error:
-        raise CheckpointError(str(error)) from None
-    if result.schema != SCHEMA or result.key != key or make_key(result.config, result.data_hash) != key:
-        raise CheckpointError(f"{path.name} holds another cell than its name says")
+    result = read_result(CellResult, path, SCHEMA)
+    if make_key(result.config, result.data_hash) != key:
+        raise CheckpointError(f"{path.name} holds another result than its name says")
     return result
 
 

@@ -7,8 +7,6 @@ on validation; what it achieves is the median test error over all replicates at 
 
 import contextlib
 import dataclasses
-import hashlib
-import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -22,13 +20,14 @@ from mncompress import benchmark
 from mncompress.checkpoint import Run, load_run, save_run
 from mncompress.compression import compress_network
 from mncompress.data import Dataset, load_dataset
-from mncompress.errors import CheckpointError, ConfigError, TrainingError
-from mncompress.experiments._cells import FREE, describe_environment
-from mncompress.files import atomic_path, write_text
+from mncompress.errors import CheckpointError, TrainingError
+from mncompress.experiments._cells import describe_environment
+from mncompress.experiments._store import hash_recipe, read_result, write_result
+from mncompress.files import atomic_path
 from mncompress.nn import count_macs, count_parameters
 from mncompress.pipeline import export_onnx
 from mncompress.training import TrainProgress, evaluate_run, train_stacks
-from mncompress.types import STRICT, Budget, TrainConfig, from_json, to_json
+from mncompress.types import STRICT, Budget, TrainConfig, to_json
 
 SCHEMA = "mncompress.frontier/1"
 RATES = (1e-3, 4e-3, 1.6e-2, 6.4e-2)
@@ -104,9 +103,7 @@ def make_points(settings: TrainConfig, dataset: Dataset) -> dict[tuple[str, int]
 
 def make_key(config: TrainConfig, data_hash: str) -> str:
     """The name of a point: a hash of everything that determines its result."""
-    recipe = {name: value for name, value in to_json(config).items() if name not in FREE}
-    document = {"schema": SCHEMA, "config": recipe, "rates": RATES, "drop": DROP, "data_hash": data_hash}
-    return hashlib.sha256(json.dumps(document, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    return hash_recipe(SCHEMA, config, data_hash, rates=RATES, drop=DROP)
 
 
 def run_point(name: str, config: TrainConfig, dataset: Dataset, folder: Path,
@@ -143,7 +140,7 @@ def run_point(name: str, config: TrainConfig, dataset: Dataset, folder: Path,
         "nrmse" if dataset.task == "regression" else "error rate", run.config.lr, errors, original, after,
         count_macs(compressed.network), count_macs(network), count_parameters(network), kinds,
         round(time.perf_counter() - started, 3), describe_environment(config))
-    write_text(folder / f"{key}.json", json.dumps(to_json(point), allow_nan=False) + "\n")
+    write_result(folder, to_json(point))
     return point
 
 
@@ -159,17 +156,8 @@ def load_point(config: TrainConfig, data_hash: str, folder: Path) -> Point | Non
     Raises:
         CheckpointError: its file is damaged, or is that of another point.
     """
-    key = make_key(config, data_hash)
-    path = folder / f"{key}.json"
-    if not has_point(config, data_hash, folder):
-        return None
-    try:
-        point = from_json(Point, json.loads(path.read_text(encoding="utf-8")), where=path.name)
-    except (OSError, ValueError, RecursionError, ConfigError) as error:
-        raise CheckpointError(f"{path.name} is damaged ({error})") from None
-    if point.key != key or point.schema != SCHEMA:
-        raise CheckpointError(f"{path.name} holds another point than its name says")
-    return point
+    path = folder / f"{make_key(config, data_hash)}.json"
+    return read_result(Point, path, SCHEMA) if has_point(config, data_hash, folder) else None
 
 
 def measure_latency(points: Sequence[Point], dataset: Dataset, folder: Path) -> dict[str, dict[int, float]]:

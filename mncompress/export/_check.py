@@ -88,7 +88,7 @@ def check_export(path: Path, network: Network, x: NDArray[np.generic]) -> Export
 
 
 def allowed_error(expected: NDArray[np.float64], rounding: float) -> float:
-    """By how much outputs may differ from the expected ones, given by how much the network's own do in float32; see the module."""
+    """By how much outputs may differ from the expected ones (n, k), given how far off the network's own are in float32."""
     return FACTOR * rounding + RELATIVE * max(1.0, float(np.abs(expected).max()))
 
 
