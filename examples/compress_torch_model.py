@@ -16,7 +16,7 @@ from torch import nn
 
 import mncompress as mn
 from mncompress.modules import export_module
-from mncompress.nn import Vaf
+from mncompress.nn import Vaf, initialize_activation_
 from mncompress.types import ActivationSpec
 
 
@@ -29,8 +29,7 @@ def main() -> None:
     x, y = load_digits(return_X_y=True)
     x_train, x_test, y_train, y_test = train_test_split((x / 16).astype(np.float32), y, test_size=0.3, random_state=0)
     activation = Vaf(ActivationSpec("vaf", "tanh", width=5, depth=1), 32)
-    for parameter in activation.parameters():
-        nn.init.normal_(parameter, std=0.5)
+    initialize_activation_(activation)      # it begins as a tanh
     model = nn.Sequential(nn.Linear(64, 32), activation, nn.Linear(32, 10))
     fit_(model, torch.from_numpy(x_train), torch.from_numpy(y_train), options.steps)
 

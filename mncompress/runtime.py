@@ -144,7 +144,7 @@ def make_session(path: PathLike | bytes, *, providers: Sequence[str] = ("cpu",),
     name = "the given bytes" if isinstance(path, bytes) else str(path)
     _check_file(path, name, examine=examine)
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = 4      # errors become exceptions
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     if not optimize:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
@@ -289,7 +289,7 @@ def _is_rows(end: Any) -> bool:
 
 def describe_error(error: Exception) -> str:
     """One line of an onnxruntime message, without its codes and the C++ signature that it begins with."""
-    noise = r"\[ONNXRuntimeError\] : \d+ : \w+ : |Load model from .* failed:|/onnxruntime_src/\S+ .*\) (?=[A-Z])"
+    noise = r"\[ONNXRuntimeError\] : \d+ : \w+ : |Load model from .* failed:|/onnxruntime_src/\S+ .*\) (?=[A-Z]|\S+ [=!<>]+ )"
     return textwrap.shorten(re.sub(noise, "", str(error)).rstrip("."), 400, placeholder=" ...")
 
 

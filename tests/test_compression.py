@@ -18,6 +18,7 @@ from mncompress.compression._certificate import Reference
 from mncompress.compression._evaluate import evaluate_original
 from mncompress.compression._planner import TOLERANCES
 from mncompress.data import Dataset, Split, Standardization, load_dataset
+from mncompress.errors import ConfigError
 from mncompress.native import library_path
 from mncompress.nn import count_macs, initialize_
 from mncompress.spline import Affine
@@ -556,9 +557,23 @@ def test_proven_limits(sizes, task):
         loose = compress_network(network, dataset, Budget(max_logit_error=limit))
         assert count_macs(loose.network) <= count_macs(result.network)
     assert kept[0] == 0
-    nothing = compress_network(network, dataset, Budget(max_error_bound=1e-9))
-    assert not nothing.holds
-    assert nothing.plan.validation["verdict"].endswith(", more than 1e-09")
+    with pytest.raises(ConfigError, match=r"too tight even for the network as it was trained: .*, more than 1e-09, .*; allow"):
+        compress_network(network, dataset, Budget(max_error_bound=1e-9))
+
+
+def test_no_neuron_keeps_a_layer_that_the_budget_does_not(monkeypatch):
+    """One so steep that no spline of it is within the tolerance: the finest is taken, if the outputs bear it."""
+    rng = np.random.default_rng(3)
+    network = make_network(rng, (1, 4, 1), [make_spec("vaf", "tanh")], task="regression")
+    with torch.no_grad():
+        network.layers[0].activation.first_weight[0].mul_(300)
+    dataset, budget = make_dataset(rng, network), Budget(max_drop=30.0)
+    result = compress_network(network, dataset, budget)
+    check_plan(network, result)
+    check_validation(network, result, dataset, budget)
+    assert {decision.kind for decision in result.plan.decisions} == {"affine", "cubic_spline"}
+    monkeypatch.setattr("mncompress.compression._planner.reach_all", lambda options, tolerances: None)
+    assert "kept" in {decision.kind for decision in compress_network(network, dataset, budget).plan.decisions}
 
 
 def test_tighter_budgets_never_loosen_the_tolerance():

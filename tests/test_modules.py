@@ -18,7 +18,7 @@ from mncompress.modules import AlongAxis, ModuleResult, _compress, compress_modu
 from mncompress.modules._functions import make_functions
 from mncompress.modules._pieces import add_pieces
 from mncompress.modules._probe import probe
-from mncompress.modules._registry import find_activations
+from mncompress.modules._registry import STANDARD, find_activations
 from mncompress.modules._rewrite import rewrite
 from mncompress.modules._topology import Topology, fold_norms
 from mncompress.nn import CubicSpline, Scale, Vaf
@@ -481,6 +481,7 @@ class Everything(nn.Module):
         super().__init__()
         acts = (nn.ReLU(), nn.PReLU(4), nn.GELU(), nn.GELU(approximate="tanh"), nn.SiLU(), nn.Tanh(), nn.Sigmoid(), nn.Softplus(),
                 nn.Mish(), nn.LeakyReLU(0.2), nn.ELU(0.5), nn.Hardswish(), nn.Hardsigmoid(), nn.ReLU6(), nn.Softsign(), nn.SELU())
+        assert {type(act) for act in acts} < set(STANDARD)
         self.acts = nn.Sequential(*acts)
         self.conv, self.norm = nn.Conv2d(2, 4, 3, padding="same", stride=1), nn.BatchNorm2d(4)
         self.even = nn.Conv2d(4, 4, (2, 3), padding="same", dilation=(1, 2), groups=2)
@@ -495,6 +496,42 @@ class Everything(nn.Module):
         tokens = h.mean((2,)).permute(0, 2, 1).transpose(1, 2).reshape(h.size(0), -1, 2)    # (rows, 8, 2)
         tokens = self.layer(self.token(tokens)).mean(-2).contiguous().view(x.shape[0], -1)
         return self.last(torch.cat([nn.functional.dropout(tokens, 0.5, self.training), torch.flatten(tokens, 1).relu()], 1))
+
+
+@pytest.mark.parametrize("act", [
+    *(kind() for kind in STANDARD if kind is not nn.Threshold), nn.Threshold(0.1, -2.0), nn.Softplus(3.0), nn.Hardtanh(-0.3, 0.4),
+    nn.CELU(0.5), nn.Hardshrink(0.2), nn.Softshrink(0.1), nn.RReLU(0.2, 0.3)], ids=str)
+def test_every_standard_activation_can_be_written(act, tmp_path):
+    """Those of which the reasons say that every runtime has them."""
+    torch.manual_seed(0)
+    network, x = nn.Sequential(nn.Linear(3, 8), act, nn.Linear(8, 2)).eval().requires_grad_(False), 4 * torch.randn(50, 3)
+    path = export_module(network, x, tmp_path / "a.onnx")
+    found = runtime.make_session(path).run(["output"], {"input": x.numpy()})[0]
+    np.testing.assert_allclose(found, run(network, x), rtol=1e-4, atol=1e-5)    # float32 on both sides
+
+
+class Recurrent(nn.Module):
+    """A cell over time steps, with what such code does to tensors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell, self.last = nn.Linear(3 + 4, 4), nn.Linear(4, 2)
+
+    def forward(self, x):
+        state = x[:, 0, :1] * torch.ones(4)
+        for step in range(5):
+            gate = torch.softmax(self.cell(torch.cat([x[:, step], state], -1)), dim=-1)
+            state = (1 - gate) * state.clone() + gate * torch.clamp(-state, min=-1.0).exp().detach()
+        wide = state.unsqueeze(1) @ state[..., None]
+        return self.last(state) + wide.squeeze(-1).clamp(-2, 2) + (x[..., 1:-1].sum((1, 2)) ** 2)[:, None]
+
+
+def test_time_steps_can_be_written(tmp_path):
+    torch.manual_seed(0)
+    network, x = Recurrent().eval().requires_grad_(False), torch.randn(9, 5, 3)
+    path = export_module(network, x[:4], tmp_path / "a.onnx")
+    found = runtime.make_session(path).run(["output"], {"input": x.numpy()})[0]
+    np.testing.assert_allclose(found, run(network, x), rtol=1e-4, atol=1e-5)    # float32 on both sides
 
 
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")
@@ -603,6 +640,58 @@ def test_an_activation_is_left_alone_if_any_call_is_unusual(keyword_first):
     network, x = CalledTwice(keyword_first).eval(), torch.randn(40, 4)
     result = compress_module(network, x, (x, run(network, x)), Budget(max_logit_error=1e-4), task="regression")
     assert result.left_alone["act"] == "it is not called with one tensor that has a batch and its channel axis"
+
+
+@pytest.mark.parametrize("passing", [nn.Identity, nn.Dropout])
+def test_nothing_is_folded_through_a_hook(passing, tmp_path):
+    """Which may change what passes."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(6, 8), passing(), nn.BatchNorm1d(8), Gate(8), passing(), nn.Linear(8, 3)).eval()
+    randomize_norms_(network)
+    for place in (1, 4):
+        network[place].register_forward_hook(lambda module, args, output: output + 0.3)
+    x = torch.randn(400, 6)
+    y = run(network, x)
+    result = compress_module(network, x, (x, y + 0.1), Budget(max_logit_error=1e-3), task="regression")
+    assert "2" in result.left_alone
+    assert {one.kind for one in result.decisions["3"]} != {"kept"}
+    assert np.abs(run(result.network, x) - y).max() <= 1e-3
+    with pytest.raises(ExportError, match=r"^1 has a forward hook, which is not written"):
+        export_module(network, x, tmp_path / "a.onnx")
+
+
+@pytest.mark.parametrize(("compile_it", "name"), [
+    (torch.compile, "OptimizedModule"), (torch.jit.script, "RecursiveScriptModule")])
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
+def test_compiled_modules_are_refused(compile_it, name):
+    network, x = nn.Sequential(nn.Linear(4, 4), nn.Tanh()), torch.randn(9, 4)
+    for module, where in ((compile_it(network), "the module"), (nn.Sequential(compile_it(network), nn.Linear(4, 4)), "0")):
+        with pytest.raises(ConfigError, match=rf"^{where} is compiled by torch \({name}\), and cannot be looked into; give"):
+            compress_module(module, x, (x, x), task="regression")
+
+
+def test_other_tasks_and_budgets_are_refused():
+    network, x = nn.Sequential(nn.Linear(4, 4), Gate(4)), torch.randn(9, 4)
+    with pytest.raises(ConfigError, match=r"^the task must be classification or regression, got 'regress'$"):
+        compress_module(network, x, (x, x), task="regress")
+    with pytest.raises(ConfigError, match=r"^the budget must be a Budget, such as Budget\(max_drop=1.0\), got 1.0$"):
+        compress_module(network, x, (x, x), 1.0)
+
+
+def test_examples_that_cannot_be_checked_are_refused(tmp_path):
+    network, x = nn.Sequential(nn.Linear(4, 4)), torch.full((2, 4), torch.nan)
+    with pytest.raises(DataError, match="values that are not finite"):
+        export_module(network, x, tmp_path / "a.onnx")
+
+
+def test_outputs_that_do_not_vary_allow_what_others_do():
+    """What they vary by is rounding, and no scale."""
+    torch.manual_seed(0)
+    network, x = nn.Sequential(nn.Linear(4, 6), Gate(6), nn.Linear(6, 2)).requires_grad_(False), torch.randn(200, 4)
+    network[0].weight.mul_(1e-9)
+    y = run(network, x)
+    result = compress_module(network, x, (x, y + 1), Budget(max_drop=1.0), task="regression")
+    assert {one.kind for one in result.decisions["1"]} == {"constant"}
 
 
 def test_a_normalization_by_the_batch_is_refused(digits, tmp_path):

@@ -11,10 +11,12 @@ from mncompress.compression._build import make_groups as make_groups
 from mncompress.compression._certificate import Certificate as Certificate
 from mncompress.compression._certificate import certify as certify
 from mncompress.compression._compressed import Compressed as Compressed
+from mncompress.compression._plan import describe_fit as describe_fit
 from mncompress.compression._plan import make_settings as make_settings
-from mncompress.compression._planner import TOLERANCES as TOLERANCES
 from mncompress.compression._planner import assign as assign
 from mncompress.compression._planner import compress_network as compress_network
+from mncompress.compression._planner import make_tolerances as make_tolerances
+from mncompress.compression._planner import reach_all as reach_all
 from mncompress.compression._planner import spread_tolerance as spread_tolerance
 from mncompress.compression._rewrite import Group as Group
 from mncompress.compression._rewrite import LinearMap as LinearMap

@@ -30,7 +30,7 @@ def read_plan(plan: Plan, network: Network, options: Sequence[LayerOptions]) -> 
     rows = {(decision.layer, decision.index): decision for decision in plan.decisions}
     counts = Counter((decision.layer, decision.index) for decision in plan.decisions)
     wanted = Counter((layer, index) for layer, option in enumerate(options) for index in range(option.n))
-    if wrong := sorted((counts - wanted) | (wanted - counts)):
+    if wrong := [*sorted(counts - wanted), *sorted(wanted - counts)]:
         layer, index = wrong[0]
         raise ConfigError(f"the plan has {counts[layer, index]} decisions for neuron {index} of layer {layer}, and the network has "
                           f"{wanted[layer, index]} such neurons; give the plan of the same network")
@@ -178,6 +178,13 @@ def _reason(group: Group, options: LayerOptions, index: int, error: float, allow
         return f"{what}, exactly and for every input"
     if group.key == "piecewise_linear:reduced":
         what = "is close to a few straight pieces"
-    limit = "its outputs do not reach the network's" if not np.isfinite(allowed) else (
-        f"{allowed:.2g} is allowed" + (" in the mean over what it is given" if options.criterion == "rms" else ""))
-    return f"{what}: the error on its domain is {error:.2g}, {limit}"
+    if not np.isfinite(allowed):
+        return f"{what}: the error on its domain is at most {error:.2g}, its outputs do not reach the network's"
+    return f"{what}: {describe_fit(error, allowed, options.criterion)}"
+
+
+def describe_fit(error: float, allowed: float, criterion: str) -> str:
+    """The largest error of a form on its domain, and what was allowed, by `LayerOptions.criterion`."""
+    if criterion == "rms":
+        return f"its mean error over what it is given is within the {allowed:.2g} allowed, on its whole domain at most {error:.2g}"
+    return f"the error on its domain is {error:.2g}, {allowed:.2g} is allowed"

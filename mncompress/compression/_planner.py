@@ -40,6 +40,8 @@ from mncompress.types import Budget, Decision, LayerPlan, Plan, Trial
 
 TOLERANCES: tuple[float, ...] = tuple(float(t) for t in np.geomspace(0.3, 1e-8, 16)[::-1])
 """Relative to the root mean square of the outputs around their mean."""
+CONSTANT = 1e-6
+"""Outputs that vary less, relative to the largest, are the same but for rounding."""
 WIDEST_SEARCHED = 4096
 """Neurons or inputs of a layer in whose network neurons may leave: that search takes memory by the square and time by the cube."""
 COARSER = (1 / 2, 1 / 4, 1 / 8)
@@ -67,7 +69,8 @@ def compress_network(network: Network, dataset: Dataset, budget: Budget | None =
         measure_latency: microseconds that a network takes; needed for a target of latency alone.
 
     Raises:
-        ConfigError: the plan does not fit the network or has another budget, or the target cannot be reached within the limits.
+        ConfigError: the plan does not fit the network or has another budget, the target cannot be reached within the limits, or
+            what is proven exceeds the limit whatever is done.
         DataError: the calibration split is empty.
     """
     tell = progress or (lambda line: None)
@@ -151,7 +154,7 @@ class _Search:
         return self.finish(found)
 
     def check_target(self, found: _Candidate) -> None:
-        """Refuse a network that is dearer than what was asked for, or breaks a limit that was given beside the target."""
+        """Refuse a network that is dearer than what was asked for, or breaks a limit: one beside a target, or one to be proven."""
         limit, latency = self.budget.macs_limit(count_macs(self.network)), self.budget.target_latency
         if limit is not None and count_macs(found.network) > limit:
             raise ConfigError(f"the target of {limit:.0f} multiply-adds cannot be reached; the smallest network found has "
@@ -161,6 +164,9 @@ class _Search:
                               f"{min(self.latencies):.1f}")
         if self.budget.has_target and not found.verdict.ok:
             raise ConfigError(f"the target cannot be reached within the limits: {found.verdict.reason}; drop one of them")
+        if self.budget.max_error_bound is not None and not found.verdict.ok:
+            raise ConfigError(f"the limit is too tight even for the network as it was trained: {found.verdict.reason}, which is "
+                              "what float32 rounding may do; allow more")
 
     def carry_out(self, plan: Plan) -> Compressed:
         """A plan as it is."""
@@ -175,16 +181,18 @@ class _Search:
         budget = self.budget
         if budget.has_target and not budget.is_limited:
             budget = replace(budget, max_drop=DEFAULT_MAX_DROP[budget.preset])
-        scale = float(np.sqrt(np.var(self.original / self.unit, axis=0).mean())) or 1.0
-        steps = [] if budget.preset == "exact" else [scale * tolerance for tolerance in TOLERANCES]
-        found, _ = go_while_ok(self.try_forms(budget, tolerance, self.movable) for tolerance in steps)
+        found, _ = go_while_ok(self.try_forms(budget, tolerance, self.movable)
+                               for tolerance in make_tolerances(budget, self.original / self.unit))
+        if found is not None:
+            closest = reach_all(self.options, found.tolerances)
+            return (go_while_ok([self.try_forms(budget, found.tolerance, self.movable, closest)])[0] if closest else None) or found
         nothing = [False] * len(self.movable)
-        return (found or go_while_ok([self.try_forms(budget, 0.0, self.movable)])[0]
-                or self.try_forms(budget, 0.0, nothing))
+        return go_while_ok([self.try_forms(budget, 0.0, self.movable)])[0] or self.try_forms(budget, 0.0, nothing)
 
-    def try_forms(self, budget: Budget, tolerance: float, movable: Sequence[bool]) -> _Candidate:
-        """A tolerance, carried out in the layers that may change."""
-        tolerances = [spread_tolerance(tolerance, found.sensitivity) for found in self.calibration]
+    def try_forms(self, budget: Budget, tolerance: float, movable: Sequence[bool], tolerances: list[Floats] | None = None
+                  ) -> _Candidate:
+        """A tolerance, carried out in the layers that may change; `tolerances` are those of the neurons, if not as they follow."""
+        tolerances = tolerances or [spread_tolerance(tolerance, found.sensitivity) for found in self.calibration]
         in_one_node = may_be_one_node(self.network)
         choices = [choose(*pair, can_leave=is_free(self.network, position), in_one_node=in_one_node) if movable[position]
                    else keep_all(*pair) for position, pair in enumerate(zip(self.options, tolerances, strict=True))]
@@ -342,6 +350,29 @@ def _options_of(activation: object, calibration: LayerCalibration, budget: Budge
     histogram = None if budget.limits_largest else Histogram(calibration.histogram, calibration.observed)
     return find_options(make_inner_networks(activation), activation.spec.family, calibration.domain, budget.preset,
                         "portable" if budget.target == "portable" else "native", histogram)
+
+
+def make_tolerances(budget: Budget, outputs: Floats) -> list[float]:
+    """What to try as the error of the outputs (rows, k), from tight to loose: nothing where all must be exact."""
+    spread = float(np.sqrt(np.var(outputs, axis=0).mean()))
+    scale = spread if spread > CONSTANT * np.abs(outputs).max(initial=0.0) else 1.0
+    return [] if budget.preset == "exact" else [scale * tolerance for tolerance in TOLERANCES]
+
+
+def reach_all(options: Sequence[LayerOptions], tolerances: Sequence[Floats]) -> list[Floats] | None:
+    """The tolerances of each layer's neurons, (n,), raised to the error of the closest form where none is within; None if none is.
+
+    A single neuron without a form can keep a whole layer as it is. Whether its closest form will do, the budget is to say.
+    """
+    closest = [_reach(*pair) for pair in zip(options, tolerances, strict=True)]
+    raised = any((after > before).any() for after, before in zip(closest, tolerances, strict=True))
+    return closest if raised else None
+
+
+def _reach(options: LayerOptions, tolerance: Floats) -> Floats:
+    errors = [np.where(options.exact[key], 0.0, options.limited[key]) for key in options.limited]
+    closest = np.min(errors, axis=0, initial=np.inf)
+    return np.where(np.isfinite(closest), np.maximum(tolerance, closest), tolerance)
 
 
 def spread_tolerance(tolerance: float, sensitivity: Floats) -> Floats:

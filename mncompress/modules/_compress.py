@@ -8,7 +8,7 @@ validation data is taken. Activations of mncompress's families are analyzed exac
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, get_args
 
 import numpy as np
 import torch
@@ -19,15 +19,17 @@ from mncompress import spline
 from mncompress.analysis import Choice, choose, find_options, keep_all, kind_of
 from mncompress.calibration import LayerCalibration
 from mncompress.compression import (
-    TOLERANCES,
     Group,
     Verdict,
     assign,
     check_budget,
     complete_budget,
+    describe_fit,
     go_while_ok,
     make_groups,
     make_settings,
+    make_tolerances,
+    reach_all,
     spread_tolerance,
 )
 from mncompress.errors import ConfigError, DataError
@@ -90,11 +92,15 @@ def compress_module(module: nn.Module, x_calibration: Rows, validation: tuple[Ro
         progress: called with a line for each step.
 
     Raises:
-        ConfigError: the module is an activation itself, cannot be copied or gives what depends on the batch, or the budget has a
-            target or patterns.
+        ConfigError: the module is an activation itself, is compiled, cannot be copied or gives what depends on the batch; the
+            budget has a target or patterns; or the task is none.
         DataError: there are no rows, the labels do not fit, or the module fails on the data.
     """
     tell = progress or (lambda line: None)
+    if task not in get_args(Task):
+        raise ConfigError(f"the task must be {' or '.join(get_args(Task))}, got {task!r}")
+    if budget is not None and not isinstance(budget, Budget):
+        raise ConfigError(f"the budget must be a Budget, such as Budget(max_drop={budget!r}), got {budget!r}")
     if channel_axis_of(module) is not None or isinstance(module, STANDARD):
         raise ConfigError("the module is itself an activation; give the network that it is in, or put it into nn.Sequential")
     budget = _complete(budget or Budget())
@@ -108,11 +114,9 @@ def compress_module(module: nn.Module, x_calibration: Rows, validation: tuple[Ro
     unit = 1.0 if task == "classification" else _spread(y)
     base, sites, left = prepare(network, x, budget, unit)
     tell(f"{len(sites)} activations can be replaced: {', '.join(site.name for site in sites) or 'none'}")
-    scale = float(np.sqrt(np.var(original / unit, axis=0).mean())) or 1.0
-    steps = [] if budget.preset == "exact" else [scale * tolerance for tolerance in TOLERANCES]
 
-    def attempt(tolerance: float, *, keep: bool = False) -> _Attempt:
-        tolerances = [spread_tolerance(tolerance, site.calibration.sensitivity) for site in sites]
+    def attempt(tolerance: float, *, keep: bool = False, tolerances: list[Floats] | None = None) -> _Attempt:
+        tolerances = tolerances or [spread_tolerance(tolerance, site.calibration.sensitivity) for site in sites]
         choices = [keep_all(site.options, allowed) if keep else _choose(site, allowed)
                    for site, allowed in zip(sites, tolerances, strict=True)]
         groups = [make_groups(site.options, assign(site.options, choice, allowed))
@@ -123,7 +127,10 @@ def compress_module(module: nn.Module, x_calibration: Rows, validation: tuple[Ro
         tell(f"tolerance {tolerance:.2g}: {verdict.reason}")
         return _Attempt(tolerance, tolerances, choices, groups, compressed, verdict)
 
-    found, _ = go_while_ok(attempt(tolerance) for tolerance in steps)
+    found, _ = go_while_ok(attempt(tolerance) for tolerance in make_tolerances(budget, original / unit))
+    if found is not None and sites:
+        closest = reach_all([site.options for site in sites], found.tolerances)
+        found = found if closest is None else go_while_ok([attempt(found.tolerance, tolerances=closest)])[0] or found
     found = found or go_while_ok([attempt(0.0)])[0] or attempt(0.0, keep=True)
     decisions = {parts[0].name: _decide(number, *parts)
                  for number, parts in enumerate(zip(sites, found.choices, found.tolerances, found.groups, strict=True))}
@@ -215,8 +222,7 @@ def _reason(site: Site, group: Group, position: int, error: float, allowed: floa
         return "no cheaper form of the whole activation keeps the budget"
     if group.exact[position]:
         return "it equals the activation at every input"
-    mean = " in the mean over what it is given" if site.options.criterion == "rms" else ""
-    return f"the error on its domain is {error:.2g}, {allowed:.2g} is allowed{mean}"
+    return describe_fit(error, allowed, site.options.criterion)
 
 
 def _complete(budget: Budget) -> Budget:

@@ -20,8 +20,8 @@ from mncompress.errors import ExportError
 from mncompress.export import GraphBuilder
 from mncompress.modules._emit_forms import (
     CHANNELWISE,
+    ELEMENTWISE,
     FORMS,
-    SIMPLE,
     emit_channelwise,
     emit_elementwise,
     emit_form,
@@ -111,7 +111,9 @@ def emit_node(emission: Emission, node: fx.Node) -> str:
     emit = next((MODULES[base] for base in type(module).__mro__ if base in MODULES), None)
     if module is None or emit is None:
         what = type(module).__name__ if module is not None else getattr(node.target, "__name__", node.target)
-        raise ExportError(f"{node.name} cannot be written as ONNX: there is no form of {what} here; export the network with "
+        owner = next(reversed(node.meta.get("nn_module_stack", {})), "")
+        place = f"{node.name} in {owner}" if owner and module is None else node.name
+        raise ExportError(f"{place} cannot be written as ONNX: there is no form of {what} here; export the network with "
                           "torch.onnx instead, or leave it out of the network")
     return emit(emission, node, module, str(node.target) if node.op == "call_module" else node.name)
 
@@ -265,13 +267,53 @@ def _cat(emission: Emission, node: fx.Node, module: Any, label: str) -> str:
     return emission.builder.node("Concat", [emission.name(part) for part in parts], label, axis=axis)
 
 
-def _mean(emission: Emission, node: fx.Node, module: Any, label: str) -> str:
-    axes = node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else None)
-    keep = node.kwargs.get("keepdim", node.args[2] if len(node.args) > 2 else False)
-    if axes is None:
-        raise ExportError(f"{label} cannot be written as ONNX: a mean over all samples has no form here; give its axes")
-    stored = emission.builder.constant(np.atleast_1d(np.array(axes)), np.int64)
-    return emission.builder.node("ReduceMean", [emission.name(node.args[0]), stored], label, keepdims=int(bool(keep)))
+def _reduce(op_type: str) -> Emit:
+    def emit(emission: Emission, node: fx.Node, module: Any, label: str) -> str:
+        axes = node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else None)
+        keep = node.kwargs.get("keepdim", node.args[2] if len(node.args) > 2 else False)
+        if axes is None:
+            raise ExportError(f"{label} cannot be written as ONNX: what goes over all samples has no form here; give its axes")
+        stored = emission.builder.constant(np.atleast_1d(np.array(axes)), np.int64)
+        return emission.builder.node(op_type, [emission.name(node.args[0]), stored], label, keepdims=int(bool(keep)))
+
+    return emit
+
+
+def _unary(op_type: str) -> Emit:
+    def emit(emission: Emission, node: fx.Node, module: Any, label: str) -> str:
+        return emission.builder.node(op_type, [emission.name(node.args[0])], label)
+
+    return emit
+
+
+def _clamp(emission: Emission, node: fx.Node, module: Any, label: str) -> str:
+    limits = dict(zip(("min", "max"), node.args[1:], strict=False)) | node.kwargs
+    given = [limits.get(name) for name in ("min", "max")]
+    inputs = ["" if limit is None else emission.name(limit) for limit in given]
+    return emission.builder.node("Clip", [emission.name(node.args[0]), *inputs], label)
+
+
+def _item(emission: Emission, node: fx.Node, module: Any, label: str) -> str:
+    """Slices and numbers of axes behind the first, which is the batch."""
+    source: Any = node.args[0]
+    index: Any = node.args[1]
+    shape, parts = emission.shape(source), list(index) if isinstance(index, tuple) else [index]
+    parts = [slice(*map(emission.plain, (each.start, each.stop, each.step))) if isinstance(each, slice) else emission.plain(each)
+             for each in parts]
+    if Ellipsis in parts:
+        place = parts.index(Ellipsis)
+        parts[place:place + 1] = [slice(None)] * (len(shape) + 1 - sum(each is not None for each in parts))
+    axes = [each for each in parts if each is not None]     # None makes an axis
+    if axes[:1] not in ([], [slice(None)]) or any(type(each) not in (int, slice) for each in axes):
+        raise ExportError(f"{label} cannot be written as ONNX: only slices and numbers of axes behind the batch have a form here")
+    chosen = [(axis, *(slice(each, each + 1 or None) if isinstance(each, int) else each).indices(size))
+              for axis, (each, size) in enumerate(zip(axes, shape, strict=False)) if each != slice(None)]
+    x = emission.name(source)
+    if chosen:
+        order = [[start, stop, axis, step] for axis, start, stop, step in chosen]
+        inputs = [emission.builder.constant(list(column), np.int64) for column in zip(*order, strict=True)]
+        x = emission.builder.node("Slice", [x, *inputs], f"{label}/slice")
+    return emission.reshape(x, emission.shape(node), label)
 
 
 def _permute(emission: Emission, node: fx.Node, module: Any, label: str) -> str:
@@ -289,12 +331,15 @@ MODULES: dict[type[nn.Module], Emit] = {
     **dict.fromkeys((nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d), _pool),
     **dict.fromkeys((nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d), _adaptive_pool),
     **dict.fromkeys(PASSING, _same), **dict.fromkeys(FORMS, _along_axis),
-    **dict.fromkeys((*SIMPLE, nn.SiLU, nn.GELU, nn.Softplus, nn.ReLU6, nn.Hardtanh), _activation)}
+    **dict.fromkeys((*ELEMENTWISE, nn.Softmax, nn.LogSoftmax), _activation)}
 AS_MODULES: dict[Any, type[nn.Module]] = {
     F.relu: nn.ReLU, torch.relu: nn.ReLU, torch.relu_: nn.ReLU, "relu": nn.ReLU, "relu_": nn.ReLU, F.relu6: nn.ReLU6,
     torch.sigmoid: nn.Sigmoid, F.sigmoid: nn.Sigmoid, "sigmoid": nn.Sigmoid, torch.tanh: nn.Tanh, F.tanh: nn.Tanh, "tanh": nn.Tanh,
     F.gelu: nn.GELU, F.silu: nn.SiLU, F.mish: nn.Mish, F.hardswish: nn.Hardswish, F.hardsigmoid: nn.Hardsigmoid,
-    F.leaky_relu: nn.LeakyReLU, F.elu: nn.ELU, F.softplus: nn.Softplus, F.max_pool2d: nn.MaxPool2d,
+    F.leaky_relu: nn.LeakyReLU, F.elu: nn.ELU, F.celu: nn.CELU, F.selu: nn.SELU, F.softplus: nn.Softplus,
+    F.logsigmoid: nn.LogSigmoid, F.softsign: nn.Softsign, F.hardtanh: nn.Hardtanh, F.hardshrink: nn.Hardshrink,
+    F.softshrink: nn.Softshrink, F.tanhshrink: nn.Tanhshrink, F.threshold: nn.Threshold, torch.softmax: nn.Softmax,
+    "softmax": nn.Softmax, torch.log_softmax: nn.LogSoftmax, "log_softmax": nn.LogSoftmax, F.max_pool2d: nn.MaxPool2d,
     F.avg_pool2d: nn.AvgPool2d, F.adaptive_avg_pool2d: nn.AdaptiveAvgPool2d}
 """Functions and methods that do what a module does, with the same arguments."""
 CALLS: dict[Any, Emit] = {
@@ -302,6 +347,14 @@ CALLS: dict[Any, Emit] = {
     **dict.fromkeys((operator.sub, operator.isub, torch.sub, "sub"), _binary("Sub")),
     **dict.fromkeys((operator.mul, operator.imul, torch.mul, "mul", "mul_"), _binary("Mul")),
     **dict.fromkeys((operator.truediv, torch.div, "div"), _binary("Div")),
-    **dict.fromkeys((torch.flatten, "flatten", "view", torch.reshape, "reshape"), _reshape),
-    **dict.fromkeys((torch.cat, torch.concat), _cat), **dict.fromkeys((torch.mean, "mean"), _mean),
-    **dict.fromkeys((torch.permute, "permute", torch.transpose, "transpose"), _permute), "contiguous": _same, F.dropout: _dropout}
+    **dict.fromkeys((torch.flatten, "flatten", "view", torch.reshape, "reshape", torch.unsqueeze, "unsqueeze", torch.squeeze,
+                     "squeeze"), _reshape),
+    **dict.fromkeys((torch.cat, torch.concat), _cat), **dict.fromkeys((torch.mean, "mean"), _reduce("ReduceMean")),
+    **dict.fromkeys((torch.sum, "sum"), _reduce("ReduceSum")), **dict.fromkeys((torch.clamp, "clamp"), _clamp),
+    **dict.fromkeys((operator.pow, torch.pow, "pow"), _binary("Pow")), operator.getitem: _item,
+    **dict.fromkeys((operator.matmul, torch.matmul, "matmul"), _binary("MatMul")),
+    **dict.fromkeys((operator.neg, torch.neg, "neg"), _unary("Neg")),
+    **{target: _unary(name.capitalize()) for name in ("exp", "log", "sqrt", "abs", "sin", "cos") for target in (
+        name, getattr(torch, name))},
+    **dict.fromkeys((torch.permute, "permute", torch.transpose, "transpose"), _permute),
+    **dict.fromkeys(("contiguous", "clone", "detach", "float"), _same), F.dropout: _dropout}

@@ -19,7 +19,7 @@ from mncompress.export import (
     emit_op,
     to_layout,
 )
-from mncompress.modules._registry import AlongAxis
+from mncompress.modules._registry import STANDARD, AlongAxis
 from mncompress.modules._rewrite import Select
 from mncompress.nn import CubicSpline, Grouped, LearnedActivation, LinearTable, PiecewiseLinear, Polynomial, Scale
 
@@ -30,10 +30,15 @@ SIMPLE: Mapping[type[nn.Module], tuple[str, Callable[[Any], dict[str, Any]]]] = 
     nn.ReLU: ("Relu", lambda m: {}), nn.Tanh: ("Tanh", lambda m: {}), nn.Sigmoid: ("Sigmoid", lambda m: {}),
     nn.Mish: ("Mish", lambda m: {}), nn.Hardswish: ("HardSwish", lambda m: {}), nn.Softsign: ("Softsign", lambda m: {}),
     nn.LeakyReLU: ("LeakyRelu", lambda m: {"alpha": m.negative_slope}), nn.ELU: ("Elu", lambda m: {"alpha": m.alpha}),
+    nn.CELU: ("Celu", lambda m: {"alpha": float(m.alpha)}), nn.RReLU: ("LeakyRelu", lambda m: {"alpha": (m.lower + m.upper) / 2}),
+    nn.Hardshrink: ("Shrink", lambda m: {"lambd": float(m.lambd)}),
+    nn.Softshrink: ("Shrink", lambda m: {"lambd": float(m.lambd), "bias": float(m.lambd)}),
     nn.Hardsigmoid: ("HardSigmoid", lambda m: {"alpha": 1 / 6, "beta": 0.5}), nn.SELU: ("Selu", lambda m: {}),
     nn.Softmax: ("Softmax", lambda m: {"axis": m.dim}), nn.LogSoftmax: ("LogSoftmax", lambda m: {"axis": m.dim})}
-"""Modules that are a single ONNX operator, and its attributes."""
-CHANNELWISE = (Scale, nn.SiLU, nn.GELU, nn.Softplus, *(kind for kind in SIMPLE if kind not in (nn.Softmax, nn.LogSoftmax)))
+"""Modules that are a single ONNX operator, and its attributes, in eval mode."""
+ELEMENTWISE: tuple[type[nn.Module], ...] = tuple(kind for kind in STANDARD if kind is not nn.PReLU)
+"""Modules that are the same function of every element."""
+CHANNELWISE: tuple[type[nn.Module], ...] = (Scale, *ELEMENTWISE)
 """Modules for which the channels may lie along any axis: see `emit_channelwise`."""
 
 
@@ -87,22 +92,26 @@ def emit_elementwise(builder: GraphBuilder, x: str, module: Any, label: str) -> 
         return builder.node(op_type, [x], label, **attributes(module))
     if isinstance(module, nn.SiLU):
         return emit_act(builder, Value(x), "silu").name
-    if isinstance(module, nn.GELU):
-        return emit_act(builder, Value(x), "gelu").name if module.approximate == "none" else _tanh_gelu(builder, x, label)
-    if isinstance(module, nn.Softplus) and module.beta == 1:
-        return builder.node("Softplus", [x], label)
-    if isinstance(module, nn.ReLU6 | nn.Hardtanh):
-        return builder.node("Clip", [x, builder.constant(module.min_val), builder.constant(module.max_val)], label)
-    raise ExportError(f"{label} cannot be written as ONNX: there is no form of {module} here; export the network with torch.onnx "
-                      "instead")
+    if isinstance(module, nn.GELU) and module.approximate == "none":
+        return emit_act(builder, Value(x), "gelu").name
 
-
-def _tanh_gelu(builder: GraphBuilder, x: str, label: str) -> str:
-    """Half of x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))."""
     def op(op_type: str, *inputs: str | float) -> str:
         names = [value if isinstance(value, str) else builder.constant(value) for value in inputs]
         return builder.node(op_type, names, f"{label}/{op_type.lower()}")
 
-    cubed = op("Mul", op("Mul", op("Mul", x, x), x), 0.044715)
-    bent = op("Tanh", op("Mul", op("Add", x, cubed), float(np.sqrt(2 / np.pi))))
-    return op("Mul", op("Mul", x, op("Add", bent, 1.0)), 0.5)
+    if isinstance(module, nn.GELU):     # half of x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))
+        cubed = op("Mul", op("Mul", op("Mul", x, x), x), 0.044715)
+        bent = op("Tanh", op("Mul", op("Add", x, cubed), float(np.sqrt(2 / np.pi))))
+        return op("Mul", op("Mul", x, op("Add", bent, 1.0)), 0.5)
+    if isinstance(module, nn.ReLU6 | nn.Hardtanh):
+        return op("Clip", x, module.min_val, module.max_val)
+    if isinstance(module, nn.Softplus):
+        return op("Softplus", x) if module.beta == 1 else op("Div", op("Softplus", op("Mul", x, module.beta)), module.beta)
+    if isinstance(module, nn.LogSigmoid):
+        return op("Neg", op("Softplus", op("Neg", x)))
+    if isinstance(module, nn.Tanhshrink):
+        return op("Sub", x, op("Tanh", x))
+    if isinstance(module, nn.Threshold):
+        return op("Where", op("Greater", x, module.threshold), x, module.value)
+    raise ExportError(f"{label} cannot be written as ONNX: there is no form of {module} here; export the network with torch.onnx "
+                      "instead")

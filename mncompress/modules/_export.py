@@ -53,8 +53,9 @@ def export_module(source: ModuleResult | nn.Module, example: Rows, path: PathLik
 
     Raises:
         ConfigError: the module cannot be copied, or its outputs depend on the batch.
-        DataError: the example is no batch of floats, or the module fails on it.
-        ExportError: the module cannot be traced, has a part without an ONNX form here, or the file does not compute the same.
+        DataError: the example is no batch of finite floats, or the module fails on it.
+        ExportError: the module has hooks, cannot be traced, has a part without an ONNX form here, or the file computes something
+            else.
         OutputError: the file cannot be written.
     """
     module, output = (source.network, "logits" if source.task == "classification" else "output") if isinstance(
@@ -62,7 +63,14 @@ def export_module(source: ModuleResult | nn.Module, example: Rows, path: PathLik
     network = copy_module(module)
     x = torch.as_tensor(example).detach().cpu()
     if not x.is_floating_point() or x.dim() < 2 or len(x) == 0:
-        raise DataError(f"the example has the shape {tuple(x.shape)} and type {x.dtype}; give at least one row of floats")
+        raise DataError(f"the example has the shape {tuple(x.shape)} and type {x.dtype}; give at least one row of floats: networks "
+                        "of other inputs cannot be written here")
+    if not x.isfinite().all():
+        raise DataError("the example has values that are not finite, so that nothing can be checked on it; leave such rows out")
+    for name, each in network.named_modules():
+        if any(not type(hook).__module__.startswith("torch.nn.utils")     # those compute weights, and are traced
+               for hook in (*each._forward_hooks.values(), *each._forward_pre_hooks.values())):
+            raise ExportError(f"{name or 'the module'} has a forward hook, which is not written; put what it does into a module")
     x = x.float()
     model = make_module_model(network, x, opset_version=opset_version, output=output)
     model = inline_functions(model) if inline else model

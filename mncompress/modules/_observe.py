@@ -133,6 +133,9 @@ def copy_module(module: nn.Module) -> nn.Module:
         ConfigError: the module cannot be copied, or its outputs depend on the batch.
     """
     for name, each in module.named_modules():
+        if isinstance(each, torch.jit.ScriptModule) or hasattr(each, "_orig_mod"):
+            raise ConfigError(f"{name or 'the module'} is compiled by torch ({type(each).__name__}), and cannot be looked into; "
+                              "give the module as it was before, and compile or script the result")
         if isinstance(each, _BatchNorm) and each.running_mean is None:
             raise ConfigError(f"{name or 'the module'} is a {type(each).__name__} without running statistics, so what a sample "
                               "gives depends on its batch; train the network with track_running_stats=True")

@@ -120,7 +120,10 @@ class Topology:
         return self._node_of[id(module)] if single else None
 
     def _passes(self, node: fx.Node) -> bool:
-        return node.op == "call_module" and type(self._modules[str(node.target)]) in PASSING
+        if node.op != "call_module":
+            return False
+        module = self._modules[str(node.target)]
+        return type(module) in PASSING and not _has_hooks(module)
 
     def _linear(self, node: fx.Node) -> str | None:
         if node.op != "call_module" or len(node.args) != 1 or node.kwargs:

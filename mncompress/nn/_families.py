@@ -29,7 +29,7 @@ from mncompress.types import ActivationSpec, Ends, Family
 
 
 class LearnedActivation(nn.Module):
-    """Base of all families.
+    """Base of all families. Parameters are zero until `initialize_activation_` draws them, and cannot be trained from there.
 
     Args:
         spec: family, inner activation and sizes.

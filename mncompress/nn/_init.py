@@ -50,8 +50,15 @@ def initialize_(layers: list[Layer], init: Init, generator: torch.Generator) -> 
 
 
 @torch.no_grad()
-def initialize_activation_(activation: LearnedActivation, init: Init, generator: torch.Generator) -> None:
-    """Draw the parameters of one layer's learned activations."""
+def initialize_activation_(activation: LearnedActivation, init: Init = "matched", generator: torch.Generator | None = None) -> None:
+    """Draw the parameters of one layer's learned activations, which are zero before.
+
+    Args:
+        activation: of n neurons.
+        init: `matched` begins at the fixed activation of the same act; the others as in `TrainConfig.init`.
+        generator: of the random numbers; torch's default one where None.
+    """
+    generator = torch.default_generator if generator is None else generator
     if init == "matched":
         _match_(activation, generator)
         return

@@ -107,7 +107,8 @@ def make_report(exports: Mapping[str, Export], network: Network, compressed: Com
         validation=compressed.plan.validation,
         budget=compressed.plan.budget,
         config=to_json(run.config),
-        notes=(*_notes(latency, compressed, certificate, neurons, len(test.x)), *on_targets),
+        notes=(*_notes(latency, compressed, certificate, neurons, len(test.x), np.ptp(outputs["original"], axis=0)),
+               *on_targets),
         environment={"mncompress": version("mncompress"), **runtime.describe_environment(),
                      "data": dataset.name, "data_hash": dataset.content_hash,
                      "trained_on": {**run.record.environment}, "measured_at": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
@@ -181,7 +182,7 @@ def _measure_latency(exports: Mapping[str, Export], x: NDArray[Any], opset_versi
 
 
 def _notes(latency: Latency, compressed: Compressed, certificate: Certificate, neurons: tuple[NeuronRow, ...],
-           samples: int) -> tuple[str, ...]:
+           samples: int, spread: Floats) -> tuple[str, ...]:
     """What a reader should know first."""
     notes = []
     if instruction_set() is None:
@@ -209,4 +210,7 @@ def _notes(latency: Latency, compressed: Compressed, certificate: Certificate, n
                      "their pictures those after it.")
     if certificate.bounds is None:
         notes.append(f"There is no certificate: {certificate.reason}.")
+    elif (certificate.bounds > spread).all():
+        notes.append(f"The proven bound, {certificate.bounds.max():.2g}, tells nothing here, since the outputs themselves vary by "
+                     f"{spread.max():.2g}: worst cases of many layers or features multiply.")
     return (*notes, *latency.problems)
