@@ -264,9 +264,10 @@ void gemm_block(const Linear& op, const float* x, float* y, size_t n) {
   const float* weight = op.by_vector.data() + n * op.inputs;
   const float* three[(R + 2) / 3];  // a pointer for three rows each: one for each row does not fit into the processor's registers
   for (size_t i = 0; i < (R + 2) / 3; ++i) three[i] = opaque(x + 3 * i * op.inputs);
-  for (size_t r = R; n == 0 && R >= 8 && r < 2 * R; ++r)  // where the next rows begin, of which the processor guesses the rest
-    for (size_t line = 0; line < 3; ++line) V::prefetch(x + r * op.inputs + line * 16);
+  const bool ahead = n == 0 && R >= 8;
   for (size_t m = 0; m < op.inputs; ++m, weight += V::width) {
+    if (ahead && m % 16 == 0)  // of each of the next rows a cache line
+      for (size_t r = 0; r < R; ++r) V::prefetch(three[r / 3] + (R + r % 3) * op.inputs);
     typename V::F w[J];
     for (size_t j = 0; j < J; ++j) w[j] = V::load(weight + j * op.inputs * V::width);
     for (size_t r = 0; r < R; ++r) {
