@@ -14,7 +14,8 @@ import io
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -276,10 +277,10 @@ def _expected_shapes(record: RunRecord) -> dict[str, tuple[int, ...]]:
 
 def write_metrics(path: Path, rows: list[EpochMetrics]) -> None:
     """Write `metrics.csv`, atomically."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(EpochMetrics.__dataclass_fields__))
-    writer.writeheader()
-    writer.writerows(asdict(row) for row in rows)
+    text, names = io.StringIO(), list(EpochMetrics.__dataclass_fields__)
+    writer = csv.writer(text)
+    writer.writerow(names)
+    writer.writerows(map(attrgetter(*names), rows))
     write_text(path, text.getvalue())
 
 

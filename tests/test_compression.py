@@ -576,6 +576,21 @@ def test_no_neuron_keeps_a_layer_that_the_budget_does_not(monkeypatch):
     assert "kept" in {decision.kind for decision in compress_network(network, dataset, budget).plan.decisions}
 
 
+def test_no_neuron_leaves_where_moments_are_not_finite(monkeypatch):
+    """A feature of 1e20 in a single row does that."""
+    def fail(*args):
+        raise np.linalg.LinAlgError("Eigenvalues did not converge")
+
+    rng = np.random.default_rng(0)
+    network = make_network(rng, (2, 4, 1), [make_spec("vaf", "tanh")], task="regression")
+    dataset, lines = make_dataset(rng, network), []
+    monkeypatch.setattr("mncompress.compression._planner.find_levels", fail)
+    result = compress_network(network, dataset, Budget(max_drop=5.0), lines.append)
+    assert result.holds
+    assert not any(decision.left for decision in result.plan.decisions)
+    assert any("has no finite second moments" in line and "enormous values" in line for line in lines)
+
+
 def test_tighter_budgets_never_loosen_the_tolerance():
     rng = np.random.default_rng(11)
     for task in ("classification", "regression"):

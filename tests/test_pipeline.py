@@ -18,7 +18,7 @@ import pytest
 import torch
 
 import mncompress as mn
-from mncompress import benchmark, pipeline, runtime
+from mncompress import benchmark, pipeline, report, runtime
 from mncompress.calibration import run_network
 from mncompress.checkpoint import Run, load_run
 from mncompress.data import load_dataset
@@ -325,6 +325,27 @@ def save_npz(path: Path, **arrays: Any) -> str:
 def test_note_where_the_validation_split_is_too_small(run: Run) -> None:
     notes = compress(run, Budget(max_drop=0.1)).report.notes
     assert any(note.startswith("The budget cannot be shown on so small a validation split:") for note in notes)
+
+
+def test_bounds_hold_for_the_rows_of_every_split(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = []
+    certify = report._make.certify
+    monkeypatch.setattr(report._make, "certify", lambda *args: given.append(args[2:]) or certify(*args))
+    compress(run, Budget(max_drop=1.0))
+    data = load_dataset("digits")
+    rows = np.concatenate(given[0])
+    assert len(rows) == sum(map(len, (data.test, data.calibration, data.train, data.validation)))
+    for split in (data.test, data.calibration, data.train, data.validation):
+        assert any(part is split.x or np.array_equal(part, split.x) for part in given[0])
+
+
+def test_bounds_that_tell_nothing_are_noted(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    certify = report._make.certify
+    assert not any("tells nothing" in note for note in compress(run, Budget(max_drop=1.0)).report.notes)
+    monkeypatch.setattr(report._make, "certify", lambda *args: dataclasses.replace(
+        found := certify(*args), bounds=1e6 + found.bounds))
+    [note] = [note for note in compress(run, Budget(max_drop=1.0)).report.notes if "tells nothing" in note]
+    assert note.startswith("The proven bound, 1.1e+06, tells nothing here, since the outputs themselves vary by ")
 
 
 def test_replicate_is_the_one_asked_for(run: Run) -> None:

@@ -191,6 +191,12 @@ def test_a_stack_of_configurations_equals_each_alone(order: str, small: str) -> 
             torch.testing.assert_close(run.replicates[name], value, rtol=1e-3, atol=1e-4)
 
 
+def test_ends_are_those_of_meta() -> None:
+    assert TrainConfig(activation="vaf,meta", hidden=(3, 3), ends="gated").make_activations()[1].ends == "gated"
+    with pytest.raises(ConfigError, match=r"^ends 'gated' are for the activation meta, got activation 'vaf,frelu'$"):
+        TrainConfig(activation="vaf,frelu", hidden=(3, 3), ends="gated")
+
+
 def test_one_diverged_configuration_is_told(small: str) -> None:
     configs = [make_config(small, **DIVERGING), make_config(small, **DIVERGING | {"lr": 1e-3})]
     with pytest.raises(TrainingError, match=one_line(r"no network with lr 1e\+08")):

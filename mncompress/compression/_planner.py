@@ -203,7 +203,12 @@ class _Search:
 
     def find_structure(self, start: _Candidate) -> _Candidate:
         """The cheapest network up to which all keep the budget, or the most expensive one that reaches the target."""
-        levels = find_levels(self.network, start.assignments, self.options, self.movable, self.study)
+        try:
+            levels = find_levels(self.network, start.assignments, self.options, self.movable, self.study)
+        except np.linalg.LinAlgError:       # a single row of 1e20 does that
+            self.tell("no neuron leaves: what the layers read has no finite second moments on the training rows; look for "
+                      "enormous values in the data")
+            return start
         if self.budget.has_target:
             return self.reach_target(start, levels)
         step = max(1, isqrt(len(levels)))

@@ -22,6 +22,7 @@ from mncompress.errors import RuntimeProviderError
 from mncompress.export import ExportCheck, check_export, has_large_batch_form, write_onnx
 from mncompress.native import instruction_set
 from mncompress.nn import Network, count_macs, count_parameters
+from mncompress.report._format import at_most
 from mncompress.types import KINDS, LatencyRow, ModelSummary, NeuronRow, Report, Speedup, to_json
 
 Floats = NDArray[np.float64]
@@ -79,7 +80,7 @@ def make_report(exports: Mapping[str, Export], network: Network, compressed: Com
     scores = {name: benchmark.score(values, test.y) for name, values in outputs.items()}
     summaries = {name: _summarize(export, scores[name]) for name, export in exports.items()}
     tell("certifying the outputs' change")
-    certificate = certify(network, compressed, test.x, dataset.calibration.x, dataset.train.x)
+    certificate = certify(network, compressed, test.x, dataset.calibration.x, dataset.train.x, dataset.validation.x)
     latency = _measure_latency(exports, test.x, options["opset"], tell)
     neurons = _neuron_rows(network, compressed, test.x)
     flips = int((outputs["original"].argmax(1) != outputs["compressed"].argmax(1)).sum())
@@ -211,6 +212,7 @@ def _notes(latency: Latency, compressed: Compressed, certificate: Certificate, n
     if certificate.bounds is None:
         notes.append(f"There is no certificate: {certificate.reason}.")
     elif (certificate.bounds > spread).all():
-        notes.append(f"The proven bound, {certificate.bounds.max():.2g}, tells nothing here, since the outputs themselves vary by "
-                     f"{spread.max():.2g}: worst cases of many layers or features multiply.")
+        notes.append(f"The proven bound, {at_most(float(certificate.bounds.max()))}, tells nothing here, since the outputs "
+                     f"themselves vary by {spread.max():.2g}: worst cases of many layers or features multiply, and a single "
+                     "row far from all others widens the ranges that it holds for.")
     return (*notes, *latency.problems)

@@ -23,7 +23,8 @@ def from_json(cls: type[T], document: Any, *, where: str) -> T:
         ConfigError: one line naming `where`, the field and what is wrong with it.
     """
     try:
-        return _adapter(cls).validate_python(document)
+        value: T = _adapter(cls).validate_python(document)
+        return value
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         location = ".".join(str(part) for part in first["loc"]) or "document"
@@ -46,9 +47,12 @@ def null_not_finite(document: Any) -> Any:
     return None if isinstance(document, float) and not math.isfinite(document) else document
 
 
-def _adapter(cls: type[T]) -> TypeAdapter[T]:
+_adapters: dict[Any, TypeAdapter[Any]] = {}
+
+
+def _adapter(cls: Any) -> TypeAdapter[Any]:
     try:
-        return TypeAdapter(cls)
+        return _adapters.setdefault(cls, _adapters.get(cls) or TypeAdapter(cls))
     except SchemaError as error:
         if "KeyboardInterrupt" in str(error):       # pydantic wraps what interrupts it
             raise KeyboardInterrupt from error

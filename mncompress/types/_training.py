@@ -103,6 +103,8 @@ class TrainConfig:
             names = names * max(count, 1)
         elif len(names) != count:
             raise ConfigError(f"activation {self.activation!r} lists {len(names)} layers, the network has {count} activated ones")
+        if self.ends != "activated" and "meta" not in (name.strip() for name in names):
+            raise ConfigError(f"ends {self.ends!r} are for the activation meta, got activation {self.activation!r}")
         specs = [parse_activation(name.strip(), inner=self.inner, width=self.inner_width, depth=self.inner_layers,
                                   shared=self.shared, ends=self.ends) for name in names]
         return tuple(specs[:count])
