@@ -67,6 +67,7 @@ def test_an_interruption_that_pydantic_wraps_stays_one(monkeypatch):
             raise SchemaError(message)
 
     monkeypatch.setattr(_json, "TypeAdapter", Interrupted)
+    monkeypatch.setattr(_json, "_adapters", {})
     message = 'Error building "literal" validator:\n  KeyboardInterrupt: '
     with pytest.raises(KeyboardInterrupt):
         to_json(Budget())

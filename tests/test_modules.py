@@ -662,7 +662,7 @@ def test_nothing_is_folded_through_a_hook(passing, tmp_path):
 
 @pytest.mark.parametrize(("compile_it", "name"), [
     (torch.compile, "OptimizedModule"), (torch.jit.script, "RecursiveScriptModule")])
-@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
 def test_compiled_modules_are_refused(compile_it, name):
     network, x = nn.Sequential(nn.Linear(4, 4), nn.Tanh()), torch.randn(9, 4)
     for module, where in ((compile_it(network), "the module"), (nn.Sequential(compile_it(network), nn.Linear(4, 4)), "0")):

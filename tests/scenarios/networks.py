@@ -77,8 +77,11 @@ def draw_recipe(rng: random.Random) -> dict[str, object]:
         names.append(f"{family}:{rng.choice(ACTS)}" if family in ("warp", "fixed") else family)
     same = rng.random() < 0.6 or not hidden + (0,) * output
     depth = 1 if "vaf" in names else rng.choice((1, 1, 2, 3))
-    return {"activation": names[0] if same else ",".join(names), "inner": rng.choice(ACTS), "inner_width": rng.choice((1, 2, 3, 6)),
-            "inner_layers": depth, "ends": rng.choice(ENDS), "shared": rng.random() < 0.25, "hidden": hidden,
+    names = names[:1] if same else names
+    inner, width, ends = rng.choice(ACTS), rng.choice((1, 2, 3, 6)), rng.choice(ENDS)
+    return {"activation": ",".join(names), "inner": inner, "inner_width": width,
+            "inner_layers": depth, "ends": ends if "meta" in names else "activated",
+            "shared": rng.random() < 0.25, "hidden": hidden,
             "output_activation": output, "residual": residual, "init": rng.choice(("matched", "matched", "uniform", "glorot")),
             "batch_norm": rng.random() < 0.15, "batch_size": 32, "epochs": rng.choice((1, 1, 3)),
             "lr": rng.choice((1e-3, 1e-2, 1e-1)),
