@@ -16,7 +16,7 @@ from mncompress.compression import Group, check_budget, compress_network, rewrit
 from mncompress.compression._budget import Verdict, _lower, _upper, complete_budget, go_while_ok
 from mncompress.compression._certificate import Reference
 from mncompress.compression._evaluate import evaluate_original
-from mncompress.compression._planner import TOLERANCES
+from mncompress.compression._tolerances import TOLERANCES
 from mncompress.data import Dataset, Split, Standardization, load_dataset
 from mncompress.errors import ConfigError
 from mncompress.native import library_path

@@ -201,6 +201,23 @@ def test_library_is_looked_for_beside_the_module(path, tmp_path, monkeypatch):
     native.load_library.cache_clear()
 
 
+@pytest.mark.skipif(native.library_path() is None, reason="the library was not built")
+def test_a_library_of_other_sources_is_refused(path, monkeypatch):
+    """Its functions would read what they are given as something else."""
+    monkeypatch.setattr(native, "INTERFACE", b"mncompress native interface of tomorrow")
+    for each in (native.check_library, native.load_library, runtime._warn_once):
+        each.cache_clear()
+    try:
+        assert native.load_library() is None
+        assert native.instruction_set() is None
+        with pytest.warns(RuntimeWarning, match=r"built from other sources; install mncompress again"):
+            session = runtime.make_session(path)
+        assert runtime.run(session, np.zeros((2, 4))).shape == (2, 3)
+    finally:
+        for each in (native.check_library, native.load_library):
+            each.cache_clear()
+
+
 def test_environment_can_be_written_to_json():
     environment = json.loads(json.dumps(runtime.describe_environment()))
     assert environment["onnxruntime"] == onnxruntime.__version__

@@ -15,10 +15,10 @@ from mncompress.compression._plan import describe_fit as describe_fit
 from mncompress.compression._plan import make_settings as make_settings
 from mncompress.compression._planner import assign as assign
 from mncompress.compression._planner import compress_network as compress_network
-from mncompress.compression._planner import make_tolerances as make_tolerances
-from mncompress.compression._planner import reach_all as reach_all
-from mncompress.compression._planner import spread_tolerance as spread_tolerance
 from mncompress.compression._rewrite import Group as Group
 from mncompress.compression._rewrite import LinearMap as LinearMap
 from mncompress.compression._rewrite import make_linear_maps as make_linear_maps
 from mncompress.compression._rewrite import rewrite as rewrite
+from mncompress.compression._tolerances import make_tolerances as make_tolerances
+from mncompress.compression._tolerances import reach_all as reach_all
+from mncompress.compression._tolerances import spread_tolerance as spread_tolerance

@@ -31,6 +31,7 @@ from mncompress.compression._finetune import finetune
 from mncompress.compression._plan import describe, read_plan
 from mncompress.compression._rewrite import is_free, rewrite
 from mncompress.compression._structure import find_levels, let_lines_leave
+from mncompress.compression._tolerances import make_tolerances, reach_all, spread_tolerance
 from mncompress.compression._unfold import unfold
 from mncompress.data import Dataset
 from mncompress.errors import ConfigError
@@ -38,16 +39,10 @@ from mncompress.nn import LearnedActivation, Network, count_macs, may_be_one_nod
 from mncompress.spline import Histogram
 from mncompress.types import Budget, Decision, LayerPlan, Plan, Trial
 
-TOLERANCES: tuple[float, ...] = tuple(float(t) for t in np.geomspace(0.3, 1e-8, 16)[::-1])
-"""Relative to the root mean square of the outputs around their mean."""
-CONSTANT = 1e-6
-"""Outputs that vary less, relative to the largest, are the same but for rounding."""
 WIDEST_SEARCHED = 4096
 """Neurons or inputs of a layer in whose network neurons may leave: that search takes memory by the square and time by the cube."""
 COARSER = (1 / 2, 1 / 4, 1 / 8)
 """Shares of the intervals with which a network is tried again."""
-SENSITIVITY_FLOOR = 1e-3
-"""Of a layer's largest: a gradient that is zero on all calibration samples need not be so on others."""
 
 Floats = NDArray[np.float64]
 Tell = Callable[[str], None]
@@ -355,46 +350,6 @@ def _options_of(activation: object, calibration: LayerCalibration, budget: Budge
     histogram = None if budget.limits_largest else Histogram(calibration.histogram, calibration.observed)
     return find_options(make_inner_networks(activation), activation.spec.family, calibration.domain, budget.preset,
                         "portable" if budget.target == "portable" else "native", histogram)
-
-
-def make_tolerances(budget: Budget, outputs: Floats) -> list[float]:
-    """What to try as the error of the outputs (rows, k), from tight to loose: nothing where all must be exact."""
-    spread = float(np.sqrt(np.var(outputs, axis=0).mean()))
-    scale = spread if spread > CONSTANT * np.abs(outputs).max(initial=0.0) else 1.0
-    return [] if budget.preset == "exact" else [scale * tolerance for tolerance in TOLERANCES]
-
-
-def reach_all(options: Sequence[LayerOptions], tolerances: Sequence[Floats]) -> list[Floats] | None:
-    """The tolerances of each layer's neurons, (n,), raised to the error of the closest form where none is within; None if none is.
-
-    A single neuron without a form can keep a whole layer as it is. Whether its closest form will do, the budget is to say.
-    """
-    closest = [_reach(*pair) for pair in zip(options, tolerances, strict=True)]
-    raised = any((after > before).any() for after, before in zip(closest, tolerances, strict=True))
-    return closest if raised else None
-
-
-def _reach(options: LayerOptions, tolerance: Floats) -> Floats:
-    errors = [np.where(options.exact[key], 0.0, options.limited[key]) for key in options.limited]
-    closest = np.min(errors, axis=0, initial=np.inf)
-    return np.where(np.isfinite(closest), np.maximum(tolerance, closest), tolerance)
-
-
-def spread_tolerance(tolerance: float, sensitivity: Floats) -> Floats:
-    """What each neuron is allowed, given what each may contribute to the outputs.
-
-    Args:
-        tolerance: root mean square of the contribution, in units of the outputs' scale; 0 where only exact replacements count.
-        sensitivity: of each neuron, (n,).
-
-    Returns:
-        Errors of the activations, (n,); infinite where the outputs depend on none of the layer, -1 where only exact replacements
-        count.
-    """
-    if tolerance == 0:
-        return np.full(len(sensitivity), -1.0)
-    with np.errstate(divide="ignore"):
-        return np.asarray(tolerance / np.maximum(sensitivity, SENSITIVITY_FLOOR * sensitivity.max()))
 
 
 def assign(options: LayerOptions, choice: Choice, tolerance: Floats) -> Assignment:

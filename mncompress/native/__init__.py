@@ -56,10 +56,9 @@ def load_library() -> ctypes.CDLL | None:
     """The library, or None where it was not built, is damaged, or this machine cannot load it."""
     path = library_path()
     try:
-        library = None if path is None or check_library() else ctypes.CDLL(str(path))
+        return None if path is None or check_library() else ctypes.CDLL(str(path))
     except OSError:
         return None
-    return library
 
 
 def instruction_set() -> str | None:

@@ -35,9 +35,9 @@ class Trainer:
         networks = sum(config.replicates for config in configs)
         check_memory(self.config, self.spec, networks, len(dataset.train), self.device)
         features, targets = standardization_of(dataset.train)
-        self.numbers = [number for config in configs for number in range(config.replicates)]
+        inits = [(config.init, replicate) for config in configs for replicate in range(config.replicates)]
+        self.numbers = [replicate for _, replicate in inits]
         """Of each network, among those of its configuration."""
-        inits = list(zip((config.init for config in configs for _ in range(config.replicates)), self.numbers, strict=True))
         self.population, self.initial_errors = make_population(
             self.spec, inits, self.config.seed, features, targets, self.device, self.config.batch_norm)
         self.optimizer = Adam(self.population, configs)

@@ -52,7 +52,9 @@ _adapters: dict[Any, TypeAdapter[Any]] = {}
 
 def _adapter(cls: Any) -> TypeAdapter[Any]:
     try:
-        return _adapters.setdefault(cls, _adapters.get(cls) or TypeAdapter(cls))
+        if cls not in _adapters:
+            _adapters[cls] = TypeAdapter(cls)
+        return _adapters[cls]
     except SchemaError as error:
         if "KeyboardInterrupt" in str(error):       # pydantic wraps what interrupts it
             raise KeyboardInterrupt from error
