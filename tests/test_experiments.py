@@ -372,6 +372,19 @@ def test_resume_finds_the_cells_of_another_seed(small_experiments, tmp_path):
     assert cell["config"]["seed"] == 3
 
 
+def test_a_further_figure_in_the_same_folder_keeps_the_first(small_experiments, tmp_path):
+    reproduce("drawn", SMALL, tmp_path, data_sets=())
+    both = reproduce("tiny", SMALL, tmp_path, resume=True, data_sets=())
+    assert {verdict.figure for verdict in both.verdicts} == {"tiny"}
+    written = json.loads((tmp_path / "verdicts.json").read_text())
+    commands = [f"mncompress reproduce {figure} --data digits --replicates 2 --epochs 2" for figure in ("tiny", "drawn")]
+    assert [verdict["figure"] for verdict in written["verdicts"]] == ["tiny", "drawn"]
+    assert written["command"] == " && ".join(commands)
+    assert "\n".join(f"$ {command}" for command in commands) in (tmp_path / "README.md").read_text()
+    reproduce("drawn", dataclasses.replace(SMALL, epochs=1), tmp_path, resume=True, data_sets=())
+    assert [verdict["figure"] for verdict in json.loads((tmp_path / "verdicts.json").read_text())["verdicts"]] == ["drawn"]
+
+
 def test_damaged_cell_is_told_and_computed_again(small_experiments, finished):
     path = next((finished.folder / "cells").iterdir())
     before = json.loads(path.read_text())

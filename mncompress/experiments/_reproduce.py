@@ -102,7 +102,9 @@ def reproduce(name: str, settings: TrainConfig, out: Path, *, data_sets: Sequenc
 def _reproduce(name: str, experiments: Mapping[str, Experiment], settings: TrainConfig, out: Path, data_sets: Sequence[str] | None,
                workers: int, tell: Tell, progress: Progress | None, planned: Callable[[Plan], None] | None) -> Reproduction:
     """`reproduce`, with the folder in hand."""
-    configs, results = _find_cells(experiments, settings, out / "cells", tell)
+    data_hash = _check_data(settings) if experiments else ""
+    configs = _complete_cells(experiments.values(), settings)
+    results = _load_finished(configs, out / "cells", data_hash, tell)
     missing = {recipe: config for recipe, config in configs.items() if recipe not in results}
     families = None
     if name in (FAMILIES, ALL):
@@ -111,29 +113,27 @@ def _reproduce(name: str, experiments: Mapping[str, Experiment], settings: Train
     if planned is not None:
         planned(plan)
     results |= _run_cells(missing, out / "cells", workers, tell, progress)
-    verdicts = tuple(judge(figure, claim, results) for figure, experiment in experiments.items() for claim in experiment.claims)
+    verdicts = _judge(experiments, results)
     files = [path for figure, experiment in experiments.items() for path in _write_experiment(out, figure, experiment, results)]
     chosen = data_sets[0] if data_sets else settings.data
     data = "" if data_sets is None and chosen == "mnist" else f" --data {shlex.quote(chosen)}"
-    command = f"mncompress reproduce {name}{data} --replicates {settings.replicates} --epochs {settings.epochs}"
+    options = f"{data} --replicates {settings.replicates} --epochs {settings.epochs}"
     if experiments:
-        files += _write_summary(out, command, experiments, results, verdicts)
+        finished, cells = _add_finished(experiments, results, settings, out / "cells", data_hash)
+        names = [name] if finished.keys() == experiments.keys() else list(finished)
+        files += _write_summary(out, [f"mncompress reproduce {figure}{options}" for figure in names], finished, cells)
     if families is not None:
+        command = f"mncompress reproduce {name}{options}"
         files += run_families(settings, families.data_sets, out, command, workers=workers, tell=tell, progress=progress)
     return Reproduction(out, plan, verdicts, tuple(files))
 
 
-def _find_cells(experiments: Mapping[str, Experiment], settings: TrainConfig, folder: Path,
-                tell: Tell) -> tuple[dict[TrainConfig, TrainConfig], dict[TrainConfig, CellResult]]:
-    """The cells of the figures, completed by the settings, and the results of those that are finished, both by recipe."""
-    if not experiments:
-        return {}, {}
+def _check_data(settings: TrainConfig) -> str:
+    """The hash of the content of the figures' data, which must have classes."""
     dataset = load_dataset(settings.data, data_dir=settings.data_dir, seed=settings.seed)
     if dataset.task != "classification":
         raise DataError(f"{settings.data} is a regression; the figures compare accuracies: choose data with classes, such as mnist")
-    recipes = dict.fromkeys(cell for experiment in experiments.values() for cell in experiment.cells)
-    configs = {recipe: _complete(recipe, settings) for recipe in recipes}
-    return configs, _load_finished(configs, folder, dataset.content_hash, tell)
+    return dataset.content_hash
 
 
 def _check_folder(out: Path, *, resume: bool) -> None:
@@ -143,10 +143,11 @@ def _check_folder(out: Path, *, resume: bool) -> None:
         raise OutputError(str(error).replace("pass --overwrite", "continue in it with --resume")) from error
 
 
-def _complete(recipe: TrainConfig, settings: TrainConfig) -> TrainConfig:
-    """A recipe of the table on the data and with the numbers asked for."""
-    return dataclasses.replace(recipe, data=settings.data, data_dir=settings.data_dir, replicates=settings.replicates,
-                               epochs=settings.epochs, seed=settings.seed, device=settings.device)
+def _complete_cells(experiments: Iterable[Experiment], settings: TrainConfig) -> dict[TrainConfig, TrainConfig]:
+    """The recipes of the tables, each once, with what they become on the data and with the numbers asked for."""
+    shared = {name: getattr(settings, name) for name in ("data", "data_dir", "replicates", "epochs", "seed", "device")}
+    recipes = dict.fromkeys(cell for experiment in experiments for cell in experiment.cells)
+    return {recipe: dataclasses.replace(recipe, **shared) for recipe in recipes}
 
 
 def _load_finished(configs: Mapping[TrainConfig, TrainConfig], folder: Path, data_hash: str,
@@ -162,6 +163,19 @@ def _load_finished(configs: Mapping[TrainConfig, TrainConfig], folder: Path, dat
             if found is not None:
                 results[recipe] = found
     return results
+
+
+def _judge(experiments: Mapping[str, Experiment], results: Results) -> tuple[Verdict, ...]:
+    return tuple(judge(figure, claim, results) for figure, experiment in experiments.items() for claim in experiment.claims)
+
+
+def _add_finished(experiments: Mapping[str, Experiment], results: Results, settings: TrainConfig, folder: Path,
+                  data_hash: str) -> tuple[dict[str, Experiment], dict[TrainConfig, CellResult]]:
+    """The figures with those whose cells are all there from before, with the same settings; and the cells of all of these."""
+    found = _load_finished(_complete_cells(EXPERIMENTS.values(), settings), folder, data_hash, lambda line: None) | dict(results)
+    finished = {figure: experiment for figure, experiment in EXPERIMENTS.items() if found.keys() >= set(experiment.cells)}
+    cells = {cell for experiment in finished.values() for cell in experiment.cells}
+    return finished, {recipe: result for recipe, result in found.items() if recipe in cells}
 
 
 def _make_plan(experiments: Mapping[str, Experiment], configs: Mapping[TrainConfig, TrainConfig],
@@ -250,11 +264,12 @@ def _write_experiment(out: Path, figure: str, experiment: Experiment, results: R
     return [*pictures, *(out / file for file in tables)]
 
 
-def _write_summary(out: Path, command: str, experiments: Mapping[str, Experiment], results: Results,
-                   verdicts: Sequence[Verdict]) -> list[Path]:
-    document = {"schema": SCHEMA, "command": command, "verdicts": [null_not_finite(to_json(verdict)) for verdict in verdicts]}
+def _write_summary(out: Path, commands: Sequence[str], experiments: Mapping[str, Experiment], results: Results) -> list[Path]:
+    verdicts = _judge(experiments, results)
+    told = [null_not_finite(to_json(verdict)) for verdict in verdicts]
+    document = {"schema": SCHEMA, "command": " && ".join(commands), "verdicts": told}
     write_json(out / "verdicts.json", document)
     write_text(out / "verdicts.md", render_verdicts(verdicts))
     titles = {figure: experiment.title for figure, experiment in experiments.items()}
-    write_text(out / "README.md", render_readme(command, list(experiments), results, verdicts, titles))
+    write_text(out / "README.md", render_readme(commands, list(experiments), results, verdicts, titles))
     return [out / file for file in ("verdicts.json", "verdicts.md", "README.md")]

@@ -126,7 +126,7 @@ def show(effect: Estimate) -> str:
     return f"{effect.value:+.2f} ({effect.low:+.2f} to {effect.high:+.2f})"
 
 
-def render_readme(command: str, names: Sequence[str], results: Results, verdicts: Sequence[Verdict],
+def render_readme(commands: Sequence[str], names: Sequence[str], results: Results, verdicts: Sequence[Verdict],
                   titles: Mapping[str, str]) -> str:
     """The summary of a folder: how it was made, on what, and what came out."""
     cells = list(results.values())
@@ -135,7 +135,7 @@ def render_readme(command: str, names: Sequence[str], results: Results, verdicts
     lines = [", ".join(f"{name} {value}" for name, value in machine if value != "None") for machine in sorted(machines)]
     return "\n".join([
         "# The paper's figures, computed again", "",
-        "```console", f"$ {command}", "```", "",
+        "```console", *(f"$ {command}" for command in commands), "```", "",
         f"{len(cells)} cells of {config.replicates} networks, {config.epochs} epochs each, on {config.data} "
         f"(content {cells[0].data_hash}), {sum(cell.seconds for cell in cells):.0f} s of training. "
         f"Adam at {config.lr:g}, batches of {config.batch_size}.", "",
