@@ -9,7 +9,7 @@ from mncompress.files import new_folder
 from mncompress.types import Budget
 
 from ._completion import offer_field
-from ._options import Data, DataDir, Json, Out, Overwrite, Quiet, check_options, parse_count
+from ._options import DataDir, Json, Out, Overwrite, Quiet, check_options, data_option, parse_count
 from ._output import open_output
 from ._summary import show_result
 
@@ -52,7 +52,7 @@ def compress(
         help="What is to be fast: native kernels, portable standard operators, or auto: native where they are built.  "
              f"[default: {Budget.target}]", show_default=False, autocompletion=offer_field(Budget, "target"))] = None,
     replicate: Annotated[str, typer.Option(metavar="K|best", help="Which network of the run.")] = "best",
-    data: Data = None,
+    data: Annotated[str | None, data_option("  [default: the run's]")] = None,
     data_dir: DataDir = None,
     opset: Annotated[int, typer.Option(help="ONNX opset of the files.")] = 18,
     out: Out = None,

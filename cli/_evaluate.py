@@ -7,7 +7,7 @@ import typer
 
 from mncompress.types import to_json
 
-from ._options import DataDir, Json, Quiet, RequiredData
+from ._options import DataDir, Json, Quiet, data_option
 from ._output import open_output
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ LONGEST_SEED = 20
 def evaluate(
     model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="Any ONNX file with one input and one output.",
                                           show_default=False)],
-    data: RequiredData,
+    data: Annotated[str, data_option()],
     data_dir: DataDir = None,
     seed: Annotated[int | None, typer.Option(
         help="Draws the test split where the data has none of its own.  [default: the run's, as the file has it]",

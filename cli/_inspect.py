@@ -9,7 +9,7 @@ from mncompress.figures import FORMATS
 from mncompress.files import new_folder
 from mncompress.types import to_json
 
-from ._options import DataDir, Json, Out, Overwrite, Quiet, check_choice, split_list
+from ._options import DataDir, Json, Out, Overwrite, Quiet, check_choice, data_option, split_list
 from ._output import Output, TextTable, open_output
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ def inspect(
     out: Out = None,
     formats: Annotated[str, typer.Option(metavar="png,svg", help="What the pictures are written as.")] = "png,svg",
     most: Annotated[int, typer.Option(metavar="N", min=0, help="Draw only so many neurons, the most sensitive; 0: all.")] = 240,
+    data: Annotated[str | None, data_option("  For a run folder.  [default: the run's]")] = None,
     data_dir: DataDir = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
@@ -39,7 +40,8 @@ def inspect(
     from mncompress.pipeline import inspect as inspect_folder
 
     with open_output(as_json, quiet) as output:
-        found = inspect_folder(folder, pictures, overwrite=overwrite, formats=names, most=most, data_dir=data_dir)
+        found = inspect_folder(folder, pictures, overwrite=overwrite, formats=names, most=most, data=data,
+                               data_dir=data_dir)
         document = {name: value for name, value in to_json(found).items() if name != "sketches"}
         blocks: list[str | TextTable] = [make_table(found, MOST_LISTED if output.stdout.isatty() else None)]
         blocks += make_sketches(found, output)

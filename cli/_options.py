@@ -14,19 +14,20 @@ from ._completion import data_names, offer
 
 T = TypeVar("T")
 MOST_DIGITS = 18
+DATA_HELP = ("digits, mnist, fashion-mnist, kmnist, mnist1d, function:NAME, or an npz file with x_train, y_train, x_test "
+             "and y_test.")
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, and nothing else there.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress, and only the essential result.")]
 Out = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Output folder; by default a new one.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is in the output folder.")]
-DATA = typer.Option(
-    "--data", metavar="NAME|FILE.npz", autocompletion=offer(data_names),
-    help="digits, mnist, fashion-mnist, kmnist, mnist1d, function:NAME, or an npz file with x_train, y_train, x_test "
-         "and y_test.")
-Data = Annotated[str | None, DATA]
-RequiredData = Annotated[str, DATA]
 DataDir = Annotated[str | None, typer.Option(
     "--data-dir", metavar="DIR", help="Where torchvision's data sets are, or are downloaded to.")]
+
+
+def data_option(remark: str = "") -> Any:
+    """The option `--data`, with a remark behind its help."""
+    return typer.Option("--data", metavar="NAME|FILE.npz", autocompletion=offer(data_names), help=DATA_HELP + remark)
 
 
 def check_options(cls: type[T], values: dict[str, Any]) -> T:

@@ -15,12 +15,13 @@ from mncompress.files import new_folder
 from mncompress.types import ACTS, ENDS, TrainConfig, to_json
 
 from ._completion import offer_option
-from ._options import Data, DataDir, Json, Out, Quiet
+from ._options import DataDir, Json, Out, Quiet, data_option
 from ._output import TextTable, open_output
 from ._recipe import make_config, read_recipe
 
 if TYPE_CHECKING:
     from mncompress.checkpoint import Run
+    from mncompress.data import Dataset
     from mncompress.training import TrainProgress
 
 
@@ -38,7 +39,7 @@ def train(
     context: typer.Context,
     recipe: Annotated[Path | None, typer.Argument(
         metavar="RECIPE.toml", help="The long option names with underscores; the command line overrides it.")] = None,
-    data: Data = None,
+    data: Annotated[str | None, data_option(f"  [default: {TrainConfig.data}]")] = None,
     data_dir: DataDir = None,
     activation: Annotated[str | None, option(
         "activation", "meta, vaf, agsig, frelu, warp:ACT or fixed:ACT; a comma-separated list gives one per layer.",
@@ -102,7 +103,8 @@ def train(
                 fraction = (progress.epoch - 1 + progress.step / progress.steps) / progress.epochs
                 update(fraction, describe(progress), line=progress.step == progress.steps)
 
-            run = train_networks(config, out=folder, resume=resume, overwrite=overwrite, tensorboard=tensorboard, progress=report)
+            run = train_networks(config, out=folder, resume=resume, overwrite=overwrite, tensorboard=tensorboard, progress=report,
+                                 loaded=lambda dataset: output.status(describe_data(dataset)))
         output.show(make_document(run, folder), make_table(run), f"run: {folder}", essential=str(folder))
 
 
@@ -144,6 +146,17 @@ def make_run_name(config: TrainConfig) -> str:
     data = Path(config.data).stem if config.data.endswith(".npz") else config.data
     words = data, config.activation, "x".join(map(str, config.hidden)) or "none"
     return re.sub(r"[^\w.]+", "-", "-".join(words))
+
+
+def describe_data(dataset: "Dataset") -> str:
+    """One line about what the data was taken for."""
+    rows = ", ".join(f"{len(getattr(dataset, split))} {split}" for split in ("train", "calibration", "validation", "test"))
+    if dataset.task == "classification":
+        outputs = f"{dataset.out_features} classes"
+    else:
+        hint = "" if (dataset.train.y % 1).any() else "; all are whole numbers: as integers they would be classes"
+        outputs = f"{dataset.out_features} target{'s'[:dataset.out_features - 1]} (regression{hint})"
+    return f"{dataset.in_features} features, {outputs}; rows: {rows}"
 
 
 def describe(progress: "TrainProgress") -> str:

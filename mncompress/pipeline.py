@@ -176,7 +176,7 @@ def quickstart(out: Path, progress: Tell | None = None) -> Result:
 
 
 def inspect(folder: PathLike, out: PathLike, *, overwrite: bool = False, formats: Sequence[str] = FORMATS, most: int = 0,
-            data_dir: str | None = None) -> Inspection:
+            data: str | None = None, data_dir: str | None = None) -> Inspection:
     """Draw a run folder or a compressed folder into `out`.
 
     Both have pictures of their learned activations; a run folder has one of how its networks were trained, and a compressed
@@ -188,11 +188,12 @@ def inspect(folder: PathLike, out: PathLike, *, overwrite: bool = False, formats
         overwrite: write there even if it is not empty.
         formats: `png`, `svg` or both.
         most: draws only so many neurons, the most sensitive ones; 0 draws all.
+        data: the data set whose ranges are drawn, for a run folder; the run's where None.
         data_dir: where torchvision data sets are; the run's where None.
 
     Raises:
         CheckpointError: the folder is neither, or damaged.
-        ConfigError: a format is unknown, or `most` is negative.
+        ConfigError: a format is unknown, `most` is negative, or `data` is given for a compressed folder.
         DataError: the data of a run folder is not what it was trained on.
         OutputError: `out` is not empty and `overwrite` is false, or cannot be written.
     """
@@ -202,11 +203,13 @@ def inspect(folder: PathLike, out: PathLike, *, overwrite: bool = False, formats
         raise CheckpointError(f"{folder} is a file; pass the folder that train or compress wrote")
     with hold_folder(out):
         check_output_folder(out, overwrite=overwrite)
-        return _inspect(folder, out, formats, most, data_dir)
+        return _inspect(folder, out, formats, most, data, data_dir)
 
 
-def _inspect(folder: Path, out: Path, formats: Sequence[str], most: int, data_dir: str | None) -> Inspection:
+def _inspect(folder: Path, out: Path, formats: Sequence[str], most: int, data: str | None, data_dir: str | None) -> Inspection:
     if (folder / "activations.safetensors").is_file():
+        if data is not None:
+            raise ConfigError(f"{folder} was written by compress and holds its curves; data can be named for a run folder only")
         curves, report = load_curves(folder / "activations.safetensors"), load_report(folder / "report.json")
         return inspect_curves(curves, out, report=report, formats=formats, most=most)
     if not (folder / "config.json").is_file():
@@ -214,7 +217,7 @@ def _inspect(folder: Path, out: Path, formats: Sequence[str], most: int, data_di
     run = load_run(folder)
     training = make_training_curves(read_metrics(folder / "metrics.csv"), run.record.metric, run.validation_metric, run.best)
     network = run.network()
-    dataset = _load_data(run, None, data_dir)
+    dataset = _load_data(run, data, data_dir)
     calibration = calibrate(network, dataset.calibration.x, dataset.train.x)
     return inspect_curves(make_curves(network, calibration), out, training=training, formats=formats, most=most)
 

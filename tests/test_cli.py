@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 from typer.testing import CliRunner
@@ -184,8 +185,20 @@ def test_train_prints_json_alone_on_stdout_and_progress_on_stderr(run, tmp_path)
     document = json.loads(result.stdout)
     assert document["folder"] == str(tmp_path / "run")
     assert document["best"] == max((0, 1), key=document["validation_metric"].__getitem__)
-    assert result.stderr.startswith("epoch 1/1  loss ")
+    data, epoch = result.stderr.splitlines()
+    assert data == "64 features, 10 classes; rows: 1080 train, 143 calibration, 215 validation, 359 test"
+    assert epoch.startswith("epoch 1/1  loss ")
     assert "networks x epochs/s" in result.stderr
+
+
+@pytest.mark.parametrize(("targets", "told"), [
+    (np.arange(40.0) % 3, "1 target (regression; all are whole numbers: as integers they would be classes)"),
+    (np.arange(40.0)[:, None] * [0.5, 1], "2 targets (regression)"), (np.arange(40) % 3, "3 classes")])
+def test_train_says_what_the_data_was_taken_for(run, tmp_path, targets, told):
+    features = np.random.default_rng(0).normal(size=(40, 2))
+    np.savez(tmp_path / "data.npz", x_train=features, y_train=targets, x_test=features, y_test=targets)
+    result = run("train", "--data", tmp_path / "data.npz", "--epochs", 1, "--out", tmp_path / "run")
+    assert f"2 features, {told}; rows: 30 train, 4 calibration, 6 validation, 40 test" in result.stderr
 
 
 def test_train_quiet_prints_the_folder_alone(run, tmp_path):
@@ -332,6 +345,18 @@ def test_inspect_draws_and_lists_the_neurons(run, run_dir, compressed, tmp_path,
     assert [(row["layer"], row["index"]) for row in document["neurons"]] == [(0, index) for index in range(4)]
     assert all(Path(picture).is_file() for picture in document["pictures"])
     assert "sketches" not in document
+
+
+def test_inspect_takes_other_data_of_a_run(run, run_dir, compressed, tmp_path):
+    rows = 0.5 * np.random.default_rng(0).uniform(size=(40, 64))
+    np.savez(tmp_path / "small.npz", x_train=rows, y_train=np.arange(40) % 10, x_test=rows, y_test=np.arange(40) % 10)
+    widths = []
+    for data in ("digits", tmp_path / "small.npz"):
+        result = run("inspect", run_dir, "--data", data, "--out", tmp_path / Path(data).stem, "--formats", "svg", "--json")
+        widths.append([row["domain"][1] - row["domain"][0] for row in json.loads(result.stdout)["neurons"]])
+    assert all(small < digits / 2 for digits, small in zip(*widths, strict=True))
+    assert error_line(run("inspect", compressed[0], "--data", "digits", "--out", tmp_path / "other")) == (
+        f"{compressed[0]} was written by compress and holds its curves; data can be named for a run folder only")
 
 
 def test_inspect_prints_a_table_and_sketches(run, compressed, tmp_path):

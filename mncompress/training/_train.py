@@ -57,7 +57,8 @@ Progress = Callable[[TrainProgress], None]
 
 
 def train(config: TrainConfig, *, out: Path | None = None, resume: bool = False, overwrite: bool = False,
-          tensorboard: bool = False, progress: Progress | None = None, dataset: Dataset | None = None) -> Run:
+          tensorboard: bool = False, progress: Progress | None = None, dataset: Dataset | None = None,
+          loaded: Callable[[Dataset], None] | None = None) -> Run:
     """Train one network or several side by side.
 
     Args:
@@ -69,6 +70,7 @@ def train(config: TrainConfig, *, out: Path | None = None, resume: bool = False,
         tensorboard: also log the metrics into `out/tensorboard`; needs the package tensorboard.
         progress: called several times a second and after each epoch.
         dataset: what `config.data` stands for, where it lies in memory already; None loads it.
+        loaded: called with the data set before the first step.
 
     Returns:
         The run with its best replicate chosen on the validation split.
@@ -83,11 +85,11 @@ def train(config: TrainConfig, *, out: Path | None = None, resume: bool = False,
     if tensorboard and out is None:
         raise ConfigError("tensorboard needs the run's folder: pass --out DIR")
     with contextlib.nullcontext() if out is None else hold_folder(out):
-        return _train(config, out, resume, overwrite, tensorboard, progress, dataset)
+        return _train(config, out, resume, overwrite, tensorboard, progress, dataset, loaded)
 
 
 def _train(config: TrainConfig, out: Path | None, resume: bool, overwrite: bool, tensorboard: bool, progress: Progress | None,
-           dataset: Dataset | None) -> Run:
+           dataset: Dataset | None, loaded: Callable[[Dataset], None] | None) -> Run:
     """`train`, with the folder in hand."""
     saved = _check_folder(config, out, resume=resume, overwrite=overwrite)
     dataset = dataset or load_dataset(config.data, data_dir=config.data_dir, seed=config.seed)
@@ -99,6 +101,8 @@ def _train(config: TrainConfig, out: Path | None, resume: bool, overwrite: bool,
         reached = max((row.epoch for row in read_metrics(out / "metrics.csv")), default=0)
         check_epochs(out, reached, config.epochs)       # it is further where a longer run was interrupted
         return run
+    if loaded is not None:
+        loaded(dataset)
     with _out_of_memory_told(config, config.replicates), EventLog(out / "tensorboard" if tensorboard and out else None) as log:
         trainer = Trainer((config,), dataset)
         if out is not None and saved is not None and (saved.best is not None or (out / "checkpoint.safetensors").exists()):
