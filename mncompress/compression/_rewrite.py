@@ -36,6 +36,7 @@ from mncompress.nn import (
     Polynomial,
     Scale,
     make_activation,
+    make_linear,
 )
 from mncompress.spline import Affine
 from mncompress.types import ActivationSpec
@@ -163,7 +164,7 @@ class _Weights:
 
 
 def _make_linear(weight: Floats, bias: Floats) -> nn.Linear:
-    linear: nn.Linear = nn.utils.skip_init(nn.Linear, weight.shape[1], weight.shape[0])
+    linear = make_linear(weight.shape[1], weight.shape[0])
     linear.load_state_dict({"weight": torch.as_tensor(weight.astype(np.float32)), "bias": torch.as_tensor(bias.astype(np.float32))})
     return linear
 

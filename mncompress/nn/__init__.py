@@ -31,4 +31,5 @@ from mncompress.nn._network import Layer as Layer
 from mncompress.nn._network import Network as Network
 from mncompress.nn._network import Standardize as Standardize
 from mncompress.nn._network import make_body as make_body
+from mncompress.nn._network import make_linear as make_linear
 from mncompress.nn._network import make_relu_twin as make_relu_twin

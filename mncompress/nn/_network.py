@@ -111,13 +111,20 @@ class Network(nn.Module):
         return found
 
 
+def make_linear(in_features: int, out_features: int) -> nn.Linear:
+    """A linear layer of uninitialized weights; torch's `skip_init` does this with an import of half a second."""
+    linear = nn.Linear(in_features, out_features, device="meta")
+    linear.weight, linear.bias = nn.Parameter(torch.empty(out_features, in_features)), nn.Parameter(torch.empty(out_features))
+    return linear
+
+
 def make_body(spec: NetworkSpec) -> list[Layer]:
     """Layers of the given shape with uninitialized linear weights and zero activation parameters."""
     layers: list[Layer] = []
     activations = iter(spec.activations)
     for position, (fan_in, fan_out) in enumerate(zip(spec.sizes, spec.sizes[1:], strict=False)):
         hidden = position < len(spec.hidden)
-        linear = nn.utils.skip_init(nn.Linear, fan_in, fan_out)
+        linear = make_linear(fan_in, fan_out)
         activation = make_activation(next(activations), fan_out) if hidden or spec.output_activation else None
         layers.append(Layer(linear, activation, residual=spec.residual and hidden and position > 0 and fan_in == fan_out))
     return layers
