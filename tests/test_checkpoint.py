@@ -277,11 +277,11 @@ PARAMETER = "parameters.0.linear.weight"
 
 
 @pytest.mark.parametrize("edit", [
-    lambda t: t.pop(PARAMETER), lambda t: t.pop("optimizer.0.exp_avg"), lambda t: t.pop("optimizer.0.step"),
-    lambda t: t.update({PARAMETER: torch.ones(2, 2)}), lambda t: t.update({"optimizer.0.exp_avg": torch.ones(1)}),
+    lambda t: t.pop(PARAMETER), lambda t: t.pop("optimizer.first"), lambda t: t.pop("optimizer.steps"),
+    lambda t: t.update({PARAMETER: torch.ones(2, 2)}), lambda t: t.update({"optimizer.first": torch.ones(1)}),
     lambda t: t.update({PARAMETER: t[PARAMETER].to(torch.complex64)}),
-    lambda t: t.update({"optimizer.0.exp_avg_sq": t[PARAMETER].double()}),
-    lambda t: t.update({"optimizer.0.step": torch.ones(3)}), lambda t: t[PARAMETER].fill_(torch.nan)], ids=range(9))
+    lambda t: t.update({"optimizer.second": t[PARAMETER].double()}),
+    lambda t: t.update({"optimizer.steps": torch.ones(3)}), lambda t: t[PARAMETER].fill_(torch.nan)], ids=range(9))
 def test_checkpoint_that_does_not_fit(halfway: Path, config: TrainConfig, edit: Callable[[dict[str, Tensor]], object]) -> None:
     edit_tensors(halfway / "checkpoint.safetensors", edit)
     assert_refused(lambda: train(config, out=halfway, resume=True), "--overwrite")

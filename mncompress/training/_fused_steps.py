@@ -121,8 +121,7 @@ class FusedStepper(ABC):
             RuntimeError: they do something else.
         """
         optimizer = self.optimizer
-        changed = [self.population.flat, optimizer.first, optimizer.second, self.total,
-                   *(slot["step"] for slot in optimizer.state.values()), *(group["lr"] for group in optimizer.param_groups)]
+        changed = [self.population.flat, *optimizer.state().values(), self.total]
         saved = [value.detach().clone() for value in changed]
         order = torch.arange(len(self.split.y), device=self.device)
         try:
@@ -162,7 +161,7 @@ class FusedStepper(ABC):
         """See `Stepper`."""
         self.order.copy_(order)
         self.total.zero_()
-        self.schedule.copy_(make_schedule(self.optimizer, self.config, epoch, len(self.sizes)))
+        self.schedule.copy_(make_schedule(self.config, epoch, len(self.sizes)))
         self.optimizer.count_steps((epoch + 1) * len(self.sizes))
 
     def run_epoch(self) -> Iterator[int]:

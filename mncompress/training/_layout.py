@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from mncompress.nn import FIXED_ENDS, INNER_PARAMETERS, LEARNED_ENDS, Layer, LearnedActivation
-from mncompress.training._optimizer import Adam, rate_and_decay, rate_factor
+from mncompress.training._optimizer import BETAS, rate_and_decay, rate_factor
 from mncompress.training._population import Population
 from mncompress.types import TrainConfig
 
@@ -70,10 +70,10 @@ def make_rates(population: Population, configs: Sequence[TrainConfig]) -> tuple[
     return rates.contiguous(), decays.contiguous()
 
 
-def make_schedule(optimizer: Adam, config: TrainConfig, epoch: int, steps: int) -> Tensor:
+def make_schedule(config: TrainConfig, epoch: int, steps: int) -> Tensor:
     """Of an epoch's steps, (steps, 3): the factor of the rate, and Adam's corrections 1 / (1 - beta1^t), 1 / sqrt(1 - beta2^t)."""
     step = torch.arange(epoch * steps, (epoch + 1) * steps)
     factor = rate_factor(config.schedule, step, config.epochs * steps, config.warmup * steps)
-    beta1, beta2 = optimizer.defaults["betas"]
+    beta1, beta2 = BETAS
     corrections = 1 / (1 - beta1 ** (step + 1.0).double()), (1 - beta2 ** (step + 1.0).double()).rsqrt()
     return torch.stack([factor, *corrections], 1).float()

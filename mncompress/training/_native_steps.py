@@ -77,7 +77,7 @@ class NativeStepper:
         """See `Stepper`."""
         self.order.copy_(order)
         self.total.zero_()
-        self.schedule.copy_(make_schedule(self.optimizer, self.config, epoch, len(self.sizes)))
+        self.schedule.copy_(make_schedule(self.config, epoch, len(self.sizes)))
         self.optimizer.count_steps((epoch + 1) * len(self.sizes))
 
     def run_epoch(self) -> Iterator[int]:

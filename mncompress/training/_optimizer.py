@@ -1,6 +1,7 @@
 """The optimizer of a population: AdamW on slices of its parameter vector, and the learning rate over the steps."""
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -8,46 +9,68 @@ from torch import Tensor
 from mncompress.training._population import Population
 from mncompress.types import Schedule, TrainConfig
 
+BETAS = 0.9, 0.999
 
-class Adam(torch.optim.AdamW):
-    """AdamW with a parameter group for each learning rate and weight decay, made of as few slices of the vector as there can be.
+
+class Adam:
+    """AdamW with a learning rate and a weight decay for each slice of the parameter vector, of as few slices as there can be.
 
     Args:
         population: networks in the order of `configs`.
         configs: each stands for its `replicates` networks.
 
     Attributes:
-        first, second: the moments, vectors like `population.flat`; what the optimizer keeps of its slices are views of them.
+        first, second: the moments, vectors like `population.flat`.
+        steps: how many steps each slice has behind it.
     """
 
     def __init__(self, population: Population, configs: Sequence[TrainConfig]) -> None:
-        groups: dict[tuple[float, float], list[list[int]]] = {}
+        self.slices: dict[tuple[float, float], list[list[int]]] = {}
+        """Start and stop, by learning rate and weight decay."""
         start = 0
         for name, value in population.parameters.items():
             size = value.numel() // population.replicates
             for config in configs:
                 stop = start + size * config.replicates
-                slices = groups.setdefault(rate_and_decay(name, config), [])
+                slices = self.slices.setdefault(rate_and_decay(name, config), [])
                 if slices and slices[-1][1] == start:
                     slices[-1][1] = stop
                 else:
                     slices.append([start, stop])
                 start = stop
-        flat = population.flat
-        super().__init__(
-            [{"params": [_slice(flat, a, b) for a, b in slices], "lr": torch.tensor(rate, device=flat.device), "rate": rate,
-              "weight_decay": decay} for (rate, decay), slices in groups.items()],
-            fused=True, capturable=flat.device.type == "cuda")
-        self.first, self.second = torch.zeros_like(flat), torch.zeros_like(flat)
-        for value in (value for group in self.param_groups for value in group["params"]):
-            start = value.storage_offset()
-            self.state[value] = {"step": torch.zeros((), device=flat.device), "exp_avg": self.first[start:start + len(value)],
-                                 "exp_avg_sq": self.second[start:start + len(value)]}
+        self.flat = population.flat
+        self.first, self.second = torch.zeros_like(self.flat), torch.zeros_like(self.flat)
+        self.steps = torch.zeros(sum(map(len, self.slices.values())), device=self.flat.device)
+
+    def state(self) -> dict[str, Tensor]:
+        """What steps change, but for the parameters."""
+        return {"first": self.first, "second": self.second, "steps": self.steps}
 
     def count_steps(self, steps: int) -> None:
         """Take note of how many steps have been done with the moments, elsewhere."""
-        for slot in self.state.values():
-            slot["step"].fill_(steps)
+        self.steps.fill_(steps)
+
+    def step(self, factor: Tensor | None = None) -> None:
+        """A step along the gradients, by torch; `factor` multiplies the learning rates."""
+        if factor is not None:
+            for group in self._torch.param_groups:
+                group["lr"].copy_(group["rate"] * factor)
+        self._torch.step()
+
+    @cached_property
+    def _torch(self) -> torch.optim.AdamW:
+        """Made where it is used: it imports torch's compiler, which takes longer than training a small network."""
+        device = self.flat.device
+        optimizer = torch.optim.AdamW(
+            [{"params": [_slice(self.flat, a, b) for a, b in slices], "lr": torch.tensor(rate, device=device), "rate": rate,
+              "weight_decay": decay} for (rate, decay), slices in self.slices.items()],
+            betas=BETAS, fused=True, capturable=device.type == "cuda")
+        values = (value for group in optimizer.param_groups for value in group["params"])
+        for value, step in zip(values, self.steps, strict=True):
+            start = value.storage_offset()
+            optimizer.state[value] = {"step": step, "exp_avg": self.first[start:start + len(value)],
+                                      "exp_avg_sq": self.second[start:start + len(value)]}
+        return optimizer
 
 
 def _slice(flat: Tensor, start: int, stop: int) -> Tensor:

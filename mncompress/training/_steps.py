@@ -107,15 +107,12 @@ class Stepper:
         rows = self.order.index_select(-1, self.position + self.offsets[:size])
         x = self.split.x.index_select(0, rows.flatten()).unflatten(0, rows.shape).mT
         y = self.split.y.index_select(0, rows.flatten()).unflatten(0, rows.shape)
-        if self.scheduled:
-            factor = rate_factor(self.schedule, self.step_count.squeeze(), self.steps, self.warmup_steps)
-            for group in self.optimizer.param_groups:
-                group["lr"].copy_(group["rate"] * factor)
         assert self.population.flat.grad is not None
         self.population.flat.grad.zero_()
         losses = loss_per_replicate(self.population.forward(x, training=True), y, self.task)
         losses.sum().backward()
-        self.optimizer.step()
+        self.optimizer.step(rate_factor(self.schedule, self.step_count.squeeze(), self.steps, self.warmup_steps)
+                            if self.scheduled else None)
         self.total.add_(losses.detach(), alpha=size)
         self.position.add_(size)
         self.step_count.add_(1)

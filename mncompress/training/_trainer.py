@@ -113,9 +113,7 @@ class Trainer:
         state = {f"parameters.{name}": value for name, value in self.population.parameters.items()}
         state |= {f"statistics.{name}": value for name, value in self.population.statistics.items()}
         state |= {f"best.{name}": value for name, value in self.best_networks.items()}
-        for index, slot in self.optimizer.state_dict()["state"].items():
-            state |= {f"optimizer.{index}.{key}": value for key, value in slot.items()}
-        return state
+        return state | {f"optimizer.{name}": value for name, value in self.optimizer.state().items()}
 
     def load_state_(self, state: Mapping[str, Tensor]) -> None:
         """Continue from what `state` returned.
@@ -127,19 +125,13 @@ class Trainer:
         expected = {f"parameters.{name}": value for name, value in self.population.parameters.items()}
         expected |= {f"statistics.{name}": value for name, value in self.population.statistics.items()}
         expected |= {f"best.{name}": value for name, value in networks.items()}
+        expected |= {f"optimizer.{name}": value for name, value in self.optimizer.state().items()}
         for name, like in expected.items():
             _check(name, state[name], like.shape)
-        slots = self.optimizer.state_dict()["state"]
-        for index, slot in slots.items():
-            for key, value in slot.items():
-                _check(f"optimizer.{index}.{key}", state[f"optimizer.{index}.{key}"], value.shape)
         with torch.no_grad():
             for name, like in expected.items():
                 if not name.startswith("best."):
                     like.copy_(state[name])
-            for index, slot in slots.items():
-                for key, value in slot.items():
-                    value.copy_(state[f"optimizer.{index}.{key}"])
         self.best_networks = {name: state[f"best.{name}"].to(self.device) for name in networks}
         if not finite_networks(self.networks()).any():
             raise ValueError("no network has finite weights")
