@@ -24,6 +24,7 @@ using mnc::Linear;
 using mnc::PiecewiseLinear;
 using mnc::Table;
 
+constexpr size_t kFarWeights = 1 << 18;  // weights of a layer that are more than a cache has room for beside rows and tables
 constexpr size_t kRowTile = 128;  // rows that pass through a block of neurons while its tables are in the cache
 
 // Values of splines whose coefficients `look_up(piece, c)` finds.
@@ -151,10 +152,33 @@ void piecewise_linear(const PiecewiseLinear<float>& op, const float* x, float* y
   }
 }
 
-// What follows a linear layer: on L vectors of rows of one neuron, and in place on rows of neurons from..to.
+// Numbers that will be read soon, asked for a few cache lines at a time.
+struct Soon {
+  const float* from = nullptr;
+  size_t count = 0, each = 0;
+
+  // What is asked for in so many turns while `size` rows of `whole` pass, from row `first` on.
+  Soon part(size_t first, size_t size, size_t whole, size_t turns) const {
+    return {from + count * first / whole, count * size / whole, mnc::padded(count * size / whole / turns + 1, 16)};
+  }
+  template <class V>
+  void ask() {
+    const size_t now = each < count ? each : count;
+    for (size_t k = 0; k < now; k += 16) V::prefetch(from + k);
+    from += now, count -= now;
+  }
+};
+
+// What follows a linear layer: on L vectors of rows of one neuron, and in place on rows of neurons from..to, which reads
+// `tables` of some neurons from n on.
 template <class V>
 struct CubicAfter {
   const CubicSpline<float>& op;
+
+  Soon tables(size_t n, size_t count) const {
+    const size_t each = op.registers ? 64 * op.registers : 4 * (op.intervals + 1);
+    return {(op.registers ? op.permuted : op.rows).data() + n * each, each * (n + count < op.neurons ? count : op.neurons - n)};
+  }
 
   template <size_t L>
   void neuron(size_t n, typename V::F* v) const {
@@ -168,6 +192,8 @@ struct CubicAfter {
 template <class V>
 struct PiecewiseAfter {
   const PiecewiseLinear<float>& op;
+
+  Soon tables(size_t, size_t) const { return {}; }  // short
 
   template <size_t L>
   void neuron(size_t n, typename V::F* v) const {
@@ -219,6 +245,7 @@ void transpose_out(const float* from, size_t stride, float* to, size_t rows, siz
 // A linear layer without an activation.
 template <class V>
 struct NothingAfter {
+  Soon tables(size_t, size_t) const { return {}; }
   template <size_t L>
   void neuron(size_t, typename V::F*) const {}
   void rows(float*, size_t, size_t, size_t) const {}
@@ -255,19 +282,21 @@ void gemm_panel(const Linear& op, const After& after, const float* from, float* 
   for (; n < op.outputs; n += Linear::kGroup) gemm_groups<V, L, 1>(op, after, n, from, to);
 }
 
-// Large layers and few rows: vectors of neurons. R rows and J vectors of neurons from n on.
-template <class V, size_t R, size_t J>
-void gemm_block(const Linear& op, const float* x, float* y, size_t n) {
+// Large layers and few rows: vectors of neurons. R rows and J vectors of neurons from n on; what is given of `soon` is asked for.
+template <class V, size_t R, size_t J, class... Numbers>
+void gemm_block(const Linear& op, const float* x, float* y, size_t n, Numbers... soon) {
   typename V::F sum[R][J];
   for (size_t j = 0; j < J; ++j)
     for (size_t r = 0; r < R; ++r) sum[r][j] = V::load(op.bias.data() + n + j * V::width);
   const float* weight = op.by_vector.data() + n * op.inputs;
   const float* three[(R + 2) / 3];  // a pointer for three rows each: one for each row does not fit into the processor's registers
   for (size_t i = 0; i < (R + 2) / 3; ++i) three[i] = opaque(x + 3 * i * op.inputs);
-  const bool ahead = n == 0 && R >= 8;
   for (size_t m = 0; m < op.inputs; ++m, weight += V::width) {
-    if (ahead && m % 16 == 0)  // of each of the next rows a cache line
-      for (size_t r = 0; r < R; ++r) V::prefetch(three[r / 3] + (R + r % 3) * op.inputs);
+    if (m % 16 == 0) {
+      if (n == 0 && R >= 8)  // of each of the next rows a cache line
+        for (size_t r = 0; r < R; ++r) V::prefetch(three[r / 3] + (R + r % 3) * op.inputs);
+      (soon.template ask<V>(), ...);
+    }
     typename V::F w[J];
     for (size_t j = 0; j < J; ++j) w[j] = V::load(weight + j * op.inputs * V::width);
     for (size_t r = 0; r < R; ++r) {
@@ -284,12 +313,20 @@ void gemm_block(const Linear& op, const float* x, float* y, size_t n) {
     }
 }
 
-// Rows with J vectors of neurons from n on.
+// Rows with J vectors of neurons from n on. Where a large layer's weights and tables may be in no cache, the next neurons' weights and
+// these neurons' tables are asked for meanwhile; a few rows read weights as fast as memory gives them.
 template <class V, size_t J>
-void gemm_columns(const Linear& op, const float* x, float* y, size_t rows, size_t n) {
+void gemm_columns(const Linear& op, const float* x, float* y, size_t rows, size_t n, Soon tables, bool cold) {
+  const Soon weights{op.by_vector.data() + (n + J * V::width) * op.inputs, J * V::width * op.inputs};
+  const bool far = cold && rows >= 16 && op.inputs * op.outputs > kFarWeights;
+  const size_t turns = op.inputs / 16 + 1;
   size_t i = 0;
   const auto run = [&](auto count, size_t end) {
     constexpr size_t kRows = decltype(count)::value;
+    if constexpr (kRows > 1)
+      for (; far && i + kRows <= end; i += kRows)
+        gemm_block<V, kRows, J>(op, x + i * op.inputs, y + i * op.outputs, n, weights.part(i, kRows, rows, turns),
+                                tables.part(i, kRows, rows, turns));
     for (; i + kRows <= end; i += kRows) gemm_block<V, kRows, J>(op, x + i * op.inputs, y + i * op.outputs, n);
   };
   if constexpr (V::rows > 8) {
@@ -303,23 +340,28 @@ void gemm_columns(const Linear& op, const float* x, float* y, size_t rows, size_
   run(std::integral_constant<size_t, 1>(), rows);
 }
 
-// Rows of neurons from (a multiple of the width) to below `to`.
-template <class V>
-void gemm_rows(const Linear& op, const float* x, float* y, size_t rows, size_t from, size_t to) {
+// Rows of neurons from (a multiple of the width) to below `to`, behind which `after` comes.
+template <class V, class After>
+void gemm_rows(const Linear& op, const After& after, const float* x, float* y, size_t rows, size_t from, size_t to, bool cold) {
   size_t n = from;
+  const auto tables = [&](size_t vectors) { return after.tables(n, vectors * V::width); };
   if (rows < 4)  // more neurons at a time, to have enough sums under way
-    for (; n + 3 * V::width < to; n += 4 * V::width) gemm_columns<V, 4>(op, x, y, rows, n);
-  for (; n + V::width < to; n += 2 * V::width) gemm_columns<V, 2>(op, x, y, rows, n);
-  if (n < to) gemm_columns<V, 1>(op, x, y, rows, n);
+    for (; n + 3 * V::width < to; n += 4 * V::width) gemm_columns<V, 4>(op, x, y, rows, n, tables(4), cold);
+  for (; n + V::width < to; n += 2 * V::width) gemm_columns<V, 2>(op, x, y, rows, n, tables(2), cold);
+  if (n < to) gemm_columns<V, 1>(op, x, y, rows, n, tables(1), cold);
 }
 
 template <class V, class After>
 void gemm_large(const Linear& op, const After& after, const float* x, float* y, size_t rows, size_t from, size_t to) {
   constexpr size_t kTile = 8 * V::rows;  // rows that pass while a cache keeps them
+  constexpr size_t kNeurons = 256;       // whose tables it keeps besides
   for (size_t i = 0; i < rows; i += kTile) {
     const size_t count = rows - i < kTile ? rows - i : kTile;
-    gemm_rows<V>(op, x + i * op.inputs, y + i * op.outputs, count, from, to);
-    after.rows(y + i * op.outputs, count, from, to);
+    for (size_t n = from; n < to; n += kNeurons) {
+      const size_t end = to - n < kNeurons ? to : n + kNeurons;
+      gemm_rows<V>(op, after, x + i * op.inputs, y + i * op.outputs, count, n, end, i == 0);
+      after.rows(y + i * op.outputs, count, n, end);
+    }
   }
 }
 
@@ -374,7 +416,7 @@ void feed_panels(const Layer* layers, size_t count, const float* x, float* y, si
   size_t i = 0;
   if (given || is_wide<V>(*layers[0].linear))
     with_after<V>(layers[i++], [&](const Linear& op, const auto& after) {
-      if (!given) gemm_rows<V>(op, x, to, rows, 0, op.outputs);
+      if (!given) gemm_rows<V>(op, NothingAfter<V>(), x, to, rows, 0, op.outputs, false);
       transpose_in<V>(given ? x : to, rows, op.outputs, from, kStride);
       activate_panel<V, L>(after, op.outputs, from);
     });
