@@ -13,7 +13,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from operator import attrgetter
 from pathlib import Path
@@ -35,6 +35,8 @@ SCHEMA = "mncompress.run/2"
 COMPRESSED_FILES = ("original.onnx", "compressed.onnx", "portable.onnx", "relu_twin.onnx", "plan.json", "report.json",
                     "report.html", "activations.safetensors", "inspect")
 """What `compress` writes into its folder, and `inspect` below it."""
+METRICS = tuple(EpochMetrics.__dataclass_fields__)
+"""The columns of `metrics.csv`."""
 SMALL_NETWORK = 100_000
 """Parameters of a network whose shapes are known at once, so that what is missing can be named."""
 
@@ -275,13 +277,16 @@ def _expected_shapes(record: RunRecord) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def write_metrics(path: Path, rows: list[EpochMetrics]) -> None:
-    """Write `metrics.csv`, atomically."""
-    text, names = io.StringIO(), list(EpochMetrics.__dataclass_fields__)
-    writer = csv.writer(text)
-    writer.writerow(names)
-    writer.writerows(map(attrgetter(*names), rows))
-    write_text(path, text.getvalue())
+def format_metrics(rows: Iterable[EpochMetrics]) -> str:
+    """The rows as lines of `metrics.csv`."""
+    text = io.StringIO()
+    csv.writer(text).writerows(map(attrgetter(*METRICS), rows))
+    return text.getvalue()
+
+
+def write_metrics(path: Path, lines: str) -> None:
+    """Write `metrics.csv`, atomically: a head and what `format_metrics` gives."""
+    write_text(path, ",".join(METRICS) + "\r\n" + lines)
 
 
 def read_metrics(path: Path) -> list[EpochMetrics]:

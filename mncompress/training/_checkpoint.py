@@ -18,7 +18,7 @@ def save_checkpoint(trainer: Trainer, record: RunRecord, out: Path) -> None:
     Metrics come before the checkpoint: a reader drops rows after the checkpoint's epoch, so none is lost or doubled.
     """
     with staging_folder(out) as staged:     # a full disk is noticed before anything of an old run is gone
-        write_metrics(staged / "metrics.csv", trainer.rows)
+        write_metrics(staged / "metrics.csv", trainer.lines)
         save_tensors(staged / "checkpoint.safetensors", trainer.state(),
                      {"epoch": str(trainer.epoch), "config": _identity(trainer.config)})
         if trainer.epoch == 1:
@@ -49,7 +49,7 @@ def load_checkpoint_(trainer: Trainer, out: Path) -> None:
     except (KeyError, ValueError) as error:
         raise CheckpointError(f"{path} does not fit {out / 'config.json'} ({error}); start again with --overwrite") from None
     check_epochs(out, trainer.epoch, config.epochs)
-    trainer.rows = [row for row in read_metrics(out / "metrics.csv") if row.epoch <= trainer.epoch]
+    trainer.note_rows([row for row in read_metrics(out / "metrics.csv") if row.epoch <= trainer.epoch])
     expected = [(epoch, k) for epoch in range(1, trainer.epoch + 1) for k in range(trainer.replicates)]
     if not expected or [(row.epoch, row.replicate) for row in trainer.rows] != expected or all(
             result is None for result in trainer.results()):

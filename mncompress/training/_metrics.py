@@ -47,12 +47,18 @@ def quality(row: EpochMetrics, task: Task) -> float:
     return row.validation_metric if task == "classification" else -row.validation_loss
 
 
-def follow(rows: Iterable[EpochMetrics], patience: int, task: Task) -> tuple[EpochMetrics | None, bool]:
-    """One network's best row, and whether it was stopped: `patience` epochs after its best; rows behind do not count."""
-    best: EpochMetrics | None = None
+Followed = tuple[EpochMetrics | None, bool]
+"""One network's best row so far, and whether it was stopped: some epochs, its patience, after its best."""
+
+
+def follow(rows: Iterable[EpochMetrics], patience: int, task: Task, so_far: Followed = (None, False)) -> Followed:
+    """What further rows of a network make of `so_far`; those behind its stop do not count."""
+    best, stopped = so_far
     for row in rows:
+        if stopped:
+            break
         if is_finite(row) and (best is None or quality(row, task) > quality(best, task)):
             best = row
-        elif patience and row.epoch - (0 if best is None else best.epoch) >= patience:
-            return best, True
-    return best, False
+        else:
+            stopped = patience > 0 and row.epoch - (0 if best is None else best.epoch) >= patience
+    return best, stopped

@@ -5,11 +5,11 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from mncompress.checkpoint import Run, make_network, select_replicate
+from mncompress.checkpoint import Run, format_metrics, make_network, select_replicate
 from mncompress.data import Dataset, Split, standardization_of
 from mncompress.training._device import choose_device
 from mncompress.training._memory import check_memory
-from mncompress.training._metrics import follow, is_finite, loss_per_replicate, metric_per_replicate
+from mncompress.training._metrics import Followed, follow, is_finite, loss_per_replicate, metric_per_replicate
 from mncompress.training._optimizer import Adam
 from mncompress.training._population import Population, make_population
 from mncompress.training._steppers import make_stepper
@@ -45,6 +45,9 @@ class Trainer:
         self.stepper = make_stepper(self.population, self.optimizer, train_split, configs, self.spec.task)
         self.validation_split = to_device(self.population, dataset.validation)
         self.rows: list[EpochMetrics] = []
+        self.lines = ""
+        """The rows as `metrics.csv` has them."""
+        self.followed: list[Followed] = [(None, False)] * networks
         self.epoch = 0
         self.best_networks: dict[str, Tensor] = {}
         """Each network's parameters after its best epoch, if that is what is kept."""
@@ -77,31 +80,34 @@ class Trainer:
         finite = finite_networks(self.population.networks())
         return torch.where(finite.cpu(), loss, torch.nan), metric
 
+    def note_rows(self, rows: Sequence[EpochMetrics]) -> None:
+        """Note the results of an epoch, or of several, each network's in turn."""
+        self.rows += rows
+        self.lines += format_metrics(rows)
+        self.followed = [follow(rows[k::self.replicates], self.config.patience, self.spec.task, so_far)
+                         for k, so_far in enumerate(self.followed)]
+
     def add_rows(self, rows: Sequence[EpochMetrics]) -> None:
         """Note an epoch's results, and keep the parameters of the networks that it improved."""
-        self.rows += rows
+        self.note_rows(rows)
         if not self.config.keeps_best_epoch:
             return
         networks = self.population.networks()
         if not self.best_networks:
             self.best_networks = networks
-        improved = torch.tensor([row is not None and row.epoch == self.epoch for row, _ in self.outcomes()], device=self.device)
+        improved = torch.tensor([row is not None and row.epoch == self.epoch for row, _ in self.followed], device=self.device)
         for name, value in networks.items():
             mask = improved.view(-1, *[1] * (value.ndim - 1))
             self.best_networks[name] = torch.where(mask, value, self.best_networks[name])
 
-    def outcomes(self) -> list[tuple[EpochMetrics | None, bool]]:
-        """Each network's best row so far, see `follow`, and whether it has run out of patience."""
-        return [follow(self.rows[k::self.replicates], self.config.patience, self.spec.task) for k in range(self.replicates)]
-
     def all_stopped(self) -> bool:
         """Whether every network has run out of patience."""
-        return self.config.patience > 0 and all(stopped for _, stopped in self.outcomes())
+        return self.config.patience > 0 and all(stopped for _, stopped in self.followed)
 
     def results(self) -> list[EpochMetrics | None]:
         """The row of the epoch whose weights each network keeps; None for a network that diverged."""
         if self.config.keeps_best_epoch:
-            return [row for row, _ in self.outcomes()]
+            return [row for row, _ in self.followed]
         return [row if is_finite(row) else None for row in self.rows[-self.replicates:]]
 
     def networks(self) -> dict[str, Tensor]:
