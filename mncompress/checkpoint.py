@@ -32,9 +32,9 @@ from mncompress.nn import Network, Standardize, make_body
 from mncompress.types import STRICT, EpochMetrics, NetworkSpec, TrainConfig, from_json, to_json
 
 SCHEMA = "mncompress.run/2"
-COMPRESSED_FILES = ("original.onnx", "compressed.onnx", "portable.onnx", "relu_twin.onnx", "plan.json", "report.json",
-                    "report.html", "activations.safetensors", "inspect")
-"""What `compress` writes into its folder, and `inspect` below it."""
+COMPRESSED_FILES = (r"(original|compressed|portable|relu_twin)\.onnx|(plan|report)\.json|report\.html|activations\.safetensors"
+                    r"|inspect(-\d+)?")
+"""What the files are called that `compress` writes into its folder, and folders of `inspect` there."""
 METRICS = tuple(EpochMetrics.__dataclass_fields__)
 """The columns of `metrics.csv`."""
 SMALL_NETWORK = 100_000

@@ -97,7 +97,7 @@ def check_output_folder(folder: Path, *, overwrite: bool) -> None:
     try:
         if folder.exists() and not folder.is_dir():
             raise OutputError(f"{folder} is a file, not a folder; choose another --out")
-        if folder.is_dir() and not overwrite and not all(map(_is_leftover, folder.iterdir())):
+        if folder.is_dir() and not overwrite and not all(map(is_leftover, folder.iterdir())):
             raise OutputError(f"{folder} is not empty; choose another --out, or pass --overwrite")
         there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
         prefix = "." if there == folder.absolute() else f".{folder.name}."       # as `hold_folder` would clear it away
@@ -107,7 +107,7 @@ def check_output_folder(folder: Path, *, overwrite: bool) -> None:
         raise OutputError(_cannot_write(folder, error)) from error
 
 
-def _is_leftover(path: Path) -> bool:
+def is_leftover(path: Path) -> bool:
     """Whether this is a lock, or something that a killed process left behind: see `atomic_path`, `atomic_folder`."""
     return path.name.startswith(".") and path.name.endswith((".tmp", ".old", ".lock"))
 

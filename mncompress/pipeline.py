@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import re
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,12 +18,12 @@ from torch import nn
 from mncompress import benchmark
 from mncompress.calibration import calibrate
 from mncompress.checkpoint import COMPRESSED_FILES, Run, load_run, read_metrics
-from mncompress.compression import compress_network
+from mncompress.compression import check_is_budget, compress_network
 from mncompress.data import Dataset, load_dataset
 from mncompress.errors import CheckpointError, ConfigError, DataError, ExportError, OutputError
 from mncompress.export import check_export, check_opset, write_onnx
 from mncompress.figures import FORMATS
-from mncompress.files import atomic_folder, check_output_folder, hold_folder, write_json
+from mncompress.files import atomic_folder, check_output_folder, hold_folder, is_leftover, write_json
 from mncompress.modules import compress_module
 from mncompress.native import instruction_set
 from mncompress.nn import Network, make_relu_twin
@@ -91,12 +92,16 @@ def compress(run: Run, budget: Budget | None = None, *, out: Path | None = None,
         progress: called with a line of text at each step.
 
     Raises:
-        ConfigError: the plan does not fit the network or has another budget, or the target cannot be reached within the limits.
+        ConfigError: what is given is no run, or no budget; the plan does not fit the network or has another budget; or the target
+            cannot be reached within the limits.
         DataError: the data is not what the network was trained on, or does not fit it.
         ExportError: the opset cannot be written, or a file does not compute what the network computes.
         OutputError: `out` is not empty, cannot be written, or is in use by another process.
     """
     tell = progress or (lambda line: None)
+    if not isinstance(run, Run):
+        raise ConfigError(f"compress takes a run, as train and load_run give it, or a torch module; got {run!r:.100}")
+    check_is_budget(budget)
     if reason := check_opset(opset_version):
         raise ExportError(reason)
     if instruction_set() is None:
@@ -261,10 +266,10 @@ def _load_data(run: Run, data: str | Dataset | None, data_dir: str | None) -> Da
 def _check_compressed_folder(out: Path, *, overwrite: bool) -> None:
     """As `check_output_folder`; besides, overwriting replaces the folder whole, so it must hold nothing but our own files."""
     check_output_folder(out, overwrite=overwrite)
-    foreign = sorted({path.name for path in out.iterdir()} - set(COMPRESSED_FILES)) if out.is_dir() else []
-    foreign = [name for name in foreign if not (name.startswith(".") and name.endswith((".tmp", ".lock")))]
+    foreign = [path.name for path in out.iterdir()
+               if not (re.fullmatch(COMPRESSED_FILES, path.name) or is_leftover(path))] if out.is_dir() else []
     if foreign:
-        raise OutputError(f"{out} holds {foreign[0]!r}, which compress did not write and would remove; choose another --out")
+        raise OutputError(f"{out} holds {min(foreign)!r}, which compress did not write and would remove; choose another --out")
 
 
 @contextlib.contextmanager

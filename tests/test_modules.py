@@ -674,7 +674,7 @@ def test_other_tasks_and_budgets_are_refused():
     network, x = nn.Sequential(nn.Linear(4, 4), Gate(4)), torch.randn(9, 4)
     with pytest.raises(ConfigError, match=r"^the task must be classification or regression, got 'regress'$"):
         compress_module(network, x, (x, x), task="regress")
-    with pytest.raises(ConfigError, match=r"^the budget must be a Budget, such as Budget\(max_drop=1.0\), got 1.0$"):
+    with pytest.raises(ConfigError, match=r"^the budget must be a Budget, such as Budget\(max_drop=0.1\), got 1.0$"):
         compress_module(network, x, (x, x), 1.0)
 
 

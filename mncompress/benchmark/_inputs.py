@@ -157,11 +157,14 @@ def load_inputs(path: PathLike) -> dict[str, Array]:
         with zipfile.ZipFile(path):     # np.load would take a single array or a pickle too
             pass
         with np.load(Path(path), allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
+            arrays = {name: archive[name] for name in archive.files}
     except (OSError, ValueError, EOFError, KeyError, MemoryError, NotImplementedError, SyntaxError, zipfile.BadZipFile,
             zlib.error) as error:
         detail = " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"cannot read {path} as an npz file of plain arrays: {detail}; save it with numpy.savez") from error
+    if foreign := [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]:
+        raise DataError(f"cannot read {path} as an npz file of plain arrays: {foreign[0]!r} is no array; save it with numpy.savez")
+    return arrays
 
 
 def make_inputs(specs: Specs, shapes: Mapping[str, Shape], dims: Mapping[str, int], arrays: Mapping[str, Array] | None,
@@ -211,11 +214,13 @@ def _draw(spec: TensorSpec, shape: Shape, limits: Range | None, rng: np.random.G
         return rng.standard_normal(shape).astype(dtype) if dtype.kind == "f" else rng.integers(0, 2, shape).astype(dtype)
     low, high = limits
     info: Any = np.finfo(dtype) if dtype.kind == "f" else np.iinfo(dtype) if dtype.kind in "iu" else None
-    smallest, largest = (0, 1) if info is None else (float(info.min), float(info.max))
+    smallest, largest = (0, 1) if info is None else (info.min, info.max) if dtype.kind != "f" else (
+        float(info.min), float(info.max))
     if not smallest <= low <= high <= largest:
         raise ConfigError(f"the range of input {spec.name!r} must rise and lie within {dtype}, got {low:g}:{high:g}")
     if dtype.kind == "f":
-        return rng.uniform(low, high, shape).astype(dtype)
+        middle, half = low / 2 + high / 2, high / 2 - low / 2       # the whole width may be no number
+        return (middle + half * rng.uniform(-1, 1, shape)).astype(dtype)
     first, last = int(np.ceil(low)), int(np.floor(high))
     if first > last:
         raise ConfigError(f"the range of input {spec.name!r} holds no whole number, got {low:g}:{high:g}")

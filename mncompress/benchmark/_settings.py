@@ -10,8 +10,10 @@ from mncompress.errors import ConfigError
 
 BATCH_SIZES = (1, 32, 1024)
 SESSIONS = 8
-MOST_THREADS = 1024
-"""More take a session minutes to open."""
+MOST_THREADS = MOST_SESSIONS = 1024
+"""More threads take a session minutes to open."""
+MOST_ROWS = 2**31
+"""Of a batch; more fit into no memory."""
 SPIN_SECONDS = 0.12
 """Longer than the workers of a session wait actively for more work after a run: a tenth of a second."""
 
@@ -60,8 +62,10 @@ class Settings:
         for what, sizes in (("a batch size", self.batch_sizes or ()), ("threads", self.threads)):
             if any(size < 1 for size in sizes):
                 raise ConfigError(f"{what} must be at least 1, got {min(sizes)}")
-        if max(self.threads, default=1) > MOST_THREADS:
-            raise ConfigError(f"threads must be at most {MOST_THREADS}, got {max(self.threads)}")
+        for name, sizes, most in (("threads", self.threads, MOST_THREADS), ("batch sizes", self.batch_sizes or (), MOST_ROWS),
+                                  ("sessions", (self.sessions,), MOST_SESSIONS)):
+            if max(sizes, default=1) > most:
+                raise ConfigError(f"{name} must be at most {most}, got {max(sizes)}")
         if self.rounds is not None and self.rounds < 1:
             raise ConfigError(f"rounds must be at least 1, got {self.rounds}")
         if self.sessions < MIN_GROUPS:

@@ -2,6 +2,7 @@
 
 from mncompress.compression._budget import Verdict as Verdict
 from mncompress.compression._budget import check_budget as check_budget
+from mncompress.compression._budget import check_is_budget as check_is_budget
 from mncompress.compression._budget import complete_budget as complete_budget
 from mncompress.compression._budget import go_while_ok as go_while_ok
 from mncompress.compression._build import Assignment as Assignment

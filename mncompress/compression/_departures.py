@@ -18,7 +18,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.utils.extmath import randomized_svd
 from torch import Tensor
 
 from mncompress.compression._roots import find_root
@@ -122,6 +121,8 @@ def _empty(moments: Floats, read: Floats, n: int, removable: Indices, full_rank:
 
 def _tails(bypass: Floats, precision: Floats, full_rank: int) -> Iterator[tuple[int, float]]:
     """Rank, and the error that cutting the bypass to it adds."""
+    from sklearn.utils.extmath import randomized_svd  # where it is needed: importing it takes half a second
+
     _, inverse = find_root(precision)
     contribution = inverse @ bypass.T
     most = min(full_rank, MOST_RANK)

@@ -132,6 +132,7 @@ class _Search:
                                        dataset.train.x))
         self.trials: list[Trial] = []
         self.latencies: list[float] = []
+        self.has_failed_closest = False
 
     def run(self) -> Compressed:
         """The forms, then the structure."""
@@ -141,7 +142,7 @@ class _Search:
                 found = self.find_structure(found)
             else:
                 self.tell(f"a layer has more than {WIDEST_SEARCHED} neurons or inputs: activations are replaced, but none leaves")
-            if self.budget.is_limited and not self.budget.limits_largest:
+            if self.budget.is_limited and not self.budget.limits_largest and not self.has_failed_closest:
                 found = self.find_coarser(found)
         else:
             found = self.find_lines(found)
@@ -179,10 +180,21 @@ class _Search:
         found, _ = go_while_ok(self.try_forms(budget, tolerance, self.movable)
                                for tolerance in make_tolerances(budget, self.original / self.unit))
         if found is not None:
-            closest = reach_all(self.options, found.tolerances)
-            return (go_while_ok([self.try_forms(budget, found.tolerance, self.movable, closest)])[0] if closest else None) or found
+            return self.find_closest(budget, found)
         nothing = [False] * len(self.movable)
         return go_while_ok([self.try_forms(budget, 0.0, self.movable)])[0] or self.try_forms(budget, 0.0, nothing)
+
+    def find_closest(self, budget: Budget, start: _Candidate) -> _Candidate:
+        """With the closest form of each neuron that has none within its tolerance, if the budget holds.
+
+        It is the first of a sequence of candidates that `find_coarser` goes on with.
+        """
+        closest = reach_all(self.options, start.tolerances)
+        if closest is None:
+            return start
+        found, _ = go_while_ok([self.try_forms(budget, start.tolerance, self.movable, closest)])
+        self.has_failed_closest = found is None
+        return found or start
 
     def try_forms(self, budget: Budget, tolerance: float, movable: Sequence[bool], tolerances: list[Floats] | None = None
                   ) -> _Candidate:
@@ -318,7 +330,7 @@ class _Search:
             decisions += describe(layer, *parts, movable=self.movable[layer], distilled=kept > 0)
         layers = [LayerPlan(layer, assignment.rank, ridge, assignment.factored) for layer, (assignment, ridge)
                   in enumerate(zip(found.assignments, found.blueprint.ridges, strict=True))
-                  if ridge is not None or assignment.factored]
+                  if ridge is not None or assignment.factored or assignment.left.any()]
         self.tell(f"taken: {taken.verdict.reason}")
         evidence = {"verdict": taken.verdict.reason, **taken.verdict.evidence}
         plan = Plan(self.budget, tuple(decisions), found.tolerance, evidence, tuple(layers), kept, self.epochs)

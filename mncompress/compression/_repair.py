@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.utils.extmath import randomized_svd
 from torch import Tensor
 
 from mncompress.compression._roots import find_root
@@ -109,6 +108,8 @@ def cut_rank(bypass: Floats, moments: Floats, metric: Floats, rank: int) -> Floa
         metric: R, (k, m), of the error.
         rank: how many units.
     """
+    from sklearn.utils.extmath import randomized_svd  # where it is needed: importing it takes half a second
+
     root, inverse = find_root(moments + 1e-9 * np.trace(moments) / len(moments) * np.eye(len(moments)))
     _, _, directions = randomized_svd(metric @ bypass @ root, rank, random_state=0)
     return np.asarray(directions @ inverse)

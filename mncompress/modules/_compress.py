@@ -23,6 +23,7 @@ from mncompress.compression import (
     Verdict,
     assign,
     check_budget,
+    check_is_budget,
     complete_budget,
     describe_fit,
     go_while_ok,
@@ -34,9 +35,9 @@ from mncompress.compression import (
 )
 from mncompress.errors import ConfigError, DataError
 from mncompress.modules._functions import ModuleFunctions, as_inner_networks, as_learned, make_functions
-from mncompress.modules._observe import Observation, copy_module, measure_sensitivity, observe, run_module
+from mncompress.modules._observe import Observation, copy_module, measure_sensitivity, observe, run_module, to_cpu
 from mncompress.modules._pieces import add_pieces
-from mncompress.modules._probe import first_line, probe
+from mncompress.modules._probe import probe
 from mncompress.modules._registry import STANDARD, channel_axis_of, find_activations
 from mncompress.modules._rewrite import Site, can_lose_channels, rewrite
 from mncompress.modules._topology import Topology, fits_axis, fold_norms
@@ -99,8 +100,7 @@ def compress_module(module: nn.Module, x_calibration: Rows, validation: tuple[Ro
     tell = progress or (lambda line: None)
     if task not in get_args(Task):
         raise ConfigError(f"the task must be {' or '.join(get_args(Task))}, got {task!r}")
-    if budget is not None and not isinstance(budget, Budget):
-        raise ConfigError(f"the budget must be a Budget, such as Budget(max_drop={budget!r}), got {budget!r}")
+    check_is_budget(budget)
     if channel_axis_of(module) is not None or isinstance(module, STANDARD):
         raise ConfigError("the module is itself an activation; give the network that it is in, or put it into nn.Sequential")
     budget = _complete(budget or Budget())
@@ -236,18 +236,10 @@ def _complete(budget: Budget) -> Budget:
 
 def _as_tensor(x: Rows) -> Tensor:
     """Inputs as a network takes them: floats in float32, integers as they are."""
-    tensor = _to_cpu("inputs", x)
+    tensor = to_cpu("inputs", x)
     if tensor.dim() < 2 or len(tensor) == 0:
         raise DataError(f"inputs of shape {tuple(tensor.shape)} are no samples; give at least one row, samples first")
     return tensor.float() if tensor.is_floating_point() else tensor
-
-
-def _to_cpu(what: str, values: Rows) -> Tensor:
-    try:
-        return torch.as_tensor(values).detach().cpu()
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise DataError(f"{what} of type {type(values).__name__} cannot be read: {first_line(error)}; give a tensor or a numeric "
-                        "array") from error
 
 
 def _spread(y: NDArray[np.generic]) -> Floats:
@@ -258,7 +250,7 @@ def _spread(y: NDArray[np.generic]) -> Floats:
 
 def _as_labels(y: Rows, outputs: Floats, task: Task) -> NDArray[np.generic]:
     """Labels (rows,) of classes that the network has, or targets of the outputs' shape."""
-    tensor = _to_cpu("validation labels", y)
+    tensor = to_cpu("validation labels", y)
     shape, expected = tuple(tensor.shape), outputs.shape[:1] if task == "classification" else outputs.shape
     if shape != expected:
         hint = "; for targets pass task='regression'" if task == "classification" and shape == outputs.shape else ""

@@ -120,8 +120,9 @@ def emit_node(emission: Emission, node: fx.Node) -> str:
 
 def _as_module(emission: Emission, node: fx.Node) -> nn.Module | None:
     """The module that a function is, or None where it has arguments that the module lacks."""
+    options = {name: value for name, value in node.kwargs.items() if name != "_stacklevel" and value is not None}
     try:
-        return AS_MODULES[node.target](*map(emission.plain, node.args[1:]), **node.kwargs) if node.args else None
+        return AS_MODULES[node.target](*map(emission.plain, node.args[1:]), **options) if node.args else None
     except TypeError:
         return None
 
@@ -339,8 +340,9 @@ AS_MODULES: dict[Any, type[nn.Module]] = {
     F.leaky_relu: nn.LeakyReLU, F.elu: nn.ELU, F.celu: nn.CELU, F.selu: nn.SELU, F.softplus: nn.Softplus,
     F.logsigmoid: nn.LogSigmoid, F.softsign: nn.Softsign, F.hardtanh: nn.Hardtanh, F.hardshrink: nn.Hardshrink,
     F.softshrink: nn.Softshrink, F.tanhshrink: nn.Tanhshrink, F.threshold: nn.Threshold, torch.softmax: nn.Softmax,
-    "softmax": nn.Softmax, torch.log_softmax: nn.LogSoftmax, "log_softmax": nn.LogSoftmax, F.max_pool2d: nn.MaxPool2d,
-    F.avg_pool2d: nn.AvgPool2d, F.adaptive_avg_pool2d: nn.AdaptiveAvgPool2d}
+    F.softmax: nn.Softmax, "softmax": nn.Softmax, torch.log_softmax: nn.LogSoftmax, F.log_softmax: nn.LogSoftmax,
+    "log_softmax": nn.LogSoftmax, F.max_pool2d: nn.MaxPool2d, F.avg_pool2d: nn.AvgPool2d,
+    F.adaptive_avg_pool2d: nn.AdaptiveAvgPool2d}
 """Functions and methods that do what a module does, with the same arguments."""
 CALLS: dict[Any, Emit] = {
     **dict.fromkeys((operator.add, operator.iadd, torch.add, "add", "add_"), _binary("Add")),

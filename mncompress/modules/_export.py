@@ -23,7 +23,7 @@ from mncompress.files import atomic_path
 from mncompress.modules._compress import ModuleResult, Rows
 from mncompress.modules._emit import Emission, emit_node, put_tensors_first_
 from mncompress.modules._emit_forms import FORMS
-from mncompress.modules._observe import copy_module, run_module
+from mncompress.modules._observe import copy_module, run_module, to_cpu
 from mncompress.modules._topology import trace
 from mncompress.types import PathLike
 
@@ -61,7 +61,7 @@ def export_module(source: ModuleResult | nn.Module, example: Rows, path: PathLik
     module, output = (source.network, "logits" if source.task == "classification" else "output") if isinstance(
         source, ModuleResult) else (source, "output")
     network = copy_module(module)
-    x = torch.as_tensor(example).detach().cpu()
+    x = to_cpu("the example", example)
     if not x.is_floating_point() or x.dim() < 2 or len(x) == 0:
         raise DataError(f"the example has the shape {tuple(x.shape)} and type {x.dtype}; give at least one row of floats: networks "
                         "of other inputs cannot be written here")

@@ -95,6 +95,9 @@ def measure_sensitivity(network: nn.Module, activations: Mapping[str, tuple[nn.M
     """Add the squared gradients of outputs / `unit` at the first rows to each observation's `squares`; returns how many rows.
 
     A tensor of zeros is added to each activation's output, and the gradient is taken by that.
+
+    Raises:
+        DataError: the outputs have no gradient.
     """
     x = x[:SENSITIVITY_ROWS]
     names = [name for name, seen in found.items() if seen.problem is None]
@@ -114,13 +117,30 @@ def measure_sensitivity(network: nn.Module, activations: Mapping[str, tuple[nn.M
             zeros.clear()
             outputs = network(part) / torch.as_tensor(unit, dtype=torch.float32)
             for direction in make_probes(*outputs.shape) if zeros else ():
-                gradients = torch.autograd.grad((outputs * direction).sum(), [zero for _, zero in zeros], retain_graph=True,
-                                                allow_unused=True)
+                try:
+                    gradients = torch.autograd.grad((outputs * direction).sum(), [zero for _, zero in zeros], retain_graph=True,
+                                                    allow_unused=True)
+                except RuntimeError as error:
+                    raise DataError(f"the network's outputs have no gradient ({first_line(error)}); let its forward run without "
+                                    "torch.no_grad, inference_mode and detach") from error
                 for (name, _), gradient in zip(zeros, gradients, strict=True):
                     if gradient is not None:
                         squares = gradient.double().square().movedim(found[name].axis, -1)
                         found[name].squares += squares.reshape(-1, squares.shape[-1]).sum(0)
     return len(x)
+
+
+def to_cpu(what: str, values: Tensor | NDArray[Any]) -> Tensor:
+    """What a user gave as a tensor on the CPU.
+
+    Raises:
+        DataError: it is no numeric array; `what` it is.
+    """
+    try:
+        return torch.as_tensor(values).detach().cpu()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise DataError(f"{what} of type {type(values).__name__} cannot be read: {first_line(error)}; give a tensor or a numeric "
+                        "array") from error
 
 
 def copy_module(module: nn.Module) -> nn.Module:

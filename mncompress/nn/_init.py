@@ -19,6 +19,7 @@ first step without disturbing the match.
 
 import math
 from collections.abc import Callable
+from functools import cache
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +27,7 @@ from torch import Tensor, nn
 from mncompress.nn._acts import ACT_FUNCTIONS
 from mncompress.nn._families import FIXED_ENDS, End, LearnedActivation, Meta, Vaf
 from mncompress.nn._network import Layer
-from mncompress.types import LEAK, ActivationSpec, Init
+from mncompress.types import LEAK, Act, ActivationSpec, Init
 
 GRID_LIMIT = 3.0
 """The match is solved, and its error recorded, on [-3, 3]: where pre-activations of standardized inputs fall."""
@@ -162,13 +163,8 @@ def _carry_(activation: Meta, carriers: list[tuple[float, float]], generator: to
 def _solve_(activation: Meta, generator: torch.Generator) -> None:
     """Draw several times, solve the output neuron each time, and keep the best draw of every neuron."""
     u = torch.linspace(-GRID_LIMIT, GRID_LIMIT, 61, dtype=torch.float64)
-    act, (scale, skip) = ACT_FUNCTIONS[activation.spec.act], _matched_end(activation.spec)
-
-    def end(z: Tensor) -> Tensor:
-        return scale * act(z) + skip * z
-
-    reachable, expected = end(u), act(u)
-    target, slope = _preimage(end, expected)
+    expected = ACT_FUNCTIONS[activation.spec.act](u)
+    reachable, target, slope = _find_targets(activation.spec.act, _matched_end(activation.spec))
     grid = u.expand(activation.rows, -1)
     trial = Meta(activation.spec, activation.n).double()
     best = torch.full((activation.rows,), torch.inf, dtype=torch.float64)
@@ -184,6 +180,18 @@ def _solve_(activation: Meta, generator: torch.Generator) -> None:
         best = torch.where(better, error, best)
         for ours, theirs in zip(activation.parameters(), trial.parameters(), strict=True):
             ours[better] = theirs[better].to(ours.dtype)
+
+
+@cache
+def _find_targets(act: Act, end: End) -> tuple[Tensor, Tensor, Tensor]:
+    """On the grid: what the input neuron gives, what the output neuron must be given, and its slope there."""
+    u = torch.linspace(-GRID_LIMIT, GRID_LIMIT, 61, dtype=torch.float64)
+    function = ACT_FUNCTIONS[act]
+
+    def apply(z: Tensor) -> Tensor:
+        return end.scale * function(z) + end.skip * z
+
+    return apply(u), *_preimage(apply, function(u))
 
 
 def _ridge(features: Tensor, target: Tensor, slope: Tensor) -> Tensor:

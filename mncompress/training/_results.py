@@ -7,7 +7,7 @@ from pathlib import Path
 from mncompress.checkpoint import COMPRESSED_FILES
 from mncompress.files import remove_file
 
-RESULTS = {r"compressed(-\d+)?": "|".join(map(re.escape, COMPRESSED_FILES)), r"inspect(-\d+)?": r".+\.(png|svg)",
+RESULTS = {r"compressed(-\d+)?": COMPRESSED_FILES, r"inspect(-\d+)?": r".+\.(png|svg)",
            "tensorboard": r"events\..+"}
 """Folders in a run folder that were made from the run, and what our own files in there are called."""
 

@@ -6,7 +6,7 @@ from fnmatch import fnmatchcase
 from typing import Literal, get_args
 
 from mncompress.errors import ConfigError
-from mncompress.types._json import STRICT
+from mncompress.types._json import STRICT, settle_fields_
 
 Preset = Literal["exact", "default", "aggressive"]
 Target = Literal["auto", "native", "portable"]
@@ -43,6 +43,7 @@ class Budget:
     """Patterns for those that may not."""
 
     def __post_init__(self) -> None:
+        settle_fields_(self)
         for name in ("max_drop", "max_logit_error", "max_error_bound", "target_latency"):
             value = getattr(self, name)
             if value is not None and not 0 <= value < float("inf"):

@@ -1,9 +1,11 @@
 """Values to JSON and back, through pydantic."""
 
 import math
+import os
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints
 
+import numpy as np
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic_core import SchemaError
 
@@ -31,6 +33,30 @@ def from_json(cls: type[T], document: Any, *, where: str) -> T:
         raise ConfigError(f"{where}: {location}: {first['msg'].removeprefix('Value error, ')}") from None
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from None
+
+
+def settle_fields_(value: Any) -> None:
+    """Make each field of a frozen dataclass what its type says: of a NumPy number a number, of a list a tuple, of a path its text.
+
+    Raises:
+        ConfigError: a field cannot be of its type, or is none of the choices that there are; it names the field.
+    """
+    for name, adapter in _field_adapters(type(value)).items():
+        given = getattr(value, name)
+        plain = given.item() if isinstance(given, np.generic) else os.fspath(given) if isinstance(given, os.PathLike) else given
+        try:
+            object.__setattr__(value, name, adapter.validate_python(plain))
+        except ValidationError as error:
+            raise ConfigError(f"{name}: {error.errors(include_url=False)[0]['msg']}, got {given!r:.100}") from None
+
+
+_fields: dict[type, dict[str, TypeAdapter[Any]]] = {}
+
+
+def _field_adapters(cls: Any) -> dict[str, TypeAdapter[Any]]:
+    if cls not in _fields:
+        _fields[cls] = {name: _adapter(hint) for name, hint in get_type_hints(cls).items() if name in cls.__dataclass_fields__}
+    return _fields[cls]
 
 
 def to_json(value: Any) -> Any:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mncompress.errors import ConfigError
-from mncompress.types._json import STRICT
+from mncompress.types._json import STRICT, settle_fields_
 from mncompress.types._network import Act, ActivationSpec, Ends, NetworkSpec, Task, parse_activation
 
 Init = Literal["matched", "uniform", "glorot"]
@@ -67,6 +67,7 @@ class TrainConfig:
     device: Device = "auto"
 
     def __post_init__(self) -> None:
+        settle_fields_(self)
         for name in ("inner_width", "inner_layers", "epochs", "batch_size", "replicates"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
