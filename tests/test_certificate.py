@@ -163,6 +163,19 @@ def test_bound_holds_where_folding_cancels(family, offset):
         assert certificate.certified is not None
 
 
+def test_features_far_from_zero_cost_no_digits():
+    """Files subtract their offset first, which is exact but for the rounding of what is left."""
+    bounds = []
+    for offset in (0.0, 1e6):
+        rng = np.random.default_rng(5)
+        network = make_network(rng, (3, 8, 2), [make_spec("agsig", "sigmoid")], offset=offset)
+        x = make_samples(rng, network, 400)
+        certificate, _ = check_certificate(network, compress(network, x, -1.0, "exact"), x, rng)
+        bounds.append(certificate.bounds.max())
+    # The samples, rounded to float32 near 1e6, are others; folded shifts would make it a million times as much.
+    assert bounds[1] < 2 * bounds[0]
+
+
 def test_constants_by_hand():
     """relu on [lo, hi] against its midrange: the error is half the range, and |W| carries it to the outputs."""
     rng = np.random.default_rng(0)

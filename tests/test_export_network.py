@@ -299,7 +299,7 @@ def test_large_offset_is_subtracted_since_folding_would_cancel(monkeypatch: pyte
     model = make_model(network, opset_version=18, metadata={})
     assert operators(model) == ["Sub", "Gemm", "Tanh", "Gemm"]
     np.testing.assert_allclose(run_model(model, x), expected, rtol=0, atol=FLOAT32 * np.abs(expected).max())
-    monkeypatch.setattr(export_network, "LARGEST_FOLDED_OFFSET", np.inf)
+    monkeypatch.setattr("mncompress.nn._network.LARGEST_FOLDED_OFFSET", np.inf)
     folded = make_model(network, opset_version=18, metadata={})
     assert operators(folded)[0] == "Gemm"
     assert np.abs(run_model(folded, x) - expected).max() > 1e-2

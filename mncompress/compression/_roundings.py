@@ -96,8 +96,8 @@ def _find_terms(network: Network, exact: Exact, position: int, domain: Domain, g
 
 
 def _feature_sizes(network: Network, exact: Exact, domain: Domain) -> Floats:
-    """(|x| + |shift|) / scale of raw features x, (rows + 1, d)."""
-    shift = (network.features.shift / network.features.scale).double().numpy()
+    """(|x| + |shift|) / scale of raw features x, or |x - shift| / scale where files subtract the shifts first, (rows + 1, d)."""
+    shift = (network.features.shift / network.features.scale).double().numpy() * (not network.features.is_far)
     visited, ends = exact.outputs[FEATURES], np.stack(domain.ranges[FEATURES])
     return np.asarray(np.concatenate([np.abs(visited + shift), np.abs(ends + shift).max(0)[None]]) + np.abs(shift))
 

@@ -52,8 +52,6 @@ from mncompress.nn import (
     may_be_one_node,
 )
 
-LARGEST_FOLDED_OFFSET = 64.0
-"""Of a feature's shift, in units of its scale: beyond, folding into float32 weights loses more than six bits."""
 OUTPUT_NAMES = {"classification": "logits", "regression": "output"}
 
 Floats = NDArray[np.float64]
@@ -145,7 +143,7 @@ def _fold_standardization(network: Network) -> tuple[list[Linear], Floats | None
     """The linear layers with standardization folded in, and the offset to subtract first where folding it would hurt."""
     linears = [Linear(_numpy(layer.linear.weight), _numpy(layer.linear.bias)) for layer in network.layers]
     shift, scale = _numpy(network.features.shift), _numpy(network.features.scale)
-    explicit = bool(np.abs(shift / scale).max() > LARGEST_FOLDED_OFFSET)
+    explicit = network.features.is_far
     for position, layer in enumerate(network.layers):       # all layers that read the features: the last of what they read
         linear = linears[position]
         others, weight = np.split(linear.weight, [linear.weight.shape[1] - len(shift)], 1)

@@ -11,6 +11,9 @@ from torch import Tensor, nn
 from mncompress.nn._families import make_activation
 from mncompress.types import ActivationSpec, NetworkSpec
 
+LARGEST_FOLDED_OFFSET = 64.0
+"""Of a feature's shift, in units of its scale: beyond, folding into float32 weights loses more than six bits."""
+
 
 class Standardize(nn.Module):
     """(x - shift) / scale, with constants that are exactly float32 so that every later form folds the same numbers.
@@ -27,6 +30,11 @@ class Standardize(nn.Module):
         super().__init__()
         self.register_buffer("shift", torch.tensor(np.asarray(shift, np.float32)))
         self.register_buffer("scale", torch.tensor(np.asarray(scale, np.float32)))
+
+    @property
+    def is_far(self) -> bool:
+        """Whether a feature is so far from zero that files subtract the shifts, and do not fold them into the first layer."""
+        return bool((self.shift / self.scale).abs().max() > LARGEST_FOLDED_OFFSET)
 
     def forward(self, x: Tensor) -> Tensor:
         """Raw features `(..., d)`, uint8 or float, to standardized ones."""

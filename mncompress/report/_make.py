@@ -211,7 +211,7 @@ def _notes(latency: Latency, compressed: Compressed, certificate: Certificate, n
                      "their pictures those after it.")
     if certificate.bounds is None:
         notes.append(f"There is no certificate: {certificate.reason}.")
-    elif (certificate.bounds > spread).all():
+    elif spread.any() and (certificate.bounds > spread).all():
         notes.append(f"The proven bound, {at_most(float(certificate.bounds.max()))}, tells nothing here, since the outputs "
                      f"themselves vary by {spread.max():.2g}: worst cases of many layers or features multiply, and a single "
                      "row far from all others widens the ranges that it holds for.")
