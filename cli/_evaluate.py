@@ -18,7 +18,8 @@ LONGEST_SEED = 20
 
 
 def evaluate(
-    model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="Any ONNX file with one input and one output.",
+    model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="Any ONNX file from a batch of rows in float32 to logits, "
+                                          "probabilities or targets.",
                                           show_default=False)],
     data: Annotated[str, data_option()],
     data_dir: DataDir = None,

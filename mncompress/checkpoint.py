@@ -76,7 +76,8 @@ class Run:
         record: what `config.json` holds.
         replicates: `Network` parameters and buffers; parameters have a leading axis over the replicates of `record.kept`.
         folder: where it was saved, or None.
-        history: the metrics of every epoch and replicate of a run that was just trained; see `read_metrics` for a saved one.
+        history: the metrics of every epoch and replicate of a run that was just trained; empty for one that was read, also by
+            `train` where nothing was left to train: see `read_metrics`.
     """
 
     record: RunRecord
@@ -145,7 +146,18 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
     """Write tensors of any shape as a safetensors file, atomically."""
     contiguous = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     with atomic_path(path) as temporary:
-        temporary.write_bytes(save(contiguous, dict(metadata)))     # save_file would make it readable for its owner only
+        # not save_file: it makes files that only their owner can read
+        temporary.write_bytes(sort_metadata(save(contiguous, dict(metadata))))
+
+
+def sort_metadata(content: bytes) -> bytes:
+    """A safetensors file with its metadata in alphabetical order, so that equal contents are equal bytes."""
+    size = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:8 + size])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + content[8 + size:]
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

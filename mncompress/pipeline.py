@@ -24,7 +24,7 @@ from mncompress.errors import CheckpointError, ConfigError, DataError, ExportErr
 from mncompress.export import check_export, check_opset, write_onnx
 from mncompress.figures import FORMATS
 from mncompress.files import atomic_folder, check_output_folder, hold_folder, is_leftover, write_json
-from mncompress.modules import compress_module
+from mncompress.modules import ModuleResult, compress_module
 from mncompress.native import instruction_set
 from mncompress.nn import Network, make_relu_twin
 from mncompress.report import (
@@ -227,11 +227,11 @@ def _inspect(folder: Path, out: Path, formats: Sequence[str], most: int, data: s
     return inspect_curves(make_curves(network, calibration), out, training=training, formats=formats, most=most)
 
 
-def export_onnx(source: Result | Network, path: PathLike, *, opset_version: int = 18, inline: bool = False) -> Path:
+def export_onnx(source: Result | ModuleResult | Network, path: PathLike, *, opset_version: int = 18, inline: bool = False) -> Path:
     """Write a network, or a result's compressed network, as one ONNX file.
 
     Args:
-        source: what to write.
+        source: what to write; what came of compressing a `Network` as a module, too.
         path: where to.
         opset_version: 18 or newer.
         inline: standard operators only, as in `portable.onnx`.
@@ -240,7 +240,7 @@ def export_onnx(source: Result | Network, path: PathLike, *, opset_version: int 
         ExportError: it is no network of mncompress's own, or the opset cannot be written.
         OutputError: the file cannot be written.
     """
-    network = source.network if isinstance(source, Result) else source
+    network = source.network if isinstance(source, Result | ModuleResult) else source
     if not isinstance(network, Network):
         raise ExportError(f"export_onnx writes mncompress's own networks, got a {type(network).__name__}; write the result of "
                           "compressing a module, or a module, with mncompress.modules.export_module")

@@ -1,5 +1,7 @@
 """What models are given: drawn within stated ranges, or taken from arrays and fitted to the batch."""
 
+import zipfile
+
 import numpy as np
 import pytest
 
@@ -32,15 +34,24 @@ def test_inputs_are_drawn_from_the_stated_ranges_and_do_not_depend_on_their_orde
 
 
 @pytest.mark.parametrize(("ranges", "message"), [
-    ({"z": (0, 1)}, "no input is called 'z'; the models have f, i"),
+    ({"z": (0, 1)}, "no input is called 'z'; the models have f, i, l"),
     ({"f": (1, 0)}, "the range of input 'f' must rise and lie within float16"),
     ({"i": (-1, 5)}, "must rise and lie within uint8, got -1:5"), ({"f": (0, 1e6)}, "within float16, got 0:1e"),
     ({"f": (float("nan"), 1)}, "must rise"), ({"i": (0.2, 0.7)}, "holds no whole number"),
+    ({"l": (0, float(2**63))}, "must rise and lie within int64"),
 ])
 def test_ranges_that_cannot_be_drawn_from_are_refused(ranges, message):
-    specs = (TensorSpec("f", "float16", (2,)), TensorSpec("i", "uint8", (2,)))
+    specs = (TensorSpec("f", "float16", (2,)), TensorSpec("i", "uint8", (2,)), TensorSpec("l", "int64", (2,)))
     with pytest.raises(ConfigError, match=message):
-        _inputs.make_inputs(specs, {"f": (2,), "i": (2,)}, {}, None, ranges, np.random.default_rng(0))
+        _inputs.make_inputs(specs, dict.fromkeys("fil", (2,)), {}, None, ranges, np.random.default_rng(0))
+
+
+def test_a_range_may_be_as_wide_as_the_type():
+    largest = float(np.finfo(np.float64).max)
+    specs = (TensorSpec("d", "float64", (500,)),)
+    found = _inputs.make_inputs(specs, {"d": (500,)}, {}, None, {"d": (-largest, largest)}, np.random.default_rng(0))["d"]
+    assert np.isfinite(found).all()
+    assert found.min() < -0.9 * largest < 0.9 * largest < found.max()
 
 
 def test_given_inputs_repeat_along_the_batch_wherever_it_is_and_give_sizes():
@@ -88,6 +99,8 @@ def test_npz_files_are_read_without_unpickling(tmp_path):
     np.savez(tmp_path / "objects.npz", x=np.array([{}], object))
     np.save(tmp_path / "single.npy", np.arange(3))
     (tmp_path / "cut.npz").write_bytes((tmp_path / "good.npz").read_bytes()[:150])
-    for name in ("objects.npz", "single.npy", "cut.npz", "none.npz"):
+    with zipfile.ZipFile(tmp_path / "text.npz", "w") as archive:
+        archive.writestr("notes", "no array")
+    for name in ("objects.npz", "single.npy", "cut.npz", "none.npz", "text.npz"):
         with pytest.raises(DataError, match=f"cannot read .*{name} as an npz file of plain arrays: .*; save it with numpy.savez"):
             benchmark.load_inputs(tmp_path / name)

@@ -37,6 +37,17 @@ def test_classification_scores_agree_with_sklearn():
     assert (result.samples, result.rmse) == (200, None)
 
 
+def test_probabilities_are_taken_as_such():
+    outputs = np.array([[0.7, 0.3], [0.9, 0.1], [1.0, 0.0]], np.float32)
+    result = benchmark.score(outputs, np.array([0, 1, 0]))
+    assert result.loss == pytest.approx(-np.log(outputs[[0, 1, 2], [0, 1, 0]].astype(float)).mean(), rel=1e-12)
+    # One row that is no distribution makes all of them logits.
+    outputs[2] = [2.0, 0.0]
+    log_sums = np.log(np.exp(outputs.astype(float)).sum(1))
+    assert benchmark.score(outputs, np.array([0, 1, 0])).loss == pytest.approx(
+        (log_sums - outputs[[0, 1, 2], [0, 1, 0]]).mean(), rel=1e-12)
+
+
 def test_cross_entropy_of_huge_logits_is_finite():
     assert benchmark.score(np.array([[1e30, 0.0], [0.0, 5000.0]], np.float32), np.array([0, 0])).loss == 2500.0
 

@@ -1,6 +1,7 @@
 """Run folders: what is written comes back, and whatever is wrong with a file is said in one line."""
 
 import errno
+import itertools
 import json
 import shutil
 from collections.abc import Callable
@@ -99,6 +100,17 @@ def test_run_comes_back(finished: Path, config: TrainConfig) -> None:
     replicates = load_file(finished / TENSORS)
     assert torch.equal(replicates["body.0.linear.weight"][1], run.network(1).layers[0].linear.weight)
     assert not any(p.requires_grad for p in run.network().parameters())
+
+
+def test_equal_runs_are_equal_bytes(finished: Path, tmp_path: Path) -> None:
+    tensors, metadata = load_tensors(finished / TENSORS)
+    assert len(metadata) == 3
+    for index, order in enumerate(itertools.permutations(metadata)):
+        save_tensors(tmp_path / f"{index}", tensors, {name: metadata[name] for name in order})
+    assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1
+    again, also = load_tensors(tmp_path / "0")
+    assert also == metadata
+    assert all(torch.equal(again[name], value) for name, value in tensors.items())
 
 
 def test_networks_of_a_run_are_independent(finished: Path) -> None:

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -200,6 +201,29 @@ def low_of(count, n):
 
 def high_of(count, n):
     return stats.binomtest(count, n).proportion_ci(1 - 2 * WORSE, "exact").high
+
+
+@pytest.mark.parametrize(("make", "message"), [
+    (lambda: Budget(preset="Exact"), "preset: Input should be 'exact', 'default' or 'aggressive', got 'Exact'"),
+    (lambda: Budget(target="Portable"), "target: Input should be"), (lambda: Budget(include="0"), "include: .*tuple, got '0'"),
+    (lambda: Budget(include=(0,)), "include: .*string"), (lambda: Budget(max_drop="x"), "max_drop: .*number.*got 'x'"),
+    (lambda: TrainConfig(select="Best"), "select: Input should be 'last' or 'best', got 'Best'"),
+    (lambda: TrainConfig(init="Glorot"), "init: Input"), (lambda: TrainConfig(order="foo"), "order: Input"),
+    (lambda: TrainConfig(epochs=2.5), "epochs: .*fractional part, got 2.5"),
+    (lambda: TrainConfig(hidden=7), "hidden: .*tuple, got 7"),
+    (lambda: TrainConfig(device="gpu"), "device: Input")])
+def test_fields_of_another_type_or_choice_are_refused(make, message):
+    with pytest.raises(ConfigError, match=f"^{message}"):
+        make()
+
+
+def test_fields_become_what_their_types_say():
+    config = TrainConfig(data=Path("a.npz"), hidden=[np.int64(3), 4], epochs=np.int32(5), lr=np.float32(0.5), seed=np.uint8(7))
+    assert (config.data, config.hidden, config.epochs, config.lr, config.seed) == ("a.npz", (3, 4), 5, 0.5, 7)
+    assert all(type(value) is int for value in (config.epochs, config.seed, *config.hidden))
+    budget = Budget(max_drop=np.float32(1), target_macs=np.int64(120), include=["0"])
+    assert (budget.max_drop, budget.target_macs, budget.include) == (1.0, 120, ("0",))
+    assert from_json(Budget, to_json(budget), where="here") == budget
 
 
 def test_clopper_pearson_limits():

@@ -5,6 +5,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+import torch.nn.functional as F
 import torchvision
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,6 +14,8 @@ from torch import nn
 
 from mncompress import compression, export_onnx, runtime, spline
 from mncompress.analysis import LayerOptions, choose, keep_all
+from mncompress.checkpoint import make_template
+from mncompress.data import Standardization
 from mncompress.errors import ConfigError, DataError, ExportError
 from mncompress.modules import AlongAxis, ModuleResult, _compress, compress_module, export_module, register_activation
 from mncompress.modules._functions import make_functions
@@ -21,8 +24,8 @@ from mncompress.modules._probe import probe
 from mncompress.modules._registry import STANDARD, find_activations
 from mncompress.modules._rewrite import rewrite
 from mncompress.modules._topology import Topology, fold_norms
-from mncompress.nn import CubicSpline, Scale, Vaf
-from mncompress.types import ActivationSpec, Budget
+from mncompress.nn import CubicSpline, Scale, Vaf, initialize_
+from mncompress.types import ActivationSpec, Budget, NetworkSpec
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -684,6 +687,56 @@ def test_examples_that_cannot_be_checked_are_refused(tmp_path):
         export_module(network, x, tmp_path / "a.onnx")
 
 
+class Says(nn.Module):
+    """A function of the module and its inputs, with layers."""
+
+    def __init__(self, function, **layers) -> None:
+        super().__init__()
+        self.function = function
+        for name, layer in layers.items():
+            self.add_module(name, layer)
+
+    def forward(self, x):
+        return self.function(self, x)
+
+
+class OwnLinear(nn.Linear):
+    """Traced into, since torch does not know it."""
+
+
+@pytest.mark.parametrize("module", [
+    Says(lambda self, x: F.softmax(x, -1)), Says(lambda self, x: F.log_softmax(x, dim=-1)),
+    Says(lambda self, x: self.layer(x), layer=OwnLinear(8, 3)),
+    Says(lambda self, x: self.layer(x), layer=OwnLinear(8, 3, bias=False)),
+    Says(lambda self, x: self.layer(x.unsqueeze(1)).squeeze(1), layer=OwnLinear(8, 3)),
+    Says(lambda self, x: self.layer(x.unsqueeze(1)).squeeze(1), layer=OwnLinear(8, 3, bias=False))], ids=range(6))
+def test_functions_that_layers_are_made_of_can_be_written(module, tmp_path):
+    x = torch.randn(9, 8)
+    path = export_module(module.eval(), x, tmp_path / "a.onnx")
+    found = runtime.make_session(path).run(None, {"input": x.numpy()})[0]
+    np.testing.assert_allclose(found, module(x).detach().numpy(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("module", "what"), [
+    (Says(lambda self, x: x.chunk(2, 1)[0] * 2), "chunk"), (Says(lambda self, x: torch.cat(x.chunk(2, 1), 1)), "chunk"),
+    (Says(lambda self, x: x.max(1, keepdim=True)[0]), "max"),
+    (Says(lambda self, x: self.cell(x[:, None])[0][:, 0], cell=nn.LSTM(8, 3, batch_first=True)), "LSTM")], ids=str)
+def test_operations_that_give_several_tensors_are_refused(module, what, tmp_path):
+    with pytest.raises(ExportError, match=f"cannot be written as ONNX: there is no form of {what} here"):
+        export_module(module.eval(), torch.randn(9, 8), tmp_path / "a.onnx")
+    with pytest.raises(DataError, match="the example of type str cannot be read"):
+        export_module(module.eval(), "x", tmp_path / "a.onnx")
+
+
+@pytest.mark.parametrize("forward", [
+    lambda self, x: torch.no_grad()(self.layers)(x), lambda self, x: self.layers(x).detach(),
+    lambda self, x: self.layers(x).argmax(1)[:, None].float()], ids=range(3))
+def test_outputs_without_a_gradient_are_refused(forward):
+    network, x = Says(forward, layers=nn.Sequential(nn.Linear(8, 4), Gate(4), nn.Linear(4, 2))), torch.randn(40, 8)
+    with pytest.raises(DataError, match="the network's outputs have no gradient"):
+        compress_module(network, x, (x, run(network, x)), task="regression")
+
+
 def test_outputs_that_do_not_vary_allow_what_others_do():
     """What they vary by is rounding, and no scale."""
     torch.manual_seed(0)
@@ -763,10 +816,22 @@ def test_units_of_targets_decide_nothing():
 
 
 def test_onnx_of_a_module_has_its_own_function(compressed, tmp_path):
-    for source, kind in ((compressed, "ModuleResult"), (compressed.network, "Cnn")):
-        with pytest.raises(ExportError, match=rf"^export_onnx writes mncompress's own networks, got a {kind}; .*export_module$"):
+    for source in (compressed, compressed.network):
+        with pytest.raises(ExportError, match=r"^export_onnx writes mncompress's own networks, got a Cnn; .*export_module$"):
             export_onnx(source, tmp_path / "a.onnx")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_network_of_our_own_that_was_compressed_as_a_module_can_be_exported(tmp_path):
+    torch.manual_seed(0)
+    spec = NetworkSpec(4, (6,), 2, (ActivationSpec("vaf", "tanh", 3, 1),), "regression")
+    network = make_template(spec, Standardization(np.zeros(4), np.ones(4)), Standardization(np.zeros(2), np.ones(2)))
+    initialize_(network.layers, "matched", torch.Generator().manual_seed(0))
+    x = torch.randn(300, 4)
+    result = compress_module(network, x, (x, run(network, x)), Budget(max_drop=5), task="regression")
+    path = export_onnx(result, tmp_path / "a.onnx")
+    found = runtime.make_session(path).run(None, {"input": x.numpy()})[0]
+    np.testing.assert_allclose(found, result.network(x).detach().numpy(), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(("change", "reason"), [

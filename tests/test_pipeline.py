@@ -348,6 +348,21 @@ def test_bounds_that_tell_nothing_are_noted(run: Run, monkeypatch: pytest.Monkey
     assert note.startswith("The proven bound, 1.1e+06, tells nothing here, since the outputs themselves vary by ")
 
 
+def test_what_is_no_run_or_no_budget_is_refused(run: Run) -> None:
+    with pytest.raises(ConfigError, match=r"^compress takes a run, as train and load_run give it, or a torch module; got 'runs/a'"):
+        compress("runs/a")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"^the budget must be a Budget, such as Budget\(max_drop=0.1\), got 0.5$"):
+        compress(run, 0.5)  # type: ignore[arg-type]
+
+
+def test_pictures_of_the_compressed_folder_go_with_it(run: Run, tmp_path: Path) -> None:
+    compress(run, Budget(max_drop=1.0), out=tmp_path / "a")
+    for name in ("inspect", "inspect-2"):
+        inspect(tmp_path / "a", tmp_path / "a" / name, formats=["svg"])
+    compress(run, Budget(max_drop=1.0), out=tmp_path / "a", overwrite=True)
+    assert not list((tmp_path / "a").glob("inspect*"))
+
+
 def test_replicate_is_the_one_asked_for(run: Run) -> None:
     other = 1 - run.best
     original = compress(run, Budget(preset="exact"), replicate=other).network

@@ -13,6 +13,9 @@ from mncompress.errors import DataError
 from mncompress.runtime import make_session, model_info, run
 from mncompress.types import PathLike
 
+SUM_ERROR = 1e-3
+"""Of probabilities in half precision."""
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -45,7 +48,8 @@ def evaluate(model: PathLike | onnxruntime.InferenceSession, x: NDArray[Any], y:
 def score(outputs: NDArray[Any], y: NDArray[Any]) -> Evaluation:
     """Score outputs (n, classes) against integer labels (n,), or outputs (n, targets) against floats of that shape.
 
-    Computed in float64. A single target may be given as (n,).
+    Computed in float64. A single target may be given as (n,). Outputs of classes are logits, or probabilities where all rows are
+    such: not negative, with a sum of 1.
 
     Raises:
         DataError: shapes do not match, a label is not one of the model's classes, or an output is not finite.
@@ -71,5 +75,7 @@ def score(outputs: NDArray[Any], y: NDArray[Any]) -> Evaluation:
     if y.min() < 0 or y.max() >= width:
         raise DataError(f"labels run from {y.min()} to {y.max()}, the model has the classes 0 to {width - 1}; "
                         "use the data set the model was trained on")
-    loss = -float(np.mean(log_softmax(outputs, axis=1)[np.arange(samples), y]))
+    are_probabilities = outputs.min() >= 0 and np.abs(outputs.sum(axis=1) - 1).max() <= SUM_ERROR
+    logarithms = np.log(np.maximum(outputs, np.finfo(np.float64).tiny)) if are_probabilities else log_softmax(outputs, axis=1)
+    loss = -float(np.mean(logarithms[np.arange(samples), y]))
     return Evaluation(samples, float(np.mean(outputs.argmax(axis=1) == y)), loss, None)

@@ -55,6 +55,10 @@ class Assignment:
         """Whether carrying it out takes the original's values on rows."""
         return self.ridge is not None or self.factored > 0
 
+    def has_forms_of(self, other: Self) -> bool:
+        """Whether the neurons become the same."""
+        return bool((self.keys == other.keys).all()) and self.rungs == other.rungs
+
 
 @dataclass(frozen=True)
 class Study:

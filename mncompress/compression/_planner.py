@@ -133,6 +133,7 @@ class _Search:
         self.trials: list[Trial] = []
         self.latencies: list[float] = []
         self.has_failed_closest = False
+        self.last_forms: _Candidate | None = None
 
     def run(self) -> Compressed:
         """The forms, then the structure."""
@@ -204,8 +205,13 @@ class _Search:
         choices = [choose(*pair, can_leave=is_free(self.network, position), in_one_node=in_one_node) if movable[position]
                    else keep_all(*pair) for position, pair in enumerate(zip(self.options, tolerances, strict=True))]
         assignments = [assign(*each) for each in zip(self.options, choices, tolerances, strict=True)]
-        candidate = self.try_out(budget, tolerance, tolerances, choices, assignments)
-        self.tell(f"tolerance {tolerance:.2g}: {candidate.verdict.reason}")
+        last = self.last_forms
+        if last is not None and all(map(Assignment.has_forms_of, assignments, last.assignments)):     # no other form is within it
+            candidate = replace(last, tolerance=tolerance, tolerances=tolerances, choices=choices)
+        else:
+            candidate = self.try_out(budget, tolerance, tolerances, choices, assignments)
+            self.tell(f"tolerance {tolerance:.2g}: {candidate.verdict.reason}")
+        self.last_forms = candidate
         return candidate
 
     def find_structure(self, start: _Candidate) -> _Candidate:

@@ -305,8 +305,9 @@ def render_summary(advantages: Sequence[Advantage], points: Sequence[Point], com
              "run for each data set.", "",
              "How many times its own cost the best fixed networks (ReLU, tanh, silu, gelu) need for the error of a learned one:",
              "for each data set the learned network with the largest advantage, with the 95 % interval from resampling replicates,",
-             "and how many of the learned networks have an interval above 1. After a >, no fixed network was as good: the number",
-             "is the cost of the largest.",
+             "and how many of the learned networks have an interval above 1. Intervals are those of single comparisons: which",
+             "network is the best was seen on the same errors. After a >, no fixed network was as good: the number is the cost of",
+             "the largest.",
              "",
              "| data | " + " | ".join(axis.label for axis in AXES) + " |", "|---" * (len(AXES) + 1) + "|"]
     for data in dict.fromkeys(advantage.data for advantage in advantages):

@@ -110,12 +110,17 @@ def emit_node(emission: Emission, node: fx.Node) -> str:
         module = _as_module(emission, node)
     emit = next((MODULES[base] for base in type(module).__mro__ if base in MODULES), None)
     if module is None or emit is None:
-        what = type(module).__name__ if module is not None else getattr(node.target, "__name__", node.target)
-        owner = next(reversed(node.meta.get("nn_module_stack", {})), "")
-        place = f"{node.name} in {owner}" if owner and module is None else node.name
-        raise ExportError(f"{place} cannot be written as ONNX: there is no form of {what} here; export the network with "
-                          "torch.onnx instead, or leave it out of the network")
+        raise no_form(node, module)
     return emit(emission, node, module, str(node.target) if node.op == "call_module" else node.name)
+
+
+def no_form(node: fx.Node, module: nn.Module | None) -> ExportError:
+    """The error that a node has no ONNX form here; `module` is what it calls, if it does."""
+    what = type(module).__name__ if module is not None else getattr(node.target, "__name__", node.target)
+    owner = next(reversed(node.meta.get("nn_module_stack", {})), "")
+    place = f"{node.name} in {owner}" if owner and module is None else node.name
+    return ExportError(f"{place} cannot be written as ONNX: there is no form of {what} here; export the network with torch.onnx "
+                       "instead, or leave it out of the network")
 
 
 def _as_module(emission: Emission, node: fx.Node) -> nn.Module | None:
@@ -186,6 +191,17 @@ def _linear(emission: Emission, node: fx.Node, module: Any, label: str) -> str:
         return builder.node("Gemm", inputs, label, transB=1)
     product = builder.node("MatMul", [x, builder.initializer(f"{label}/weight", weight.T)], f"{label}/product")
     return builder.node("Add", [product, builder.initializer(f"{label}/bias", bias)], label)
+
+
+def _functional_linear(emission: Emission, node: fx.Node, module: Any, label: str) -> str:
+    x, weight, *rest = node.args
+    bias = rest[0] if rest else node.kwargs.get("bias")
+    inputs = [emission.name(each) for each in (x, weight, bias) if each is not None]
+    if len(emission.shape(node)) == 2:
+        return emission.builder.node("Gemm", inputs, label, transB=1)
+    transposed = emission.builder.node("Transpose", [inputs[1]], f"{label}/transposed", perm=[1, 0])
+    product = emission.builder.node("MatMul", [inputs[0], transposed], f"{label}/product")
+    return product if bias is None else emission.builder.node("Add", [product, inputs[2]], label)
 
 
 def _conv(emission: Emission, node: fx.Node, module: Any, label: str) -> str:
@@ -359,4 +375,5 @@ CALLS: dict[Any, Emit] = {
     **{target: _unary(name.capitalize()) for name in ("exp", "log", "sqrt", "abs", "sin", "cos") for target in (
         name, getattr(torch, name))},
     **dict.fromkeys((torch.permute, "permute", torch.transpose, "transpose"), _permute),
-    **dict.fromkeys(("contiguous", "clone", "detach", "float"), _same), F.dropout: _dropout}
+    **dict.fromkeys(("contiguous", "clone", "detach", "float"), _same), F.dropout: _dropout,
+    F.linear: _functional_linear}

@@ -127,7 +127,8 @@ class LayerPlan:
     rank: int = 0
     """Of the bypass around the neurons that left; 0 without one."""
     ridge: float | None = None
-    """With which the next layer's weights were refitted, relative to the features' second moments; None where they were not."""
+    """With which the next layer's weights were refitted, relative to the features' second moments; None where they were not. So
+    large a one as 1e300 stands for a refit that the validation rows did not speak for: the weights stayed as they were folded."""
     factored: int = 0
     """The rank at which the layer's own weights are carried out, as two linear layers; 0 where they are not."""
 
