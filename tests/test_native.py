@@ -362,7 +362,8 @@ def test_a_spline_needs_an_interval(library: str) -> None:
 @pytest.mark.parametrize("op", NAMES)
 def test_threads_change_no_bit(library: str, op: str) -> None:
     rng = np.random.default_rng(4)
-    for neurons, inputs, rows in ((37, 60, 1500), (300, 60, 300), (1100, 60, 40), (1100, 200, 40), (1100, 800, 1)):
+    for neurons, inputs, rows in ((37, 60, 1500), (300, 60, 300), (1100, 60, 40), (1100, 200, 40), (1100, 800, 1),
+                                  (1030, 300, 17), (600, 500, 150)):     # more weights than are taken to be in a cache
         parameters = draw_parameters(op, neurons, 9, inputs, rng)
         x = rng.standard_normal((rows, inputs if op in FUSED else neurons)).astype(np.float32)
         one, two = (run(open_session(op_model(op, parameters), library, threads=threads), x) for threads in (1, 2))

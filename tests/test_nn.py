@@ -34,6 +34,7 @@ from mncompress.nn import (
     initialize_activation_,
     make_activation,
     make_body,
+    make_linear,
     make_relu_twin,
     mismatch,
 )
@@ -158,6 +159,16 @@ def load_case(case: str) -> LearnedActivation:
 
 
 FAMILY_CASES = [case for case in CASES if not case.startswith(("cubic", "piecewise"))]
+
+
+@pytest.mark.parametrize("sizes", [(3, 2), (0, 2), (3, 0)])
+def test_linear_layers_of_any_size(sizes) -> None:
+    """Also of no neurons, without a warning, of which this suite makes an error."""
+    linear = make_linear(*sizes)
+    assert (linear.in_features, linear.out_features) == sizes
+    assert (linear.weight.shape, linear.bias.shape) == (sizes[::-1], sizes[1:])
+    linear.load_state_dict({"weight": torch.ones(sizes[::-1]), "bias": torch.ones(sizes[1])})
+    assert torch.equal(linear(torch.ones(4, sizes[0])), torch.full((4, sizes[1]), 1.0 + sizes[0]))
 
 
 def test_there_are_vectors_for_every_act_and_family() -> None:

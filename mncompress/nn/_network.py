@@ -121,7 +121,8 @@ class Network(nn.Module):
 
 def make_linear(in_features: int, out_features: int) -> nn.Linear:
     """A linear layer of uninitialized weights; torch's `skip_init` does this with an import of half a second."""
-    linear = nn.Linear(in_features, out_features, device="meta")
+    linear = nn.Linear(1, 1, device="meta")
+    linear.in_features, linear.out_features = in_features, out_features         # torch warns of a layer of no neurons
     linear.weight, linear.bias = nn.Parameter(torch.empty(out_features, in_features)), nn.Parameter(torch.empty(out_features))
     return linear
 
