@@ -155,7 +155,8 @@ def describe_data(dataset: "Dataset") -> str:
         outputs = f"{dataset.out_features} classes"
     else:
         hint = "" if (dataset.train.y % 1).any() else "; all are whole numbers: as integers they would be classes"
-        outputs = f"{dataset.out_features} target{'s'[:dataset.out_features - 1]} (regression{hint})"
+        targets = "1 target" if dataset.out_features == 1 else f"{dataset.out_features} targets"
+        outputs = f"{targets} (regression{hint})"
     return f"{dataset.in_features} features, {outputs}; rows: {rows}"
 
 

@@ -154,7 +154,7 @@ def sort_metadata(content: bytes) -> bytes:
     """A safetensors file with its metadata in alphabetical order, so that equal contents are equal bytes."""
     size = int.from_bytes(content[:8], "little")
     header = json.loads(content[8:8 + size])
-    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    header["__metadata__"] = dict(sorted(header.get("__metadata__", {}).items()))
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
     return len(text).to_bytes(8, "little") + text + content[8 + size:]

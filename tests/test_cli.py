@@ -126,7 +126,7 @@ def test_version(run):
     (["benchmark", "nowhere.onnx", "--providers", "cpu,tpu"], "'tpu' is not one of cpu, cuda"),
     (["benchmark", "nowhere.onnx", "--seconds", "0"], "seconds must be positive and finite, got 0.0"),
     (["benchmark", "nowhere.onnx", "--threads", "100000"], "threads must be at most 1024, got 100000"),
-    (["benchmark", "nowhere.onnx", "--sessions", "1030"], "sessions must be at most 1024, got 1030"),
+    (["benchmark", "nowhere.onnx", "--sessions", "1030"], "sessions must be at most 1000, got 1030"),
     (["benchmark", "nowhere.onnx", "--batch-sizes", "999999999999999999"], "batch sizes must be at most 2147483648"),
     (["reproduce", "fig3"], "'fig3' is not one of fig4, "),
 ])

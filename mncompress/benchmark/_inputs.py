@@ -207,15 +207,20 @@ def _fit(spec: TensorSpec, shape: Shape, arrays: Mapping[str, Array], batch: set
     return np.ascontiguousarray(fitted).reshape(shape)
 
 
+def _limits(dtype: np.dtype[Any]) -> tuple[float, float]:
+    """The smallest and the largest number of a type; of integers exactly, which a float64 may not be."""
+    if dtype.kind == "f":
+        return float(np.finfo(dtype).min), float(np.finfo(dtype).max)
+    return (int(np.iinfo(dtype).min), int(np.iinfo(dtype).max)) if dtype.kind in "iu" else (0, 1)
+
+
 def _draw(spec: TensorSpec, shape: Shape, limits: Range | None, rng: np.random.Generator) -> Array:
     """Values of one input: see the module."""
     dtype = np.dtype(spec.dtype)
     if limits is None:
         return rng.standard_normal(shape).astype(dtype) if dtype.kind == "f" else rng.integers(0, 2, shape).astype(dtype)
     low, high = limits
-    info: Any = np.finfo(dtype) if dtype.kind == "f" else np.iinfo(dtype) if dtype.kind in "iu" else None
-    smallest, largest = (0, 1) if info is None else (info.min, info.max) if dtype.kind != "f" else (
-        float(info.min), float(info.max))
+    smallest, largest = _limits(dtype)
     if not smallest <= low <= high <= largest:
         raise ConfigError(f"the range of input {spec.name!r} must rise and lie within {dtype}, got {low:g}:{high:g}")
     if dtype.kind == "f":

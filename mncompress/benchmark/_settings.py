@@ -10,10 +10,12 @@ from mncompress.errors import ConfigError
 
 BATCH_SIZES = (1, 32, 1024)
 SESSIONS = 8
-MOST_THREADS = MOST_SESSIONS = 1024
-"""More threads take a session minutes to open."""
+MOST_THREADS = 1024
+"""More take a session minutes to open."""
+MOST_SESSIONS = 1000
+"""The probabilities behind an interval of more sessions are no float64."""
 MOST_ROWS = 2**31
-"""Of a batch; more fit into no memory."""
+"""Of a batch; with more, the bytes of an input may be no 64-bit number."""
 SPIN_SECONDS = 0.12
 """Longer than the workers of a session wait actively for more work after a run: a tenth of a second."""
 
