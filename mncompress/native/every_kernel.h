@@ -9,7 +9,7 @@ namespace {
 
 template <class V>
 constexpr mnc::Kernels make_kernels(const char* name) {
-  return {name, V::width, cubic_spline<V>, piecewise_linear<V>, linear<V>, feed_forward<V>, train<V>};
+  return {name, V::width, V::vectors * V::width, cubic_spline<V>, piecewise_linear<V>, linear<V>, feed_forward<V>, train<V>};
 }
 
 }  // namespace

@@ -32,13 +32,13 @@ CubicSpline<T>::CubicSpline(size_t neurons, size_t intervals, const T* start, co
     to[intervals * 4] = static_cast<T>((c[0] + c[1]) + (c[2] + c[3]));
     to[intervals * 4 + 1] = static_cast<T>((c[1] + 2 * c[2]) + 3 * c[3]);
   }
-  if (sizeof(T) == sizeof(float) && width == 16 && intervals < 128) {
-    registers = intervals < 16 ? 1 : padded(intervals + 1, 32) / 16;
-    permuted.resize(neurons * 64 * registers);
+  if (sizeof(T) == sizeof(float) && intervals < (width == 16 ? 128 : width == 8 ? 8 : 0)) {
+    registers = intervals < width ? 1 : padded(intervals + 1, 2 * width) / width;
+    permuted.resize(neurons * 4 * width * registers);
     for (size_t n = 0; n < neurons; ++n)
       for (size_t k = 0; k <= intervals; ++k)
         for (size_t p = 0; p < 4; ++p)
-          permuted[(n * 4 + p) * 16 * registers + k] = static_cast<float>(rows[(n * (intervals + 1) + k) * 4 + p]);
+          permuted[(n * 4 + p) * width * registers + k] = static_cast<float>(rows[(n * (intervals + 1) + k) * 4 + p]);
   }
 }
 

@@ -40,7 +40,8 @@ struct CubicSpline {
   bool shifted;                  // whether any start is not 0 or any inverse_step not 1
   Table<T> start, inverse_step;  // (padded)
   Table<T> rows;                 // (padded, K + 1, 4)
-  // For AVX-512 permutes: (neurons, 4, 16 * registers), zero behind K; empty where K + 1 rows do not fit into eight registers.
+  // For permutations: (neurons, 4, width * registers), zero behind K; empty where K + 1 rows do not fit into eight registers of AVX-512,
+  // one of AVX2.
   Table<float> permuted;
   size_t registers;
 
@@ -93,6 +94,7 @@ struct Training;
 struct Kernels {
   const char* name;
   size_t width;  // floats in a vector: what the operators are prepared for
+  size_t panel;  // rows that pass through small layers side by side
   void (*cubic_spline)(const CubicSpline<float>&, const float* x, float* y, size_t rows, size_t from, size_t to);
   void (*piecewise_linear)(const PiecewiseLinear<float>&, const float* x, float* y, size_t rows, size_t from, size_t to);
   void (*linear)(const Layer&, const float* x, float* y, size_t rows, size_t from, size_t to);

@@ -1,4 +1,4 @@
-// x86-64 with AVX2 and FMA: eight floats.
+// x86-64 with AVX2 and FMA: eight floats, and tables of up to seven intervals in registers.
 #if defined(__x86_64__) || defined(_M_X64)
 #include <immintrin.h>
 
@@ -51,15 +51,19 @@ struct Avx2 {
   }
   static I add_scaled(I i, I offset) { return _mm256_add_epi32(_mm256_slli_epi32(i, 4), offset); }
 
-  static F two_rows(const float* rows, int low, int high) {
-    const auto at = [&](int bytes) { return _mm_loadu_ps(reinterpret_cast<const float*>(reinterpret_cast<const char*>(rows) + bytes)); };
+  static uint64_t lower(int64_t two) { return static_cast<uint32_t>(two); }
+  static uint64_t upper(int64_t two) { return static_cast<uint64_t>(two) >> 32; }
+  static F two_rows(const float* rows, uint64_t low, uint64_t high) {
+    const auto at = [&](uint64_t bytes) { return _mm_loadu_ps(reinterpret_cast<const float*>(reinterpret_cast<const char*>(rows) + bytes)); };
     return _mm256_insertf128_ps(_mm256_castps128_ps256(at(low)), at(high), 1);
   }
   static void coefficients(const float* rows, I bytes, F c[4]) {
-    alignas(32) int at[8];
-    _mm256_store_si256(reinterpret_cast<__m256i*>(at), bytes);
-    const F r0 = two_rows(rows, at[0], at[4]), r1 = two_rows(rows, at[1], at[5]);
-    const F r2 = two_rows(rows, at[2], at[6]), r3 = two_rows(rows, at[3], at[7]);
+    // Two offsets at a time: to pass from a vector to another register takes longer than all else.
+    const __m128i low = _mm256_castsi256_si128(bytes), high = _mm256_extracti128_si256(bytes, 1);
+    const int64_t a01 = _mm_cvtsi128_si64(low), a23 = _mm_extract_epi64(low, 1);
+    const int64_t a45 = _mm_cvtsi128_si64(high), a67 = _mm_extract_epi64(high, 1);
+    const F r0 = two_rows(rows, lower(a01), lower(a45)), r1 = two_rows(rows, upper(a01), upper(a45));
+    const F r2 = two_rows(rows, lower(a23), lower(a67)), r3 = two_rows(rows, upper(a23), upper(a67));
     const F a = _mm256_unpacklo_ps(r0, r1), b = _mm256_unpacklo_ps(r2, r3);
     const F d = _mm256_unpackhi_ps(r0, r1), e = _mm256_unpackhi_ps(r2, r3);
     c[0] = low_halves(a, b), c[1] = high_halves(a, b), c[2] = low_halves(d, e), c[3] = high_halves(d, e);
@@ -93,7 +97,16 @@ struct Avx2 {
 
   template <size_t L>
   static void cubic_splines(const CubicSpline<float>& op, size_t n, F* v) {
-    cubic_splines_by_rows<Avx2, L>(op, n, v);
+    if (!op.registers) return cubic_splines_by_rows<Avx2, L>(op, n, v);
+    const F intervals = set1(static_cast<float>(op.intervals));
+    const float* table = op.permuted.data() + n * 4 * width;
+    const F table0 = load(table), table1 = load(table + 8), table2 = load(table + 16), table3 = load(table + 24);
+    for (size_t l = 0; l < L; ++l)
+      v[l] = evaluate_cubic<Avx2>(v[l], intervals, [&](F piece, F* c) {
+        const I i = to_int(piece);
+        c[0] = _mm256_permutevar8x32_ps(table0, i), c[1] = _mm256_permutevar8x32_ps(table1, i);
+        c[2] = _mm256_permutevar8x32_ps(table2, i), c[3] = _mm256_permutevar8x32_ps(table3, i);
+      });
   }
 };
 

@@ -387,7 +387,7 @@ struct FeedForward : OnCpu {
     size_t cost = 1;
     for (const OwnedLayer& layer : layers) cost += (layer.linear.inputs + 32) * layer.linear.outputs;
     const mnc::Linear& first = layers.front().linear;
-    const size_t width = mnc::kernels().width, panel = 4 * width;
+    const size_t width = mnc::kernels().width, panel = mnc::kernels().panel;
     const bool few = rows < kFewPanels * panel, wide = first.has_many_inputs() && first.outputs > 2 * width && !is_longer(layers);
     if (wide && layers.size() == 1) return share_neurons(runtime, context, layers.front().view(), x, y, rows);
     thread_local mnc::Table<float> sums;

@@ -176,7 +176,7 @@ struct CubicAfter {
   const CubicSpline<float>& op;
 
   Soon tables(size_t n, size_t count) const {
-    const size_t each = op.registers ? 64 * op.registers : 4 * (op.intervals + 1);
+    const size_t each = op.registers ? 4 * V::width * op.registers : 4 * (op.intervals + 1);
     return {(op.registers ? op.permuted : op.rows).data() + n * each, each * (n + count < op.neurons ? count : op.neurons - n)};
   }
 
@@ -284,7 +284,7 @@ void gemm_panel(const Linear& op, const After& after, const float* from, float* 
 
 // Large layers and few rows: vectors of neurons. R rows and J vectors of neurons from n on; what is given of `soon` is asked for.
 template <class V, size_t R, size_t J, class... Numbers>
-void gemm_block(const Linear& op, const float* x, float* y, size_t n, Numbers... soon) {
+MNC_NOINLINE void gemm_block(const Linear& op, const float* x, float* y, size_t n, Numbers... soon) {
   typename V::F sum[R][J];
   for (size_t j = 0; j < J; ++j)
     for (size_t r = 0; r < R; ++r) sum[r][j] = V::load(op.bias.data() + n + j * V::width);
@@ -293,7 +293,7 @@ void gemm_block(const Linear& op, const float* x, float* y, size_t n, Numbers...
   for (size_t i = 0; i < (R + 2) / 3; ++i) three[i] = opaque(x + 3 * i * op.inputs);
   for (size_t m = 0; m < op.inputs; ++m, weight += V::width) {
     if (m % 16 == 0) {
-      if (n == 0 && R >= 8)  // of each of the next rows a cache line
+      if (n == 0 && R >= 4)  // of each of the next rows a cache line
         for (size_t r = 0; r < R; ++r) V::prefetch(three[r / 3] + (R + r % 3) * op.inputs);
       (soon.template ask<V>(), ...);
     }
@@ -320,24 +320,15 @@ void gemm_columns(const Linear& op, const float* x, float* y, size_t rows, size_
   const Soon weights{op.by_vector.data() + (n + J * V::width) * op.inputs, J * V::width * op.inputs};
   const bool far = cold && rows >= 16 && op.inputs * op.outputs > kFarWeights;
   const size_t turns = op.inputs / 16 + 1;
-  size_t i = 0;
-  const auto run = [&](auto count, size_t end) {
+  constexpr size_t kMost = J > 2 ? 3 : V::rows;  // so many vectors of neurons are for a few rows
+  by_group<kMost>(rows, [&](size_t i, auto count) {
     constexpr size_t kRows = decltype(count)::value;
-    if constexpr (kRows > 1)
-      for (; far && i + kRows <= end; i += kRows)
-        gemm_block<V, kRows, J>(op, x + i * op.inputs, y + i * op.outputs, n, weights.part(i, kRows, rows, turns),
-                                tables.part(i, kRows, rows, turns));
-    for (; i + kRows <= end; i += kRows) gemm_block<V, kRows, J>(op, x + i * op.inputs, y + i * op.outputs, n);
-  };
-  if constexpr (V::rows > 8) {
-    const bool halves = rows > V::rows && rows % V::rows == 16 - V::rows;  // eight and eight, in place of many and few
-    run(std::integral_constant<size_t, V::rows>(), halves ? rows - 16 : rows);
-    run(std::integral_constant<size_t, 8>(), rows);
-  } else {
-    run(std::integral_constant<size_t, V::rows>(), rows);
-  }
-  run(std::integral_constant<size_t, 4>(), rows);
-  run(std::integral_constant<size_t, 1>(), rows);
+    const float* from = x + i * op.inputs;
+    float* to = y + i * op.outputs;
+    if constexpr (kMost > 3 && 2 * kRows > kMost)
+      if (far) return gemm_block<V, kRows, J>(op, from, to, n, weights.part(i, kRows, rows, turns), tables.part(i, kRows, rows, turns));
+    gemm_block<V, kRows, J>(op, from, to, n);
+  });
 }
 
 // Rows of neurons from (a multiple of the width) to below `to`, behind which `after` comes.

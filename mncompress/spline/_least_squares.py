@@ -22,8 +22,8 @@ CARDINAL = {1: np.array([[1.0, 0.0], [-1.0, 1.0]]),
 BY_END = {1: np.array([[1.0, 0.0], [1.0, 1.0]]),
           3: np.array([[1.0, -1.0, 1 / 3], [1.0, 0.0, -1 / 6], [1.0, 1.0, 1 / 3]])}
 """By degree, the factors of the first B-splines from value and slope at the first knot, and for degree 3 the curvature there."""
-FEWEST_BY_END = 6
-"""Intervals from which on the two ends have unknowns of their own: with fewer the two would be in each other's equations."""
+FEWEST_BANDED = 6
+"""Intervals from which on the equations of one end do not meet those of the other, and so have bands."""
 FEWEST_POINTS = 3
 """Of an interval, without which its error is not known."""
 ROUGHNESS = 1e-8
@@ -92,21 +92,45 @@ def solve(samples: Samples, knots: Knots, degree: int) -> tuple[Array, Array]:
     return coefficients, np.where(unknown.any(1), np.inf, error)
 
 
+def _change_many(degree: int, size: int) -> tuple[list[tuple[slice, Array]], Array]:
+    """Value, slope and, for degree 3, curvature at the ends as unknowns in place of the first and last factors.
+
+    Returns:
+        Places, each with the factors there as a matrix times the unknowns there; and value and slope inwards at either end, as
+        rows that multiply all unknowns, (2, 2, size).
+    """
+    end = BY_END[degree]
+    width = degree + len(end)
+    first, last = np.eye(width), np.eye(width)
+    first[:len(end), :len(end)], last[-len(end):, -len(end):] = end, end[::-1, ::-1]
+    identity = np.eye(size)
+    return [(slice(0, width), first), (slice(size - width, size), last)], np.stack([identity[:2], identity[:-3:-1]])
+
+
+def _change_few(degree: int, size: int) -> tuple[list[tuple[slice, Array]], Array]:
+    """The same for few intervals: value and slope at the ends, as far as these are independent, and the factors in between."""
+    ends = np.zeros((2, 2, size))
+    ends[0, :, :degree + 1] = CARDINAL[degree][:2]
+    ends[1] = ends[0, :, ::-1]
+    change = np.linalg.inv(np.concatenate([ends[0], ends[1, ::-1], np.eye(size)[2:-2]])[:size])
+    return [(slice(0, size), change)], np.round(ends @ change, 9)
+
+
 class _Equations:
     """Normal equations of N fits: the lower diagonals of their matrices, one after another, and the right-hand sides.
 
     From the sums of w t^i (2 degree + 1, N, K + 2) and of w y t^i (degree + 1, N, K + 2), those of the tails first and last.
 
-    With at least `FEWEST_BY_END` intervals the unknowns at the ends are value, slope and curvature there. A tail, whose moments may
-    be enormous, then has equations for value and slope alone, and leaves all others as exact as they are.
+    The unknowns at the ends are value and slope there. A tail, whose moments may be enormous, then has equations for these alone,
+    and leaves all others as exact as they are.
     """
 
     def __init__(self, moments: Array, products: Array, degree: int) -> None:
         n, intervals = moments.shape[1], moments.shape[2] - 2
         size = intervals + degree
-        self.degree, self.by_end = degree, intervals >= FEWEST_BY_END
-        self.end = BY_END[degree]
-        self.matrix, self.roughness = np.zeros((2, degree + len(self.end), n, size))
+        self.degree = degree
+        self.changes, ends = _change_few(degree, size) if intervals < FEWEST_BANDED else _change_many(degree, size)
+        self.matrix, self.roughness = np.zeros((2, len(self.changes[0][1]), n, size))
         self.right = np.zeros((n, size))
         cardinal, right = CARDINAL[degree], np.tensordot(CARDINAL[degree].T, products, 1)
         for a in range(degree + 1):
@@ -119,47 +143,34 @@ class _Equations:
             for beside in range(len(differences) - a):
                 places = slice(a, size + 1 - len(differences) + a)
                 self.roughness[beside][:, places] += ROUGHNESS / intervals * differences[a] * differences[a + beside]
-        for side in (0, 1) if self.by_end else ():
-            self._change_end_(self.matrix, side)
-            self._change_end_(self.roughness, side)
-            own = self.right[:, self._own(side)]
-            own[:] = own @ self._basis(side)
-        for side in (0, 1):
-            self._add_tail_(side, moments[:3, :, -side].T, products[:2, :, -side].T)
+        for place, change in self.changes:
+            self._change_(self.matrix, place, change)
+            self._change_(self.roughness, place, change)
+            self.right[:, place] = self.right[:, place] @ change
+        for side, rows in enumerate(ends):
+            self._add_tail_(rows, moments[:3, :, -side].T, products[:2, :, -side].T, -1.0 if side else 1.0)
 
-    def _own(self, side: int) -> slice:
-        """The unknowns of the first (0) or the last end (1)."""
-        return slice(0, len(self.end)) if side == 0 else slice(self.right.shape[1] - len(self.end), None)
-
-    def _basis(self, side: int) -> Array:
-        """The factors at an end from its unknowns: at the last end value and slope come last, and the slope is the other way."""
-        return self.end if side == 0 else self.end[::-1, ::-1]
-
-    def _change_end_(self, bands: Array, side: int) -> None:
-        """Write the part of the matrices that an end is in, in its unknowns."""
-        width, size = len(bands), self.right.shape[1]
-        start = 0 if side == 0 else size - width
-        row, column = np.tril_indices(width)
-        block = np.zeros((bands.shape[1], width, width))
-        block[:, row, column] = bands[row - column, :, start + column].T
+    @staticmethod
+    def _change_(bands: Array, place: slice, change: Array) -> None:
+        """Write the part of the matrices in `place`, as wide as the bands, in other unknowns."""
+        row, column = np.tril_indices(len(bands))
+        block = np.zeros((bands.shape[1], len(bands), len(bands)))
+        block[:, row, column] = bands[row - column, :, place.start + column].T
         block[:, column, row] = block[:, row, column]
-        change = np.eye(width)
-        place = slice(0, len(self.end)) if side == 0 else slice(width - len(self.end), None)
-        change[place, place] = self._basis(side)
-        bands[row - column, :, start + column] = (change.T @ block @ change)[:, row, column].T
+        bands[row - column, :, place.start + column] = (change.T @ block @ change)[:, row, column].T
 
-    def _add_tail_(self, side: int, moments: Array, products: Array) -> None:
-        """Add the points beyond the first end (0) or the last (1), where a spline is a line in t, by their sums (N, powers)."""
-        inwards = np.array([1.0, -1.0, 1.0]) if side else np.ones(3)
-        moments, products = moments * inwards, products * inwards[:2]
-        cardinal, size = CARDINAL[self.degree], self.right.shape[1]
-        rows = np.eye(2) if self.by_end else cardinal[:2]       # value and slope at the end, by the unknowns from there
-        for a in range(rows.shape[1]):
-            one = a if side == 0 else size - 1 - a
-            self.right[:, one] += products @ rows[:, a]
-            for b in range(a + 1):
-                other = b if side == 0 else size - 1 - b
-                self.matrix[abs(one - other)][:, min(one, other)] += moments @ np.convolve(rows[:, a], rows[:, b])
+    def _add_tail_(self, rows: Array, moments: Array, products: Array, inwards: float) -> None:
+        """Add the points beyond an end, where a spline is a line in t, by their sums (N, powers).
+
+        `rows` (2, K + degree) are value and slope at the end, by the unknowns; slopes, and t times `inwards`, point inwards.
+        """
+        signs = np.array([1.0, inwards, 1.0])
+        moments, products = moments * signs, products * signs[:2]
+        unknowns = np.flatnonzero(rows.any(0))
+        for place, a in enumerate(unknowns):
+            self.right[:, a] += products @ rows[:, a]
+            for b in unknowns[:place + 1]:
+                self.matrix[a - b][:, b] += moments @ np.convolve(rows[:, a], rows[:, b])
 
     def solve(self) -> tuple[Array, Array]:
         """The factors of the splines (N, K + degree), and the mean square (N,) that they explain.
@@ -172,9 +183,8 @@ class _Equations:
         rest = self.right - self._multiply(first)
         unknowns = first + cho_solve_banded(factor, rest.ravel(), check_finite=False).reshape(self.right.shape)
         explained = np.einsum("nk,nk->n", 2 * self.right - self._multiply(unknowns), unknowns)
-        for side in (0, 1) if self.by_end else ():
-            own = unknowns[:, self._own(side)]
-            own[:] = own @ self._basis(side).T
+        for place, change in self.changes:
+            unknowns[:, place] = unknowns[:, place] @ change.T
         return unknowns, explained
 
     def _multiply(self, x: Array) -> Array:

@@ -14,10 +14,8 @@ from mncompress.spline._arrays import Array, Indices, round_float32
 from mncompress.spline._cubic import CubicSpline, interpolate_spline, weighted_blocks
 from mncompress.spline._functions import Target
 from mncompress.spline._knots import Knots, span_knots
-from mncompress.spline._least_squares import FEWEST_BY_END, FEWEST_POINTS, Samples, solve
+from mncompress.spline._least_squares import FEWEST_POINTS, Samples, solve
 
-FEWEST_PLACED = FEWEST_BY_END
-"""Intervals from which on knots are placed: with long tails, fewer could not be fitted exactly."""
 POINTS_BETWEEN = {1: 1.5 * FEWEST_POINTS, 3: FEWEST_POINTS + 1}
 """By degree: of an interval, on average. With fewer, errors are larger than they look, those of lines above all."""
 ROUNDS = 6
@@ -85,14 +83,10 @@ class _Search:
 
     def run(self, intervals: Sequence[int], near: Knots | None) -> Iterator[_Fits]:
         """The best fits with each number of intervals, given knots to begin with."""
-        first = max(intervals[0], FEWEST_PLACED)
-        before = _Fits(self.samples, span_knots(self.low, self.high, first) if near is None else near, self.degree)
+        best = _Fits(self.samples, span_knots(self.low, self.high, intervals[0]) if near is None else near, self.degree)
         for number in intervals:
-            if number < FEWEST_PLACED:
-                yield _Fits(self.samples, span_knots(self.low, self.high, number), self.degree)
-            else:
-                before = self._improve(before, number)
-                yield before
+            best = self._improve(best, number)
+            yield best
 
     def _improve(self, before: _Fits, number: int) -> _Fits:
         """The best fits with more intervals: on the ends that the expected error asks for, or else on other ones."""

@@ -17,7 +17,7 @@
 #include "ort_api.h"
 
 namespace mnc {  // kernels.cpp chooses among them; here is no choice
-const Kernels kScalar{"scalar", 1, nullptr, nullptr, nullptr, nullptr, nullptr};
+const Kernels kScalar{"scalar", 1, 4, nullptr, nullptr, nullptr, nullptr, nullptr};
 #if defined(__x86_64__)
 const Kernels kAvx2 = kScalar, kAvx512 = kScalar;
 #endif
