@@ -18,11 +18,14 @@ inline void with_count(size_t n, Work work) {
   work(std::integral_constant<size_t, Most>());
 }
 
-// Sums that a product keeps in registers: vectors of rows, or rows, by neurons; and vectors of features by neurons.
+// Sums that a product keeps in registers, by what it is of: vectors of rows by neurons, kRows rows by neurons, inputs by outputs, and
+// vectors of features by neurons.
 template <class V>
 struct Tile {
   static constexpr bool many = V::rows >= 12;  // registers
   static constexpr size_t vectors = many ? 4 : 2, neurons = many ? 6 : 4;
+  static constexpr size_t row_neurons = many ? 6 : 3;
+  static constexpr size_t inputs = 4, outputs = many ? 6 : 3;
   static constexpr size_t columns = 3, column_neurons = many ? 8 : 4;
 };
 
@@ -92,15 +95,23 @@ MNC_NOINLINE void transposed_tile(const float* u_grad, const float* from, float*
   for (size_t b = 0; b < stride; b += V::width)
     for (size_t j = 0; j < J; ++j)
       for (size_t i = 0; i < I; ++i) sum[j][i] = V::fma(V::load(u_grad + j * stride + b), V::load(from + i * stride + b), sum[j][i]);
-  for (size_t j = 0; j < J; ++j)
-    for (size_t i = 0; i < I; ++i) gradient[j * inputs + i] += V::sum(sum[j][i]);
+  for (size_t j = 0; j < J; ++j) {
+    float* to = gradient + j * inputs;
+    if constexpr (I == 4) {
+      float sums[4];
+      V::sum4(sum[j], 0, sums);
+      for (size_t i = 0; i < 4; ++i) to[i] += sums[i];
+    } else {
+      for (size_t i = 0; i < I; ++i) to[i] += V::sum(sum[j][i]);
+    }
+  }
 }
 
 // gradient (outputs, inputs) += u_grad (outputs, stride) times from (inputs, stride), transposed.
 template <class V>
 void multiply_transposed(const float* u_grad, size_t outputs, const float* from, size_t inputs, float* gradient, size_t stride) {
-  by_group<Tile<V>::neurons>(outputs, [&](size_t o, auto count) {
-    by_group<Tile<V>::vectors>(inputs, [&](size_t i, auto width) {
+  by_group<Tile<V>::outputs>(outputs, [&](size_t o, auto count) {
+    by_group<Tile<V>::inputs>(inputs, [&](size_t i, auto width) {
       transposed_tile<V, decltype(width)::value, decltype(count)::value>(u_grad + o * stride, from + i * stride,
                                                                          gradient + o * inputs + i, inputs, stride);
     });
@@ -113,39 +124,50 @@ struct Ahead {
   size_t feature_bytes;
 };
 
-// J neurons.
+// J neurons on kRows rows; where `next` has rows, a cache line of these is asked for with each vector of features.
 template <class V, size_t J>
-MNC_NOINLINE void project_group(const float* const* rows, Ahead ahead, size_t features, const float* weight, const float* bias,
-                                float* u, size_t count, size_t stride) {
-  for (size_t b = 0; b < count; b += kRows) {
-    typename V::F sum[J][kRows];
-    for (size_t j = 0; j < J; ++j)
-      for (size_t r = 0; r < kRows; ++r) sum[j][r] = V::set1(0);
-    const auto add = [&](size_t k, auto access) {
-      typename V::F x[kRows];
-      for (size_t r = 0; r < kRows; ++r) x[r] = access.load(rows[b + r] + k);
+MNC_NOINLINE void project_tile(const float* const* rows, const char* const* next, size_t next_bytes, size_t features, const float* weight,
+                               const float* bias, float* u, size_t stride) {
+  typename V::F sum[J][kRows];
+  for (size_t j = 0; j < J; ++j)
+    for (size_t r = 0; r < kRows; ++r) sum[j][r] = V::set1(0);
+  const float* x[kRows];
+  for (size_t r = 0; r < kRows; ++r) x[r] = rows[r];
+  const auto add = [&](size_t k, auto access) {
+    typename V::F w[J];
+    for (size_t j = 0; j < J; ++j) w[j] = access.load(weight + j * features + k);
+    for (size_t r = 0; r < kRows; ++r) {
+      const auto value = access.load(x[r] + k);
+      for (size_t j = 0; j < J; ++j) sum[j][r] = V::fma(value, w[j], sum[j][r]);
+    }
+  };
+  size_t k = 0;
+  for (; k + V::width <= features; k += V::width) {
+    if (next)
       for (size_t r = 0; r < kRows; ++r)
-        if (ahead.rows && ahead.rows[b + r]) V::prefetch(ahead.rows[b + r] + k * ahead.feature_bytes);
-      for (size_t j = 0; j < J; ++j) {
-        const auto w = access.load(weight + j * features + k);
-        for (size_t r = 0; r < kRows; ++r) sum[j][r] = V::fma(x[r], w, sum[j][r]);
-      }
-    };
-    size_t k = 0;
-    for (; k + V::width <= features; k += V::width) add(k, Whole<V>());
-    if (k < features) add(k, Part<V>{features - k});
-    for (size_t j = 0; j < J; ++j) V::sum4(sum[j], bias[j], u + j * stride + b);
+        if (next[r]) V::prefetch(next[r] + k * next_bytes);
+    add(k, Whole<V>());
   }
+  if (k < features) add(k, Part<V>{features - k});
+  for (size_t j = 0; j < J; ++j) V::sum4(sum[j], bias[j], u + j * stride);
 }
 
 // u (neurons, stride) = weight (neurons, features) times `count` rows, a multiple of kRows, + bias, along the features.
 template <class V>
 void project(const float* const* rows, Ahead ahead, size_t features, const float* weight, const float* bias, size_t neurons, float* u,
              size_t count, size_t stride) {
-  by_group<Tile<V>::neurons>(neurons, [&](size_t n, auto group) {
-    project_group<V, decltype(group)::value>(rows, n ? Ahead{} : ahead, features, weight + n * features, bias + n, u + n * stride, count,
-                                             stride);
-  });
+  const auto tile = [&](size_t b, size_t n, auto group) {
+    project_tile<V, decltype(group)::value>(rows + b, n == 0 && ahead.rows ? ahead.rows + b : nullptr, ahead.feature_bytes, features,
+                                            weight + n * features, bias + n, u + n * stride + b, stride);
+  };
+  if constexpr (Tile<V>::row_neurons > kRows) {  // what a tile has less of is read again for each tile of the other
+    by_group<Tile<V>::row_neurons>(neurons, [&](size_t n, auto group) {
+      for (size_t b = 0; b < count; b += kRows) tile(b, n, group);
+    });
+  } else {
+    for (size_t b = 0; b < count; b += kRows)
+      by_group<Tile<V>::row_neurons>(neurons, [&](size_t n, auto group) { tile(b, n, group); });
+  }
 }
 
 }  // namespace
