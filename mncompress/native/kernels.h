@@ -75,7 +75,7 @@ struct Linear {
   Linear(size_t inputs, size_t outputs, const float* weight, const float* bias, size_t width);
   // Whether there are more inputs than are worth transposing, and whether their neurons would fill a vector badly.
   bool has_many_inputs() const { return inputs > 128; }
-  bool is_slim(size_t width) const { return has_many_inputs() && outputs <= width * 3 / 4; }
+  bool is_slim(size_t width) const { return has_many_inputs() && outputs <= (width < 8 ? width * 3 / 4 : 12); }
 };
 
 // A linear layer with what follows it, one of the two or nothing; a residual one then adds what it read, and is not the first.
