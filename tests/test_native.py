@@ -256,7 +256,10 @@ def test_matches_float64_and_the_body(library: str, op: str, neurons: int, piece
 @pytest.mark.parametrize("op", ["CubicSpline", "GemmCubicSpline"])
 @pytest.mark.parametrize("intervals", [1, 7, 8, 15, 16, 31, 32, 63, 64, 95, 96, 127, 128, 300])
 def test_every_interval_of_every_kind_of_table(library: str, op: str, intervals: int) -> None:
-    """A point in each interval of each neuron, and two on either side: tables lie in 1, 2, 4, 6 or 8 registers, or in memory."""
+    """A point in each interval of each neuron, and two on either side.
+
+    Tables lie in 1, 2, 4, 6 or 8 registers of AVX-512, in one of AVX2, or in memory.
+    """
     rng = np.random.default_rng(intervals)
     neurons = 19
     parameters = draw_parameters(op, neurons, intervals, neurons, rng, scaled=True)

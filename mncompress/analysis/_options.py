@@ -45,7 +45,7 @@ def kind_of(key: str) -> Kind:
 
 
 FEW = 15
-"""Intervals of a table that fills one AVX-512 register: fewer save nothing."""
+"""Intervals of a table that fills one AVX-512 register: fewer save nothing there."""
 LARGEST_ROUNDING = 6e-6
 """Of half a function's range: runtimes would differ by what they round in the tail of a sigmoid times a thousand, say."""
 

@@ -95,13 +95,14 @@ void cubic_square(const CubicSpline<float>& op, size_t n, const float* x, float*
 
 template <class V>
 void cubic_spline(const CubicSpline<float>& op, const float* x, float* y, size_t rows, size_t from, size_t to) {
+  constexpr size_t kLeast = V::width < 16 ? V::width : 4;  // rows of a square: AVX2 is slow at parts of vectors
   for (size_t first = 0; first < rows; first += kRowTile) {
     const size_t last = rows - first < kRowTile ? rows : first + kRowTile;
     for (size_t n = from; n < to; n += V::width) {
       prefetch_next<V>(op.neurons, n, x + first * op.neurons, y + first * op.neurons, last - first);
       size_t i = first;
       if (op.registers)
-        for (; last - i >= V::width / 4; i += V::width) {
+        for (; last - i >= kLeast; i += V::width) {
           const size_t left = last - i < V::width ? last - i : V::width;
           cubic_square<V>(op, n, x + i * op.neurons, y + i * op.neurons, left);
           if (left < V::width) i = last - V::width;

@@ -18,7 +18,7 @@ from mncompress.spline._histogram import Histogram, weigh
 
 ERROR_POINTS = 1537
 """1536 is a multiple of twice most candidate numbers of spline intervals: the grid meets all knots and all middles of
-intervals, where the error of a spline peaks. For the others (15, 31, 63, 127) it has twelve points an interval at least."""
+intervals, where the error of a spline peaks. For the others (7, 15, 31, 63, 127) it has twelve points an interval at least."""
 FEWER_POINTS = 513
 """Enough for what has at most 63 intervals, or for a mean."""
 BLOCK = 2**18

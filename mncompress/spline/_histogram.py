@@ -78,6 +78,7 @@ def weigh(u: Array, histogram: Histogram | None) -> Array:
         (G, N), not negative, the sum over the points being 1.
     """
     edges = np.concatenate([u[:1], u[:-1] / 2 + u[1:] / 2, u[-1:]])
+    edges = np.maximum.accumulate(edges)        # those of a domain that is a point are off by what is rounded
     width = np.diff(edges, axis=0)
     total = u[-1] - u[0]
     even = np.divide(width, total, out=np.full_like(u, 1 / len(u)), where=total > 0)

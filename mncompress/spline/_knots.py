@@ -9,7 +9,7 @@ from mncompress.spline._arrays import Array, Indices, round_float32
 from mncompress.spline._functions import center_and_half_width
 
 INTERVALS = (1, 2, 3, 4, 6, 7, 12, 15, 24, 31, 48, 63, 96, 127, 192, 256)
-"""The numbers of intervals worth trying: at most 60 % more than a finer choice would find. With its continuation a table of 15,
+"""The numbers of intervals worth trying: at most half as many again as are needed. With its continuation a table of 15,
 31, 63 or 127 fills one, two, four or eight AVX-512 registers, and one of 7 a register of AVX2."""
 
 

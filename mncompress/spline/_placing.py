@@ -95,7 +95,7 @@ class _Search:
         has_room = number / before.inverse_step <= self.high - self.low
         others = ((_extend(before, self.samples.u, number), np.where(has_room, GAIN * expected, np.inf)),
                   (_refine(before, number), MISSED * expected),
-                  (span_knots(self.low, self.high, number), before.error))
+                  (span_knots(self.low, self.high, number), self.floor))
         for knots, enough in others:
             active = np.flatnonzero(best.error > np.maximum(enough, self.floor))
             best.try_(active, knots.select(active))
