@@ -289,23 +289,36 @@ MNC_NOINLINE void gemm_block(const Linear& op, const float* x, float* y, size_t 
   typename V::F sum[R][J];
   for (size_t j = 0; j < J; ++j)
     for (size_t r = 0; r < R; ++r) sum[r][j] = V::load(op.bias.data() + n + j * V::width);
-  const float* weight = op.by_vector.data() + n * op.inputs;
-  const float* three[(R + 2) / 3];  // a pointer for three rows each: one for each row does not fit into the processor's registers
-  for (size_t i = 0; i < (R + 2) / 3; ++i) three[i] = opaque(x + 3 * i * op.inputs);
-  for (size_t m = 0; m < op.inputs; ++m, weight += V::width) {
+  // Rows that share a pointer: one for each of many does not fit into the processor's registers. Of few, two inputs pass at a time,
+  // so that counting takes little beside the products.
+  constexpr size_t kShare = R > 6 ? 3 : 1, kPointers = (R + kShare - 1) / kShare, kStep = R > 6 ? 1 : 2;
+  const float *row[kPointers], *weight[J];
+  for (size_t i = 0; i < kPointers; ++i) row[i] = opaque(x + kShare * i * op.inputs);
+  for (size_t j = 0; j < J; ++j) weight[j] = opaque(op.by_vector.data() + (n + j * V::width) * op.inputs);
+  const auto pass = [&](auto count) {
+    for (size_t u = 0; u < count; ++u) {
+      for (const float*& at : row) at = opaque(at);  // so that the sums keep their registers: nothing of the next input comes before
+      for (const float*& at : weight) at = opaque(at);
+      typename V::F w[J];
+      for (size_t j = 0; j < J; ++j) w[j] = V::load(weight[j] + u * V::width);
+      for (size_t r = 0; r < R; ++r) {
+        const auto value = V::set1(row[r / kShare][r % kShare * op.inputs + u]);
+        for (size_t j = 0; j < J; ++j) sum[r][j] = V::fma(value, w[j], sum[r][j]);
+      }
+    }
+    for (const float*& at : row) at += count;
+    for (const float*& at : weight) at += count * V::width;
+  };
+  size_t m = 0;
+  for (; m + kStep <= op.inputs; m += kStep) {
     if (m % 16 == 0) {
       if (n == 0 && R >= 4)  // of each of the next rows a cache line
-        for (size_t r = 0; r < R; ++r) V::prefetch(three[r / 3] + (R + r % 3) * op.inputs);
+        for (size_t r = 0; r < R; ++r) V::prefetch(row[r / kShare] + (R + r % kShare) * op.inputs);
       (soon.template ask<V>(), ...);
     }
-    typename V::F w[J];
-    for (size_t j = 0; j < J; ++j) w[j] = V::load(weight + j * op.inputs * V::width);
-    for (size_t r = 0; r < R; ++r) {
-      const auto value = V::set1(three[r / 3][r % 3 * op.inputs]);
-      for (size_t j = 0; j < J; ++j) sum[r][j] = V::fma(value, w[j], sum[r][j]);
-    }
-    for (const float*& row : three) ++row;
+    pass(std::integral_constant<size_t, kStep>());
   }
+  for (; m < op.inputs; ++m) pass(std::integral_constant<size_t, 1>());
   for (size_t r = 0; r < R; ++r)
     for (size_t j = 0; j < J; ++j) {
       const size_t at = n + j * V::width, count = op.outputs - at;
