@@ -58,7 +58,7 @@ struct Avx2 {
     return _mm256_insertf128_ps(_mm256_castps128_ps256(at(low)), at(high), 1);
   }
   static void coefficients(const float* rows, I bytes, F c[4]) {
-    // Two offsets at a time: to pass from a vector to another register takes longer than all else.
+    // Two offsets at a time: passing from a vector to other registers is slow.
     const __m128i low = _mm256_castsi256_si128(bytes), high = _mm256_extracti128_si256(bytes, 1);
     const int64_t a01 = _mm_cvtsi128_si64(low), a23 = _mm_extract_epi64(low, 1);
     const int64_t a45 = _mm_cvtsi128_si64(high), a67 = _mm_extract_epi64(high, 1);
